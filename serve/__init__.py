@@ -1,0 +1,1 @@
+"""The OpenAI-compatible HTTP server around vLLM's engine. Imports neither llmkit nor data_prep."""
