@@ -1,0 +1,165 @@
+"""Raw records -> rows: alpaca, sharegpt, openai messages, completion, guanaco."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from data_prep.errors import RowError
+from data_prep.rows import Completion, Conversation, Message, Row
+
+FormatName = Literal["auto", "alpaca", "sharegpt", "openai", "completion", "guanaco"]
+
+
+def alpaca(record: Mapping[str, Any]) -> Conversation:
+    """``instruction``, ``input`` (may be empty), ``output``; optional ``system`` and ``history``."""
+    turns: list[Message] = []
+    if record.get("system"):
+        turns.append(Message("system", _text(record, "system")))
+    for pair in record.get("history") or []:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise RowError("wrong field", "'history' wants a list of [question, answer] pairs")
+        question, answer = ({"history": text} for text in pair)
+        turns.append(Message("user", _text(question, "history")))
+        turns.append(Message("assistant", _text(answer, "history")))
+    context = _text(record, "input") if record.get("input") else ""
+    turns.append(Message("user", f"{_text(record, 'instruction')}\n{context}".strip()))
+    turns.append(Message("assistant", _text(record, "output")))
+    return Conversation(tuple(turns))
+
+
+_SHAREGPT_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "function_call": "function_call",
+    "observation": "tool",
+    "tool": "tool",
+}
+
+
+def sharegpt(record: Mapping[str, Any]) -> Conversation:
+    """``conversations`` of ``from``/``value``; optional ``system`` and ``tools``."""
+    turns = [Message("system", _text(record, "system"))] if record.get("system") else []
+    for turn in _objects(record, "conversations"):
+        role = _SHAREGPT_ROLES.get(str(turn.get("from")))
+        if role is None:
+            raise RowError(
+                "unknown role", f"{turn.get('from')!r}; allowed: {', '.join(_SHAREGPT_ROLES)}"
+            )
+        if role == "function_call":
+            turns.append(Message("assistant", "", (_function_call(_text(turn, "value")),)))
+        else:
+            turns.append(Message(role, _text(turn, "value")))
+    return Conversation(tuple(turns), _tools(record))
+
+
+def openai(record: Mapping[str, Any]) -> Conversation:
+    """``messages`` of ``role``/``content``, with ``tool_calls`` and ``tools`` where given."""
+    turns = []
+    for message in _objects(record, "messages"):
+        calls = message.get("tool_calls") or ()
+        content = "" if message.get("content") is None and calls else _text(message, "content")
+        turns.append(Message(_text(message, "role"), content, tuple(calls)))
+    return Conversation(tuple(turns), _tools(record))
+
+
+def completion(record: Mapping[str, Any]) -> Completion:
+    """``prompt`` and ``completion``, rendered without a chat template."""
+    row = Completion(_text(record, "prompt"), _text(record, "completion"))
+    if not row.completion.strip():
+        raise RowError("empty answer", "'completion' has no text")
+    return row
+
+
+_GUANACO_TURN = re.compile(r"###\s*(Human|Assistant)\s*:")
+
+
+def guanaco(record: Mapping[str, Any]) -> Conversation:
+    """``text`` (or ``input`` + ``output``) with ``### Human:`` and ``### Assistant:`` turns."""
+    if "output" in record:
+        text = f"{_text(record, 'input')} {_text(record, 'output')}"
+    else:
+        text = _text(record, "text")
+    pieces = _GUANACO_TURN.split(text)
+    if pieces[0].strip():
+        raise RowError("wrong field", "text before the first '### Human:' or '### Assistant:'")
+    roles = {"Human": "user", "Assistant": "assistant"}
+    pairs = zip(pieces[1::2], pieces[2::2], strict=True)
+    return Conversation(tuple(Message(roles[who], said.strip()) for who, said in pairs))
+
+
+CONVERTERS: dict[str, Callable[[Mapping[str, Any]], Row]] = {
+    "alpaca": alpaca,
+    "sharegpt": sharegpt,
+    "openai": openai,
+    "completion": completion,
+    "guanaco": guanaco,
+}
+
+
+def detect(record: Mapping[str, Any]) -> str:
+    """Name the format of a record from its fields.
+
+    Raises:
+        RowError: no format has these fields.
+    """
+    fields = set(record)
+    if "messages" in fields:
+        return "openai"
+    if "conversations" in fields:
+        return "sharegpt"
+    if {"instruction", "output"} <= fields:
+        return "alpaca"
+    if {"prompt", "completion"} <= fields:
+        return "completion"
+    guanaco_text = record.get("input", record.get("text"))
+    if isinstance(guanaco_text, str) and _GUANACO_TURN.match(guanaco_text.lstrip()):
+        return "guanaco"
+    raise RowError(
+        "unknown format",
+        f"fields {', '.join(sorted(map(str, fields))) or 'none'}; formats: {', '.join(CONVERTERS)}",
+    )
+
+
+def _text(record: Mapping[str, Any], field: str) -> str:
+    value = record.get(field)
+    if value is None:
+        fields = ", ".join(map(str, record)) or "none"
+        raise RowError("missing field", f"{field!r}; the row has: {fields}")
+    if not isinstance(value, str):
+        raise RowError("wrong field", f"{field!r} wants text, found {type(value).__name__}")
+    return value
+
+
+def _objects(record: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
+    value = record.get(field)
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise RowError("wrong field", f"{field!r} wants a list of objects")
+    return value
+
+
+def _function_call(text: str) -> Mapping[str, Any]:
+    try:
+        call = json.loads(text)
+        name, arguments = call["name"], call["arguments"]
+    except (ValueError, KeyError, TypeError):
+        raise RowError(
+            "wrong field", "a function_call wants JSON with 'name' and 'arguments'"
+        ) from None
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _tools(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    tools = record.get("tools") or []
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except ValueError:
+            raise RowError("wrong field", "'tools' is text but not JSON") from None
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise RowError("wrong field", "'tools' wants a list of JSON schemas")
+    return tuple(tools)

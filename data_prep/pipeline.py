@@ -1,0 +1,290 @@
+"""DataConfig -> PreparedDataset: read, check, split, deduplicate, render, pack, write."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_prep.chat_templates import ChatTemplate, Rendered, render
+from data_prep.errors import DataError, RowError
+from data_prep.formats import CONVERTERS, detect
+from data_prep.ledger import Dropped, Ledger, examples
+from data_prep.packing import Pack, efficiency, pack
+from data_prep.prepared import PreparedDataset, write
+from data_prep.rows import Completion, Conversation, Row, check_conversation, merge_repeated_roles
+from data_prep.sources import BadRecord, SourceConfig, read
+from data_prep.splits import PlacedRow, drop_duplicates, drop_leaks, hold_out
+
+RENDER_BATCH = 1024
+
+Progress = Callable[[str, int], None]
+"""Called with the name of the step and how many rows it has done since the last call."""
+
+
+class DedupConfig(BaseModel):
+    """Which duplicates are removed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    exact: bool = True
+    """Rows whose every turn is the same."""
+
+
+class DataConfig(BaseModel):
+    """What data, and how it becomes training sequences."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sources: list[SourceConfig] = Field(min_length=1)
+    """Where the rows come from, in order."""
+    validation: float | int | SourceConfig = Field(default=0, union_mode="left_to_right")
+    """Held out: a fraction of the rows (0.1), a number of rows (100), or a source of its own."""
+    max_tokens: int = Field(default=2048, ge=8)
+    """The training context length: the longest row and the size of a pack."""
+    overlong: Literal["drop", "truncate"] = "drop"
+    """Rows longer than ``max_tokens``: left out, or cut (the cut end is never taught as an end)."""
+    packing: bool = True
+    """Several rows in one sequence; they never see each other."""
+    dedup: DedupConfig = DedupConfig()
+    max_duplicates: float = Field(default=0.5, ge=0, le=1)
+    """The largest share of rows that may be duplicates before preparation refuses to go on."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """Rows that cannot be used: all named in one error, or dropped and counted in the ledger."""
+    roles: Literal["refuse", "drop", "merge"] = "refuse"
+    """Two turns of one role in a row and the like: as ``on_error`` says, dropped, or merged."""
+    markers: Literal["refuse", "drop"] = "refuse"
+    """Special tokens typed inside a message: as ``on_error`` says, or dropped."""
+    seed: int = 0
+    """Decides which rows are held out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _RenderedRow:
+    placed: PlacedRow
+    tokens: Rendered
+
+
+def prepare(
+    config: DataConfig,
+    template: ChatTemplate,
+    folder: Path,
+    progress: Progress = lambda _step, _rows: None,
+) -> PreparedDataset:
+    """Turn sources into packed training sequences on disk, and account for every row and token.
+
+    The same configuration, data, tokenizer and template give the same bytes.
+
+    Args:
+        config: what to read and how to treat it.
+        template: the chat template, bound to the base model's tokenizer.
+        folder: an empty folder to write into.
+        progress: told of rows as they are done.
+
+    Raises:
+        DataError: a source cannot be read; rows cannot be used and ``on_error`` is ``fail``; more
+            rows than ``max_duplicates`` are duplicates; or nothing is left to train or validate on.
+    """
+    ledger = Ledger()
+    rows = _read_all(config, config.sources, ledger, progress)
+    own = config.validation if isinstance(config.validation, SourceConfig) else None
+    if own:
+        held_out = _read_all(config, [own], ledger, progress)
+    _stop_on_errors(config, ledger)
+    if config.dedup.exact:
+        rows = drop_duplicates(rows, ledger)
+        held_out = drop_duplicates(held_out, ledger) if own else []
+    _refuse_mostly_duplicates(config, ledger)
+    if own:
+        rows = drop_leaks(rows, held_out, ledger)
+    else:
+        rows, held_out = hold_out(rows, config.validation, config.seed)  # type: ignore[arg-type]
+    train = _render_all(config, rows, template, ledger, progress)
+    validation = _render_all(config, held_out, template, ledger, progress)
+    _stop_on_errors(config, ledger)
+    ledger.check()
+    _refuse_empty(config, train, validation, ledger)
+    train_packs = _packed(config, train)
+    figures = ledger.summary() | {
+        "train_rows": len(train),
+        "validation_rows": len(validation),
+        "packs": len(train_packs),
+        "packing_efficiency": round(efficiency(train_packs, config.max_tokens), 4),
+        "stop_token": template.stop_token,
+    }
+    write(folder, "train", _sequences(train, train_packs))
+    write(folder, "validation", _sequences(validation, _packed(config, validation)))
+    return PreparedDataset.create(folder, ledger, figures, _samples(validation or train))
+
+
+def _read_all(
+    config: DataConfig, sources: Sequence[SourceConfig], ledger: Ledger, progress: Progress
+) -> list[PlacedRow]:
+    rows: list[PlacedRow] = []
+    for source in sources:
+        count = 0
+        chosen = source.format
+        for record in read(source):
+            count += 1
+            ledger.rows_in += 1
+            progress("reading rows", 1)
+            if isinstance(record, BadRecord):
+                ledger.dropped.append(
+                    Dropped(where=record.where, reason="malformed", detail=record.problem)
+                )
+                continue
+            try:
+                if chosen == "auto":
+                    chosen = detect(record.value)  # type: ignore[assignment]
+                    ledger.formats[source.path] = f"{chosen} (from its fields)"
+                rows.append(PlacedRow(record.where, _checked(config, record.value, chosen)))
+            except RowError as error:
+                ledger.dropped.append(
+                    Dropped(where=record.where, reason=error.reason, detail=error.detail)
+                )
+        ledger.sources[source.path] = ledger.sources.get(source.path, 0) + count
+        ledger.formats.setdefault(source.path, chosen)
+        if not count:
+            raise DataError(f"{source.path}: has no rows.")
+    return rows
+
+
+def _checked(config: DataConfig, value: object, format_name: str) -> Row:
+    row = CONVERTERS[format_name](value)  # type: ignore[arg-type]
+    if isinstance(row, Completion):
+        return row
+    if config.roles == "merge":
+        row = merge_repeated_roles(row)
+    check_conversation(row)
+    return row
+
+
+_POLICIES: dict[str, Callable[[DataConfig], str]] = {
+    "role order": lambda config: config.roles,
+    "special token in the text": lambda config: config.markers,
+}
+_REMEDIES = {
+    "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
+    "special token in the text": "data.markers=drop drops such rows",
+}
+_NOT_ERRORS = {"over max_tokens", "exact duplicate", "also in validation", "nothing supervised left"}
+
+
+def _stop_on_errors(config: DataConfig, ledger: Ledger) -> None:
+    """Name every row that cannot be used, unless the person asked for such rows to be dropped."""
+    wrong = [
+        row
+        for row in ledger.dropped
+        if row.reason not in _NOT_ERRORS
+        and config.on_error == "fail"
+        and _POLICIES.get(row.reason, lambda _: "refuse")(config) != "drop"
+    ]
+    if not wrong:
+        return
+    shown = examples(wrong)
+    more = f"\n  ... and {len(wrong) - len(shown)} more" if len(wrong) > len(shown) else ""
+    reasons = {row.reason for row in wrong}
+    remedies = [_REMEDIES[reason] for reason in sorted(reasons & set(_REMEDIES))]
+    remedies.append("data.on_error=skip drops and counts every row that cannot be used")
+    raise DataError(
+        f"{len(wrong)} of {ledger.rows_in} rows cannot be used:\n  "
+        + "\n  ".join(shown)
+        + more
+        + "\nMend them, or say what to do with them: "
+        + "; ".join(remedies)
+        + "."
+    )
+
+
+def _refuse_mostly_duplicates(config: DataConfig, ledger: Ledger) -> None:
+    count = ledger.reasons.get("exact duplicate", 0)
+    if count > config.max_duplicates * ledger.rows_in:
+        raise DataError(
+            f"{count} of {ledger.rows_in} rows repeat another row, more than data.max_duplicates="
+            f"{config.max_duplicates} allows. Mend the source, or raise data.max_duplicates."
+        )
+
+
+def _render_all(
+    config: DataConfig,
+    rows: Sequence[PlacedRow],
+    template: ChatTemplate,
+    ledger: Ledger,
+    progress: Progress,
+) -> list[_RenderedRow]:
+    kept: list[_RenderedRow] = []
+    for start in range(0, len(rows), RENDER_BATCH):
+        batch = rows[start : start + RENDER_BATCH]
+        for placed, result in zip(batch, render([p.row for p in batch], template), strict=True):
+            progress("rendering rows", 1)
+            if isinstance(result, RowError):
+                ledger.dropped.append(
+                    Dropped(where=placed.where, reason=result.reason, detail=result.detail)
+                )
+            else:
+                fitted = _fit(config, placed.where, result, ledger)
+                if fitted:
+                    kept.append(_RenderedRow(placed, fitted))
+    return kept
+
+
+def _fit(config: DataConfig, where: str, row: Rendered, ledger: Ledger) -> Rendered | None:
+    """Apply ``overlong`` to one row and account for its tokens."""
+    tokens = len(row.ids)
+    ledger.tokens_in += tokens
+    limit = config.max_tokens
+    supervised = row.supervised[:limit]
+    if tokens > limit and (config.overlong == "drop" or not any(supervised)):
+        reason = "over max_tokens" if config.overlong == "drop" else "nothing supervised left"
+        detail = f"{tokens} tokens, max_tokens={limit}"
+        ledger.dropped.append(Dropped(where=where, reason=reason, detail=detail, tokens=tokens))
+        return None
+    ledger.tokens_supervised += sum(supervised)
+    if tokens > limit:
+        ledger.rows_truncated += 1
+        ledger.tokens_kept += limit
+        ledger.tokens_cut += tokens - limit
+        return Rendered(row.ids[:limit], supervised, min(row.prompt_tokens, limit))
+    ledger.rows_kept += 1
+    ledger.tokens_kept += tokens
+    return row
+
+
+def _refuse_empty(
+    config: DataConfig,
+    train: Sequence[_RenderedRow],
+    validation: Sequence[_RenderedRow],
+    ledger: Ledger,
+) -> None:
+    for name, rows, wanted in (
+        ("training", train, True),
+        ("validation", validation, bool(config.validation)),
+    ):
+        if wanted and not rows:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in ledger.reasons.items())
+            raise DataError(
+                f"No row is left for {name}: {ledger.rows_in} rows in, dropped: {reasons or 'none'}"
+                f" (max_tokens={config.max_tokens}, overlong={config.overlong}, "
+                f"validation={config.validation})."
+            )
+
+
+def _packed(config: DataConfig, rows: Sequence[_RenderedRow]) -> list[Pack]:
+    lengths = [len(row.tokens.ids) for row in rows]
+    if config.packing:
+        return pack(lengths, config.max_tokens)
+    return [Pack([index], length) for index, length in enumerate(lengths)]
+
+
+def _sequences(
+    rows: Sequence[_RenderedRow], packs: Sequence[Pack]
+) -> list[list[tuple[str, Rendered]]]:
+    return [[(rows[i].placed.where, rows[i].tokens) for i in pack.rows] for pack in packs]
+
+
+def _samples(rows: Sequence[_RenderedRow], most: int = 64) -> list[tuple[str, Row, Rendered]]:
+    """Evenly spread whole rows: what verification asks the server to render again."""
+    whole = [row for row in rows if isinstance(row.placed.row, Conversation | Completion)]
+    step = max(1, len(whole) // most)
+    return [(row.placed.where, row.placed.row, row.tokens) for row in whole[::step][:most]]

@@ -1,0 +1,103 @@
+"""The row types: what every format becomes before it is rendered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from data_prep.errors import RowError
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    """One of ``ROLES``."""
+    content: str
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """Calls an assistant turn makes, as the OpenAI API spells them."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message as chat templates and the OpenAI API take it."""
+        plain: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            plain["tool_calls"] = [dict(call) for call in self.tool_calls]
+        return plain
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns that a chat template renders; assistant turns are supervised."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions offered to the assistant, as JSON schemas."""
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """The messages as chat templates and the OpenAI API take them."""
+        return [message.as_dict() for message in self.messages]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Text to continue, without a chat template; the completion is supervised."""
+
+    prompt: str
+    completion: str
+
+
+Row = Conversation | Completion
+
+
+def merge_repeated_roles(row: Conversation) -> Conversation:
+    """Join neighbouring messages of one role with an empty line between them."""
+    merged: list[Message] = []
+    for message in row.messages:
+        if merged and merged[-1].role == message.role and message.role != "tool":
+            last = merged[-1]
+            merged[-1] = Message(
+                last.role,
+                f"{last.content}\n\n{message.content}".strip(),
+                last.tool_calls + message.tool_calls,
+            )
+        else:
+            merged.append(message)
+    return replace(row, messages=tuple(merged))
+
+
+def check_conversation(row: Conversation) -> None:
+    """Refuse what would train silently wrong.
+
+    Raises:
+        RowError: ``no assistant turn``, ``empty answer``, ``empty prompt``, ``unknown role``, or
+            ``role order`` (a system message that is not first, a first turn that is not the
+            user's, two turns of one role in a row, an answer to nothing).
+    """
+    for message in row.messages:
+        if message.role not in ROLES:
+            raise RowError("unknown role", f"{message.role!r}; allowed: {', '.join(ROLES)}")
+    if not any(message.role == "assistant" for message in row.messages):
+        raise RowError("no assistant turn", "there is nothing to learn from this row")
+    before = "start"
+    for message in row.messages:
+        if message.role not in _MAY_FOLLOW[before]:
+            raise RowError("role order", f"{message.role!r} follows {before!r}")
+        before = message.role
+    for message in row.messages:
+        if message.content.strip() or message.tool_calls:
+            continue
+        if message.role == "assistant":
+            raise RowError("empty answer", "an assistant turn has no text")
+        if message.role == "user":
+            raise RowError("empty prompt", "a user turn has no text")
+
+
+_MAY_FOLLOW = {
+    "start": ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("assistant", "tool"),
+}

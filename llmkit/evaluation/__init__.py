@@ -1,0 +1,1 @@
+"""What the tuned model does beside its base."""

@@ -1,0 +1,132 @@
+"""Files that are whole or absent: written beside, flushed to disk, and renamed into place."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmkit.errors import LlmkitError
+
+PARTIAL = ".partial"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content in one step.
+
+    Raises:
+        LlmkitError: the disk is full; what stood there before still does.
+    """
+    beside = path.with_name(path.name + PARTIAL)
+    with _no_space(path):
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file's content in one step."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder that appears under its name only when it is whole.
+
+    Yields an empty folder beside ``path``. When the block ends without an error its files are
+    flushed and it takes the name; what stood there before is removed. When the block fails, the
+    half-written folder is removed and the old one stays.
+
+    Raises:
+        LlmkitError: the disk is full.
+    """
+    beside = path.with_name(path.name + PARTIAL)
+    remove(beside)
+    beside.mkdir(parents=True)
+    with _no_space(path):
+        try:
+            yield beside
+            for file in sorted(beside.rglob("*")):
+                if file.is_file():
+                    _flush(file)
+            _flush(beside)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+    old = path.with_name(path.name + ".old")
+    remove(old)
+    if path.exists():
+        path.rename(old)
+    beside.rename(path)
+    _flush(path.parent)
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's relative names and contents."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                digest.update(f"{file.relative_to(path)}\0{content_hash(file)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> str:
+    """Sizes and modification times: equal while nothing was written; far cheaper than a hash."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    seen = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _no_space(path: Path) -> Iterator[None]:
+    """Say plainly that the disk is full, whatever library noticed it."""
+    try:
+        yield
+    except Exception as error:
+        if not _means_disk_full(error):
+            raise
+        try:
+            free = shutil.disk_usage(path.parent).free / 2**20
+        except OSError:
+            free = 0.0
+        raise LlmkitError(
+            f"{path}: the disk is full ({free:.0f} MiB free). Nothing half-written is left; free "
+            "some space and run the same command again: it goes on where it stopped."
+        ) from error
+
+
+def _means_disk_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # safetensors and Arrow wrap the system's error in their own kinds, with its words.
+    return "No space left on device" in str(error)

@@ -1,0 +1,85 @@
+"""Attention that keeps the rows of a pack apart, on any backend that has SDPA.
+
+Rows lie one after another in one sequence. Each attends to itself only, causally, because its
+attention is computed on its own slice: no mask of ``tokens x tokens`` is built, and there is
+nothing a backend could ignore.
+
+    pack        [ row 0 | row 1      | row 2 ]
+    row_starts    0       7            18      25
+    attention   causal    causal       causal       (never across a bar)
+"""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+ROWS_ATTENTION = "llmkit_rows"
+
+
+def rows_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    row_starts: list[int] | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention inside each row of a pack.
+
+    Args:
+        module: the attention layer.
+        query: shape ``[batch, heads, tokens, head_size]``.
+        key: shape ``[batch, key_heads, key_tokens, head_size]``.
+        value: as ``key``.
+        attention_mask: unused with ``row_starts``; else None for plain causal attention.
+        scaling: of the scores; 1/sqrt(head_size) by default.
+        dropout: of the attention weights.
+        row_starts: where each row begins, and the total, shape ``[rows + 1]``; batch must be 1.
+            None: every sequence is one row.
+        sliding_window: tokens a token sees, itself included.
+        softcap: not supported.
+
+    Returns:
+        Shape ``[batch, tokens, heads, head_size]``, and no weights.
+
+    Raises:
+        NotImplementedError: the model caps its scores (Gemma 2), which SDPA does not do.
+    """
+    if softcap is not None:
+        raise NotImplementedError("attention with a soft cap (Gemma 2) is not supported")
+    grouped = query.shape[1] != key.shape[1]
+    if row_starts is None:
+        # Generation: the newest token sees all that came before it.
+        is_causal = attention_mask is None and query.shape[2] > 1
+        out = scaled_dot_product_attention(
+            query, key, value, attention_mask, dropout, is_causal, scale=scaling, enable_gqa=grouped
+        )
+        return out.transpose(1, 2).contiguous(), None
+    pieces = []
+    for start, end in zip(row_starts, row_starts[1:], strict=False):
+        row = [tensor[:, :, start:end] for tensor in (query, key, value)]
+        mask = _window(end - start, sliding_window, query.device)
+        pieces.append(
+            scaled_dot_product_attention(
+                *row, mask, dropout, mask is None, scale=scaling, enable_gqa=grouped
+            )
+        )
+    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _window(tokens: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+    """A causal mask with a sliding window; None when the window covers the row."""
+    if window is None or tokens <= window:
+        return None
+    reach = torch.ones(tokens, tokens, dtype=torch.bool, device=device)
+    return reach.tril().triu(1 - window)
+
+
+AttentionInterface.register(ROWS_ATTENTION, rows_attention)

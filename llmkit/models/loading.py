@@ -1,0 +1,131 @@
+"""Load a base model: as it is, in 8 bits, or in NF4; on CUDA or on the CPU."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from llmkit.errors import UsageError
+from llmkit.models.attention import ROWS_ATTENTION
+from llmkit.models.settings import Quantization
+
+BYTES_A_WEIGHT = {"none": 2.0, "int8": 1.1, "nf4": 0.6}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device to compute on.
+
+    Raises:
+        UsageError: CUDA was asked for and is not there.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "model.device=cuda: no CUDA GPU answers on this machine "
+            f"(torch {torch.__version__}). Use model.device=cpu, or auto."
+        )
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the machine computes in it, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    can = torch.cpu.get_capabilities()
+    fast = any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_base(
+    folder: Path,
+    *,
+    quantization: Quantization,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """Load frozen weights.
+
+    Args:
+        folder: a model folder.
+        quantization: ``nf4`` is 4-bit NormalFloat with double quantisation (QLoRA).
+        device: where to.
+        dtype: of what is not quantised, and of the computation; chosen for the device by default.
+
+    Returns:
+        The model in evaluation mode, nothing trainable, with attention that keeps packed rows apart.
+
+    Raises:
+        UsageError: it cannot be loaded as a causal language model, or does not fit in memory.
+    """
+    dtype = dtype or compute_dtype(device)
+    refuse_if_too_large(folder, quantization, device, dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map={"": device},
+            quantization_config=_quantization_config(quantization, dtype),
+            attn_implementation=ROWS_ATTENTION,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
+    model.requires_grad_(requires_grad=False)
+    model.eval()
+    return model  # type: ignore[no-any-return]
+
+
+def weight_count(folder: Path) -> int:
+    """Parameters of a model folder, from its shapes alone; nothing is loaded."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+
+
+def refuse_if_too_large(
+    folder: Path, quantization: Quantization, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Refuse before loading when the weights alone are more than the memory that is free.
+
+    Raises:
+        UsageError: with the arithmetic, and what would fit.
+    """
+    each = dtype.itemsize if quantization == "none" else BYTES_A_WEIGHT[quantization]
+    needed = weight_count(folder) * each
+    if device.type == "cuda":
+        free = float(torch.cuda.mem_get_info()[0])
+    else:
+        free = float(psutil.virtual_memory().available)
+    if needed > free:
+        smaller = "" if quantization == "nf4" else " model.quantization=nf4 needs about a quarter."
+        raise UsageError(
+            f"{folder}: {weight_count(folder):,} weights at {each} bytes need "
+            f"{needed / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free on {device}.{smaller}"
+        )
+
+
+def _quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if kind == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return BitsAndBytesConfig(load_in_8bit=True) if kind == "int8" else None
+
+
+def stop_token_ids(folder: Path) -> list[int]:
+    """The ids that end generation, as the model folder says."""
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        if path.is_file():
+            found: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            if found is not None:
+                return list(found) if isinstance(found, list) else [int(found)]
+    return []
+

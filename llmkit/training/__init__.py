@@ -1,0 +1,1 @@
+"""Training: our batches and our loss under the transformers Trainer."""

@@ -1,0 +1,106 @@
+"""Cross-entropy at supervised positions, a chunk of logits at a time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+CHUNK = 512
+"""Positions whose logits exist at once: 512 x 49,152 float32 logits are 96 MiB."""
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Sum of cross-entropies; gradients are taken chunk by chunk while the logits exist.
+
+    Without this, autograd keeps the logits of every position, in float32, until the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, head: "_Head", hidden: torch.Tensor, targets: torch.Tensor, *weights: Any
+    ) -> torch.Tensor:
+        """Shapes: hidden ``[positions, width]``, targets ``[positions]``; returns a scalar."""
+        wanted = [weight for weight in weights if weight.requires_grad]
+        sums = [torch.zeros_like(weight) for weight in wanted]
+        hidden_gradient = torch.empty_like(hidden)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(targets), CHUNK):
+            part = slice(start, start + CHUNK)
+            with torch.enable_grad():
+                piece = hidden[part].detach().requires_grad_()
+                loss = cross_entropy(head.logits(piece), targets[part], reduction="sum")
+            gradients = torch.autograd.grad(loss, [piece, *wanted])
+            hidden_gradient[part] = gradients[0]
+            for running, gradient in zip(sums, gradients[1:], strict=True):
+                running += gradient
+            total += loss.detach()
+        context.save_for_backward(hidden_gradient, *sums)
+        context.asked = [weight.requires_grad for weight in weights]
+        return total
+
+    @staticmethod
+    def backward(context: Any, *outputs: torch.Tensor) -> Any:
+        """Scale the stored gradients."""
+        hidden_gradient, *sums = context.saved_tensors
+        upstream = outputs[0]
+        scaled = iter([running * upstream for running in sums])
+        weights = [next(scaled) if asked else None for asked in context.asked]
+        return None, hidden_gradient * upstream, None, *weights
+
+
+class _Head:
+    """The output layer with what some model families do to its logits."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.layer = model.get_output_embeddings()
+        config = model.config.get_text_config()
+        self.cap = getattr(config, "final_logit_softcapping", None)
+        self.divide_by = getattr(config, "logits_scaling", None)  # Granite
+        self.multiply_by = getattr(config, "logit_scale", None)  # Cohere
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Float32 logits, shape ``[positions, vocabulary]``."""
+        logits = self.layer(hidden).float()
+        if self.divide_by:
+            logits = logits / self.divide_by
+        if self.multiply_by:
+            logits = logits * self.multiply_by
+        if self.cap:
+            logits = self.cap * torch.tanh(logits / self.cap)
+        return logits  # type: ignore[no-any-return]
+
+
+def hidden_states(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:
+    """The decoder's last hidden states at the positions that predict, ``[supervised, width]``."""
+    decoder = model.get_decoder()
+    output = decoder(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        row_starts=batch["row_starts"],
+        use_cache=False,
+    )
+    return output.last_hidden_state[0, batch["predict_at"]]  # type: ignore[no-any-return]
+
+
+def supervised_loss(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:
+    """The summed cross-entropy of a batch's supervised tokens.
+
+    Args:
+        model: a causal language model, adapters included, not its PEFT wrapper.
+        batch: as `llmkit.training.batching.collate` makes it.
+
+    Returns:
+        A scalar in float32: nats, summed, not averaged; divide by the number of targets.
+    """
+    hidden = hidden_states(model, batch)
+    head = _Head(model)
+    weights = list(head.layer.parameters())
+    return _ChunkedLoss.apply(head, hidden, batch["shift_labels"], *weights)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@torch.no_grad()
+def supervised_logits(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Float32 logits at the positions that predict, ``[supervised, vocabulary]``."""
+    return _Head(model).logits(hidden_states(model, batch))
