@@ -1,0 +1,243 @@
+"""The server's life: listen, load, serve, drain, end.
+
+    listening ──► loading ──► ready ──► draining ──► ended (exit 0)
+                     │          │   first signal ▲
+                     │          └─ engine died ──► failed (exit 1)
+                     ├─ engine did not start ────► failed (exit 1)
+                     └─ signal ──────────────────► ended (exit 0), at once
+
+HTTP is answered from the first line on; the gateway says what the server can do meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from typing import Any, Protocol
+
+import psutil
+import uvicorn
+from starlette.types import ASGIApp
+
+from serve.device import choose_device
+from serve.errors import EngineFailed
+from serve.gateway.in_flight import InFlight
+from serve.gateway.readiness import Readiness, ReadinessGate
+from serve.gateway.routes import AllowList
+from serve.listening import address_of, listen
+from serve.model import ServedModel
+from serve.quiet_exit import silence_teardown
+from serve.settings import ServeSettings
+from serve.vllm_app import start_engine
+
+_SECONDS_BETWEEN_ENGINE_CHECKS = 0.5
+
+
+class Engine(Protocol):
+    """What the server needs of an engine; `serve.vllm_app.VllmEngine` is the real one."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it can no longer answer."""
+
+    def app(self) -> AbstractAsyncContextManager[ASGIApp]:
+        """The app that answers requests, usable inside the context."""
+
+    def shutdown(self) -> None:
+        """End it; blocks."""
+
+
+def run_server(
+    model: ServedModel,
+    settings: ServeSettings,
+    *,
+    on_ready: Callable[[str], None] | None = None,
+    listening: socket.socket | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish the requests in flight and return.
+
+    Call it from the main thread of a process that ends afterwards. A signal while the model
+    is loading ends the process here and now (exit code 0): there is nothing to finish, and
+    vLLM's start-up cannot be interrupted in any gentler way.
+
+    Args:
+        model: from `serve.model.open_model`.
+        settings: how to serve it.
+        on_ready: called with the base URL (``http://127.0.0.1:8000/v1``) once requests can
+            be answered.
+        listening: a socket that listens already, instead of the settings' host and port.
+
+    Raises:
+        PortInUse, AddressNotUsable, DeviceNotAvailable: before anything is loaded.
+        EngineFailed: the engine did not start, or died.
+    """
+    device = choose_device(settings.device)
+    listening = listening or listen(settings.host, settings.port)
+    silence_teardown()
+    url = f"{address_of(listening)}/v1"
+    with asyncio.Runner(loop_factory=uvicorn.Config("", loop="auto").get_loop_factory()) as runner:
+        served = runner.run(
+            serve(
+                lambda: start_engine(model, settings, device),
+                listening,
+                drain_seconds=settings.drain_seconds,
+                on_ready=lambda: on_ready(url) if on_ready else None,
+            )
+        )
+        if not served:
+            _end_now()
+
+
+async def serve(
+    start: Callable[[], Engine],
+    listening: socket.socket,
+    *,
+    drain_seconds: float,
+    on_ready: Callable[[], None],
+) -> bool:
+    """Answer HTTP on ``listening`` while ``start`` brings up an engine, and then with it.
+
+    Returns:
+        True after a drain; False if a signal came while ``start`` was still running, in
+        which case its thread goes on until the process ends.
+
+    Raises:
+        EngineFailed: ``start`` failed, or the engine died.
+    """
+    readiness = Readiness()
+    with _stop_signals() as (first, second):
+        async with _http(AllowList(ReadinessGate(readiness)), listening):
+            loading = _in_thread(start)
+            awaited: list[asyncio.Future[Any]] = [loading, first]
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if not loading.done():
+                readiness.drain()
+                return False
+            try:
+                engine = loading.result()
+            except BaseException:
+                readiness.fail()
+                raise
+            try:
+                async with engine.app() as app:
+                    in_flight = InFlight(app)
+                    readiness.ready(in_flight)
+                    on_ready()
+                    await _until_stopped(engine, first)
+                    readiness.drain()
+                    await _drain(in_flight, drain_seconds, second)
+            except BaseException:
+                readiness.fail()
+                raise
+            finally:
+                await asyncio.to_thread(engine.shutdown)
+    return True
+
+
+async def _until_stopped(engine: Engine, stop: asyncio.Future[None]) -> None:
+    while not stop.done():
+        if engine.dead:
+            raise EngineFailed(
+                "the engine died; its last output is above. Start the server again; if it "
+                "was killed for memory, lower kv_cache_gib (CPU) or gpu_memory_utilization."
+            )
+        await asyncio.wait([stop], timeout=_SECONDS_BETWEEN_ENGINE_CHECKS)
+
+
+async def _drain(in_flight: InFlight, seconds: float, at_once: asyncio.Future[None]) -> None:
+    """Let requests finish; cut them after ``seconds``, or on a second signal."""
+    finished = asyncio.create_task(in_flight.wait_until_none())
+    await asyncio.wait([finished, at_once], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    in_flight.cut_all()
+    await asyncio.wait([finished], timeout=5)
+    finished.cancel()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[tuple[asyncio.Future[None], asyncio.Future[None]]]:
+    """Futures that are done on the first and on the second SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    first: asyncio.Future[None] = loop.create_future()
+    second: asyncio.Future[None] = loop.create_future()
+
+    def note() -> None:
+        for future in (first, second):
+            if not future.done():
+                future.set_result(None)
+                return
+
+    stops = (signal.SIGTERM, signal.SIGINT)
+    for stop in stops:
+        loop.add_signal_handler(stop, note)
+    try:
+        yield first, second
+    finally:
+        for stop in stops:
+            loop.remove_signal_handler(stop)
+
+
+class _HttpServer(uvicorn.Server):
+    """Uvicorn without its signal handlers: stopping is decided by `serve`."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _http(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
+    """Answer HTTP inside the context; on leaving, close every connection."""
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = _HttpServer(config)
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await running
+
+
+def _in_thread(start: Callable[[], Engine]) -> asyncio.Future[Engine]:
+    """Run ``start`` in a daemon thread: unlike an executor's, it holds up no exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Engine] = loop.create_future()
+
+    def settle(engine: Engine | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        elif engine is not None:
+            future.set_result(engine)
+
+    def run() -> None:
+        engine, failure = None, None
+        try:
+            engine = start()
+        except BaseException as error:
+            failure = error
+        # The loop is closed if a signal ended the server meanwhile; no one waits then.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, engine, failure)
+
+    threading.Thread(target=run, name="engine-start", daemon=True).start()
+    return future
+
+
+def _end_now() -> None:
+    """End this process and its children without running anything else in them."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(0)

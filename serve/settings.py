@@ -1,0 +1,55 @@
+"""How to serve a model: the recipe's ``serve`` section and the server's options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ServeSettings(BaseModel):
+    """Everything about serving but the model itself, which is `serve.model.ServedModel`.
+
+    The defaults serve a small model on this machine only. Device-specific fields say which
+    device they are for and are not passed on elsewhere.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every interface."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 picks a free one."""
+
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Longest prompt plus answer, in tokens; the model's own limit if not given."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of weights and activations; auto is the one in the model's config."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; auto is CUDA where the installed vLLM and the machine have it."""
+
+    compile: bool | None = None
+    """Whether vLLM compiles the model. Not given: yes on CUDA, no on CPU, where vLLM 0.32's
+    compiled mode gave wrong text for small models and took minutes to start."""
+
+    kv_cache_gib: float = Field(default=1.0, gt=0)
+    """Memory for the KV cache on CPU, in GiB. CUDA uses gpu_memory_utilization instead."""
+
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of the GPU's memory for weights and KV cache together, on CUDA."""
+
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """How long requests in flight may go on after the first SIGTERM or Ctrl-C."""
+
+    chat_template: Path | None = None
+    """A .jinja file to use instead of the chat template beside the model."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "error"
+    """What vLLM writes to the terminal. Its warnings are about its own internals and come
+    by the dozen at every start, hence errors only."""

@@ -1,0 +1,82 @@
+"""Our settings in vLLM's terms: environment variables and engine arguments. Imports no vLLM."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import psutil
+
+from serve.device import Device
+from serve.model import ServedModel
+from serve.settings import ServeSettings
+
+_GIB = 2**30
+
+
+def environment(settings: ServeSettings, device: Device) -> dict[str, str]:
+    """The variables that must be set before vLLM is imported, here and in its children."""
+    variables = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # The model is a local folder: nothing is to be looked up or fetched.
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_LOGGING_LEVEL": settings.log_level.upper(),
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        # spawn: this process has threads by the time the engine starts, which fork does not bear.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # Lets the engine's process know whose death to watch for; see serve.engine_guard.
+        "LLMKIT_SERVER_PID": str(os.getpid()),
+    }
+    if device == "cpu":
+        # The worker then runs inside the engine's process instead of one of its own, which
+        # saves a third import of vLLM (some 10 s of start-up) and a hop per token. vLLM's
+        # reason against it is core binding across several workers; here there is one.
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        # One core stays free for this process and the scheduler. With a thread on every core
+        # each parallel region waits for whichever thread they push aside: 2 tokens/s instead
+        # of 32 on a busy machine of 2 cores.
+        variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_compute_threads()))
+    if settings.log_level in ("warning", "error"):
+        # Python's and torch's own chatter, which vLLM's level does not reach.
+        variables |= {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    return variables
+
+
+def _compute_threads() -> int:
+    usable = len(os.sched_getaffinity(0))
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable) - 1)
+
+
+def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device) -> dict[str, Any]:
+    """What differs from vLLM's defaults, by the names in its parsed arguments."""
+    compiled = settings.compile if settings.compile is not None else device == "cuda"
+    arguments: dict[str, Any] = {
+        "model": str(model.path),
+        "served_model_name": [model.name],
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "enforce_eager": not compiled,
+        "chat_template": str(settings.chat_template) if settings.chat_template else None,
+        # Loading code from the model's folder would let a model run anything.
+        "trust_remote_code": False,
+        "disable_fastapi_docs": True,
+        "use_tqdm_on_load": settings.log_level in ("debug", "info"),
+        "worker_extension_cls": "serve.engine_guard.EngineGuard",
+        # Only matters when something signals the engine's process itself, as systemd does.
+        "shutdown_timeout": math.ceil(settings.drain_seconds),
+    }
+    if device == "cpu":
+        arguments["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * _GIB)
+    else:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    if model.adapters:
+        arguments |= {
+            "enable_lora": True,
+            # One slot to spare: on CPU, vLLM 0.32 answered a base request with an adapter's
+            # text when both were in one batch and every slot was in use.
+            "max_loras": len(model.adapters) + 1,
+            "max_lora_rank": model.max_lora_rank,
+        }
+    return arguments

@@ -1,0 +1,78 @@
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from serve.device import choose_device
+from serve.errors import DeviceNotAvailable
+from serve.model import ServedModel
+from serve.settings import ServeSettings
+from serve.vllm_settings import engine_arguments, environment
+
+MODEL = ServedModel(Path("/models/demo"), "demo")
+TWO_ADAPTERS = ServedModel(Path("/m"), "m", {"a": Path("/a"), "b": Path("/b")}, 32)
+
+
+def test_the_defaults_are_loopback_and_no_field_is_required() -> None:
+    assert ServeSettings().host == "127.0.0.1"
+
+
+def test_every_field_is_described() -> None:
+    assert all(field.description for field in ServeSettings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"port": 70000}, {"port": -1}, {"prot": 1}, {"kv_cache_gib": 0}, {"dtype": "int8"}],
+)
+def test_a_wrong_setting_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ServeSettings.model_validate(wrong)
+
+
+def test_cpu_is_eager_and_cuda_compiled_unless_asked() -> None:
+    for device, compile_, eager in [
+        ("cpu", None, True),
+        ("cuda", None, False),
+        ("cpu", True, False),
+        ("cuda", False, True),
+    ]:
+        arguments = engine_arguments(MODEL, ServeSettings(compile=compile_), device)
+        assert arguments["enforce_eager"] is eager
+
+
+def test_no_cpu_argument_is_passed_on_cuda() -> None:
+    settings = ServeSettings(kv_cache_gib=0.5)
+    assert engine_arguments(MODEL, settings, "cpu")["kv_cache_memory_bytes"] == 2**29
+    assert "kv_cache_memory_bytes" not in engine_arguments(MODEL, settings, "cuda")
+    assert "gpu_memory_utilization" not in engine_arguments(MODEL, settings, "cpu")
+    cuda_only = environment(settings, "cuda")
+    assert not {"OMP_NUM_THREADS", "VLLM_ENABLE_V1_MULTIPROCESSING"} & set(cuda_only)
+
+
+def test_one_adapter_slot_is_left_to_spare() -> None:
+    arguments = engine_arguments(TWO_ADAPTERS, ServeSettings(), "cpu")
+    assert (arguments["max_loras"], arguments["max_lora_rank"]) == (3, 32)
+    assert "enable_lora" not in engine_arguments(MODEL, ServeSettings(), "cpu")
+
+
+def test_the_number_of_threads_that_the_user_chose_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert environment(ServeSettings(), "cpu")["OMP_NUM_THREADS"] == "7"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    threads = int(environment(ServeSettings(), "cpu")["OMP_NUM_THREADS"])
+    assert 1 <= threads <= max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def test_auto_is_what_the_build_and_the_machine_have() -> None:
+    assert choose_device("auto", build="cpu", gpu=True) == "cpu"
+    assert choose_device("auto", build="cuda", gpu=True) == "cuda"
+
+
+@pytest.mark.parametrize(("asked", "build"), [("cuda", "cpu"), ("cuda", "cuda"), ("auto", "cuda")])
+def test_cuda_without_a_gpu_says_how_to_run_on_cpu(asked: str, build: str) -> None:
+    with pytest.raises(DeviceNotAvailable, match="device: cpu"):
+        choose_device(asked, build=build, gpu=False)  # type: ignore[arg-type]
