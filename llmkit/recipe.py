@@ -283,4 +283,8 @@ def _located(recipe: Recipe, folder: Path) -> Recipe:
     model = recipe.model.model_copy(
         update={"chat_template": found(template) if template.endswith(".jinja") else template}
     )
-    return recipe.model_copy(update={"data": data, "model": model})
+    questions = recipe.evaluation.questions
+    evaluation = recipe.evaluation.model_copy(
+        update={"questions": found(questions) if questions else None}
+    )
+    return recipe.model_copy(update={"data": data, "model": model, "evaluation": evaluation})

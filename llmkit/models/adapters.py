@@ -1,6 +1,7 @@
 """Low-rank adapters: attached, checked, saved, loaded."""
 
 import difflib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,16 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return tuned  # type: ignore[return-value]
+
+
+def save(model: PeftModel, folder: Path, base_name: str) -> None:
+    """Write an adapter; its files name the base as the person does, not by a path of this machine."""
+    model.save_pretrained(str(folder))
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_name
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "README.md").unlink(missing_ok=True)  # a model card template that nobody filled in
 
 
 def load(model: PreTrainedModel, folder: Path) -> PeftModel:

@@ -7,12 +7,19 @@ from typing import Any
 import psutil
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from llmkit.errors import UsageError
 from llmkit.models.attention import ROWS_ATTENTION
 from llmkit.models.settings import Quantization
 
 BYTES_A_WEIGHT = {"none": 2.0, "int8": 1.1, "nf4": 0.6}
+
+
+def quiet() -> None:
+    """Keep the libraries' own progress bars and hints off the terminal; errors still show."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -76,7 +83,20 @@ def load_base(
         raise UsageError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
     model.requires_grad_(requires_grad=False)
     model.eval()
+    _keep_4bit_weights_differentiable(model)
     return model  # type: ignore[no-any-return]
+
+
+def _keep_4bit_weights_differentiable(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights for inference on the CPU.
+
+    The first evaluation pass would repack them, for good, into a layout whose matrix product has
+    no backward: training afterwards runs, its loss even falls a little, and every gradient that
+    has to pass a frozen layer is lost without an error (bitsandbytes 0.50.2).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def weight_count(folder: Path) -> int:

@@ -10,12 +10,11 @@ import torch
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging as transformers_logging
 
 from data_prep.prepared import PreparedDataset
 from llmkit.errors import CheckFailed, UsageError
-from llmkit.models.adapters import attach, trainable_figures
-from llmkit.models.loading import choose_device, compute_dtype, load_base
+from llmkit.models.adapters import attach, save, trainable_figures
+from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
 from llmkit.models.settings import ModelConfig
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import keep_newest, mark_whole, step_of
@@ -261,11 +260,10 @@ def train(
     plan = plan_steps(config, len(sequences))
     device = choose_device(model_config.device)
     dtype = compute_dtype(device)
-    transformers_logging.set_verbosity_error()
+    quiet()
     view.say(f"loading {model_config.base} ({model_config.quantization}, {device}, {dtype})")
     base = load_base(model_folder, quantization=model_config.quantization, device=device)
     model = attach(base, config.adapter, config.seed)
-    model.peft_config["default"].base_model_name_or_path = model_config.base
     isolation = check_rows_are_apart(_base_of(model), sequences, dtype)
 
     validation = Sequences(prepared.sequences("validation"))
@@ -298,7 +296,7 @@ def train(
     events.close()
     if final_loss is not None and not math.isfinite(final_loss):
         raise CheckFailed(f"the validation loss after training is {final_loss}.")
-    model.save_pretrained(str(adapter))
+    save(model, adapter, model_config.base)
     return {
         "steps": plan.steps,
         "sequences": plan.sequences,

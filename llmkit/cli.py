@@ -1,0 +1,290 @@
+"""Every command: parsing and printing only.
+
+Nothing heavy is imported here; each command imports what it needs, so that ``--help`` is instant.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from llmkit.console import View
+    from llmkit.stages import Project, Servers
+
+app = typer.Typer(
+    help="Raw rows in, a fine-tuned model behind an OpenAI-compatible endpoint out, and every "
+    "stage proves what it did.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models = typer.Typer(help="Models: list the catalogue, fetch one.", no_args_is_help=True)
+recipes = typer.Typer(help="Recipes: check one, print the schema.", no_args_is_help=True)
+app.add_typer(models, name="models")
+app.add_typer(recipes, name="recipe")
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[key=value ...]", help="Replace values, e.g. training.epochs=2."),
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Where run directories are.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+
+DEFAULT_RUNS = Path("runs")
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Options for every command."""
+    _settings["debug"] = debug
+
+
+_settings = {"debug": False}
+
+
+@app.command()
+def quickstart(
+    overrides: Overrides = None,
+    runs: Runs = DEFAULT_RUNS,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune, merge, verify and serve a 135M model on this machine, in minutes."""
+    from llmkit.quickstart import run_quickstart
+
+    run_quickstart(overrides or [], runs, _view(quiet, as_json))
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = DEFAULT_RUNS,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Do every stage: prep, train, merge, verify, evaluate. Run it again to go on or to skip."""
+    from llmkit.pipeline import run_recipe
+
+    view = _view(quiet, as_json)
+    project = _project(recipe, overrides, runs, view)
+    path = run_recipe(project)
+    view.say(f"report: {path}")
+    view.say(f"serve it: llmkit serve {project.folder}")
+
+
+@app.command()
+def prep(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = DEFAULT_RUNS,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Prepare the data: read, check, render, pack, and account for every row and token."""
+    from llmkit import stages
+
+    with _project(recipe, overrides, runs, _view(quiet, as_json)) as project:
+        stages.prep(project)
+
+
+@app.command()
+def preview(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows to show.")] = 3,
+) -> None:
+    """Show rows as the model will see them, supervised tokens coloured."""
+    from llmkit.preview import show_rows
+    from llmkit.recipe import load_recipe
+
+    show_rows(load_recipe(recipe, overrides or []), rows)
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = DEFAULT_RUNS,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train an adapter; prepares the data first if it changed."""
+    from llmkit import stages
+
+    with _project(recipe, overrides, runs, _view(quiet, as_json)) as project:
+        stages.prep(project)
+        stages.train(project)
+
+
+@app.command()
+def merge(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -> None:
+    """Merge a run's adapter into its base, and measure that nothing was lost."""
+    from llmkit import stages
+
+    with _opened(run_folder, quiet, as_json) as project:
+        stages.merge(project)
+
+
+@app.command()
+def verify(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -> None:
+    """Serve a run's merged model and check that trained = merged = served."""
+    from llmkit import stages
+
+    with _opened(run_folder, quiet, as_json) as project, _servers(project) as servers:
+        stages.verify(project, servers)
+
+
+@app.command()
+def evaluate(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -> None:
+    """Ask the base and the tuned model the same questions."""
+    from llmkit import stages
+
+    with _opened(run_folder, quiet, as_json) as project, _servers(project) as servers:
+        stages.evaluate(project, servers)
+        stages.report(project)
+
+
+@app.command()
+def serve(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="RUN_OR_MODEL", help="A run directory, a model folder, or a name."),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value ...]", help="Server settings, e.g. max_model_len=2048."),
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port; 0 picks a free one.")] = None,
+    unverified: Annotated[
+        bool, typer.Option("--unverified", help="Serve a run although verification did not pass.")
+    ] = False,
+) -> None:
+    """Serve a model behind an OpenAI-compatible endpoint."""
+    from llmkit.serving import serve_run_or_model
+
+    serve_run_or_model(what, overrides or [], host, port, unverified)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do."""
+    from llmkit.doctor import examine
+
+    for name, value in examine().items():
+        typer.echo(f"{name:<22} {value}")
+
+
+@models.command("list")
+def models_list() -> None:
+    """List the catalogue."""
+    from llmkit.models.catalog import CATALOG, cache_folder
+
+    for entry in CATALOG.values():
+        here = (cache_folder() / "models" / entry.name / "config.json").is_file()
+        state = "fetched" if here else "not fetched"
+        typer.echo(f"{entry.name}  {entry.source}  {entry.licence}  {state}")
+
+
+@models.command("pull")
+def models_pull(name: Annotated[str, typer.Argument(help="A catalogue name or hub id.")]) -> None:
+    """Fetch a model into the cache and print its folder."""
+    from llmkit.models.catalog import resolve
+
+    typer.echo(str(resolve(name, lambda text: typer.echo(text, err=True)).folder))
+
+
+@recipes.command("check")
+def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Validate a recipe without running it."""
+    from llmkit.recipe import load_recipe
+
+    load_recipe(recipe, overrides or [])
+    typer.echo(f"{recipe}: ok")
+
+
+@recipes.command("schema")
+def recipe_schema() -> None:
+    """Print the JSON schema that editors complete and check recipes with."""
+    import json
+
+    from llmkit.recipe import recipe_schema as schema
+
+    typer.echo(json.dumps(schema(), indent=2))
+
+
+def _view(quiet: bool, as_json: bool) -> "View":
+    from llmkit.console import JsonView, QuietView, TerminalView
+
+    if quiet:
+        return QuietView()
+    return JsonView() if as_json else TerminalView()
+
+
+def _project(recipe: Path, overrides: list[str] | None, runs: Path, view: "View") -> "Project":
+    from llmkit.recipe import load_recipe
+    from llmkit.run import Run
+    from llmkit.stages import Project
+
+    loaded = load_recipe(recipe, overrides or [])
+    return Project(loaded, Run(runs / loaded.name), view)
+
+
+def _opened(folder: Path, quiet: bool, as_json: bool) -> "Project":
+    from llmkit.stages import open_run
+
+    return open_run(folder, _view(quiet, as_json))
+
+
+def _servers(project: "Project") -> "Servers":
+    from llmkit.stages import Servers
+
+    return Servers(project)
+
+
+def main() -> None:
+    """Run the command line; errors become messages and exit codes."""
+    sys.exit(_guarded(app))
+
+
+def _guarded(command: Callable[..., Any]) -> int:
+    try:
+        command(standalone_mode=False)
+    except typer.Exit as done:
+        return done.exit_code
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        return 130
+    except Exception as error:
+        if _settings["debug"]:
+            raise
+        return _explain(error)
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    import click
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        typer.echo(f"error: {error}", err=True)
+        return code
+    typer.echo(
+        f"error: unexpected {type(error).__name__}: {error}\n"
+        "This is a defect of llmkit; run again with `llmkit --debug ...` and report the traceback.",
+        err=True,
+    )
+    return 1

@@ -1,0 +1,160 @@
+"""What a person sees: stages, progress bars, results; or JSON lines, or nothing."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Eta
+
+
+class View(Protocol):
+    """Where a pipeline tells what it does."""
+
+    def stage(self, name: str, text: str, figures: Mapping[str, Any]) -> None:
+        """A stage is done, or was skipped."""
+
+    def step(self, event: Mapping[str, Any], total_steps: int) -> None:
+        """An optimiser step is done."""
+
+    def count(self, what: str, rows: int) -> None:
+        """So many more rows went through a step of the preparation."""
+
+    def say(self, text: str) -> None:
+        """Something a person may want to know."""
+
+    def working(self, text: str) -> Any:
+        """A context in which something long is going on that cannot be counted."""
+
+
+class TerminalView:
+    """Lines and progress bars for people."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._rows: dict[str, int] = {}
+
+    def stage(self, name: str, text: str, figures: Mapping[str, Any]) -> None:
+        """One line a stage."""
+        del figures
+        self._close()
+        self.console.print(f"[bold green]✓[/] [bold]{name:<9}[/] {text}")
+
+    def say(self, text: str) -> None:
+        """An indented line."""
+        (self._bar.console if self._bar else self.console).print(f"  [dim]{text}[/]")
+
+    def step(self, event: Mapping[str, Any], total_steps: int) -> None:
+        """Move the training bar."""
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("  training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                Eta(),
+                console=self.console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=total_steps)
+        speed = event["tokens"] / max(event["seconds"], 1e-9)
+        self._bar.update(
+            self._task,
+            completed=event["step"],
+            description=(
+                f"loss [bold]{event['loss']:.3f}[/] · {speed:.0f} tokens/s · "
+                f"{event['memory_mib'] / 1024:.1f} GiB"
+            ),
+        )
+        if not self.console.is_terminal and event["step"] in _milestones(total_steps):
+            self.console.print(
+                f"  step {event['step']}/{total_steps}: loss {event['loss']:.3f}, "
+                f"{speed:.0f} tokens/s, {event['memory_mib']} MiB"
+            )
+        if event["step"] >= total_steps:
+            self._close()
+
+    def count(self, what: str, rows: int) -> None:
+        """Say how many rows are done, now and then."""
+        before = self._rows.get(what, 0)
+        self._rows[what] = before + rows
+        if before // 20_000 != self._rows[what] // 20_000:
+            self.say(f"{what}: {self._rows[what]:,}")
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """A spinner; a plain line where there is no terminal."""
+        if self.console.is_terminal:
+            with self.console.status(f"{text} ..."):
+                yield
+        else:
+            self.say(f"{text} ...")
+            yield
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class JsonView:
+    """One JSON object a line on standard output, for scripts."""
+
+    def stage(self, name: str, text: str, figures: Mapping[str, Any]) -> None:
+        """The stage's figures."""
+        self._print({"stage": name, "text": text, "figures": figures})
+
+    def step(self, event: Mapping[str, Any], total_steps: int) -> None:
+        """The step's figures."""
+        self._print({**event, "total_steps": total_steps})
+
+    def count(self, what: str, rows: int) -> None:
+        """Nothing: the stage's figures say it."""
+
+    def say(self, text: str) -> None:
+        """A remark."""
+        self._print({"note": text})
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """A remark before it begins."""
+        self.say(text)
+        yield
+
+    def _print(self, value: Mapping[str, Any]) -> None:
+        sys.stdout.write(json.dumps(value, default=str) + "\n")
+        sys.stdout.flush()
+
+
+class QuietView:
+    """Nothing but errors."""
+
+    def stage(self, name: str, text: str, figures: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def step(self, event: Mapping[str, Any], total_steps: int) -> None:
+        """Nothing."""
+
+    def count(self, what: str, rows: int) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Nothing."""
+        del text
+        yield
+
+
+def _milestones(total: int) -> set[int]:
+    """About ten steps worth a line where no bar can be drawn."""
+    return {1, total, *(round(total * tenth / 10) for tenth in range(1, 10))}

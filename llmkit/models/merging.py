@@ -1,0 +1,226 @@
+"""Write an adapter into the weights, and measure that the merged model is the trained one.
+
+For a quantised base there are two ways to merge: into the 16-bit base, or into the weights that
+training really saw, the dequantised ones. Both are measured against the adapter on the quantised
+base, on real rows, and by default the closer one is kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
+
+from data_prep.prepared import Sample
+from llmkit.errors import CheckFailed
+from llmkit.models import adapters
+from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
+from llmkit.models.settings import MergeConfig, ModelConfig
+from llmkit.training.batching import Sequence as TokenSequence
+from llmkit.training.batching import collate
+from llmkit.training.loss import supervised_logits
+from llmkit.training.sft import to_device
+
+COMPARED_TOKENS = 2048
+"""Tokens of real rows that models are compared on."""
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How near a model's predictions are to another's, over supervised positions of real rows."""
+
+    kl: float
+    """Mean KL divergence, nats a token."""
+    top1_changed: float
+    """Share of positions whose most likely token differs."""
+    largest: float
+    """Largest difference of a log-probability of the reference's most likely token."""
+    positions: int
+
+
+@torch.no_grad()
+def logits_on(model: torch.nn.Module, samples: Sequence[Sample]) -> Iterator[torch.Tensor]:
+    """Float32 logits at the supervised positions of each row, ``[positions, vocabulary]``.
+
+    Computed as in training: in the machine's compute type, one row at a time.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    device = base.device
+    dtype = compute_dtype(device)
+    for sample in samples:
+        batch = collate([TokenSequence(sample.ids, sample.supervised, [len(sample.ids)])])
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            yield supervised_logits(base, to_device(batch, device))
+
+
+def compare(reference: Sequence[torch.Tensor], model: torch.nn.Module, samples: Sequence[Sample]) -> Closeness:
+    """Measure a model against reference logits of the same rows."""
+    kl, changed, positions, largest = 0.0, 0, 0, 0.0
+    for expected, found in zip(reference, logits_on(model, samples), strict=True):
+        expected_log, found_log = expected.log_softmax(-1), found.log_softmax(-1)
+        kl += float((expected_log.exp() * (expected_log - found_log)).sum())
+        top = expected_log.argmax(-1, keepdim=True)
+        changed += int((top != found_log.argmax(-1, keepdim=True)).sum())
+        moved = (expected_log.gather(-1, top) - found_log.gather(-1, top)).abs()
+        largest = max(largest, float(moved.max()))
+        positions += len(expected)
+    return Closeness(kl / positions, changed / positions, largest, positions)
+
+
+def some_rows(samples: Sequence[Sample]) -> list[Sample]:
+    """As many rows as fit in ``COMPARED_TOKENS``; at least one."""
+    chosen: list[Sample] = []
+    for sample in samples:
+        if chosen and sum(len(s.ids) for s in chosen) + len(sample.ids) > COMPARED_TOKENS:
+            break
+        chosen.append(sample)
+    return chosen
+
+
+def merge(
+    config: MergeConfig,
+    model_config: ModelConfig,
+    model_folder: Path,
+    adapter: Path,
+    samples: Sequence[Sample],
+    *,
+    chat_template: str,
+    stop_ids: Sequence[int],
+    folder: Path,
+) -> dict[str, Any]:
+    """Write the merged model, ready to be served.
+
+    Args:
+        config: type and target of the merge.
+        model_config: how the base was held in training.
+        model_folder: the base model.
+        adapter: the trained adapter.
+        samples: real rows to measure on.
+        chat_template: the template's source, saved with the model.
+        stop_ids: tokens that end an assistant turn; the saved model stops on them.
+        folder: an empty folder to write into.
+
+    Returns:
+        Figures: the closeness of every merge that was tried, and which was kept.
+
+    Raises:
+        CheckFailed: the closest merge is further than ``max_divergence`` from what was trained.
+    """
+    quiet()
+    device = choose_device(model_config.device)
+    rows = some_rows(samples)
+    trained = adapters.load(
+        load_base(model_folder, quantization=model_config.quantization, device=device), adapter
+    )
+    reference = list(logits_on(trained, rows))
+    dtype = getattr(torch, config.dtype)
+    tried: dict[str, Closeness] = {}
+    kept: tuple[str, PreTrainedModel] | None = None
+    for target in _targets(config, model_config):
+        base = _base_for(target, model_config, model_folder, trained, device)
+        merged = merged_into(base, adapter, dtype)
+        tried[target] = compare(reference, merged, rows)
+        if kept is None or tried[target].kl < tried[kept[0]].kl:
+            kept = (target, merged)
+    if kept is None:
+        raise CheckFailed("no merge target was tried")
+    name, merged = kept
+    if not tried[name].kl <= config.max_divergence:
+        raise CheckFailed(
+            f"the merged model is {tried[name].kl:.4f} nats a token away from the trained one (merge."
+            f"max_divergence={config.max_divergence}); {tried[name].top1_changed:.1%} of its top "
+            "tokens changed. The adapter was not merged faithfully; serve it beside its base instead."
+        )
+    save_model(merged, model_folder, folder, chat_template, stop_ids)
+    return {
+        "target": name,
+        "dtype": config.dtype,
+        "closeness": {target: asdict(found) for target, found in tried.items()},
+        "rows": len(rows),
+    }
+
+
+def _targets(config: MergeConfig, model_config: ModelConfig) -> list[str]:
+    if model_config.quantization == "none":
+        return ["base"]
+    return ["base", "dequantized"] if config.target == "closest" else [config.target]
+
+
+def _base_for(
+    target: str,
+    model_config: ModelConfig,
+    model_folder: Path,
+    trained: PeftModel,
+    device: torch.device,
+) -> PreTrainedModel:
+    base = load_base(model_folder, quantization="none", device=device)
+    if target == "dequantized":
+        _copy_dequantized(trained.get_base_model(), base)
+    return base
+
+
+def _copy_dequantized(quantized: PreTrainedModel, base: PreTrainedModel) -> None:
+    """Replace the weights of a 16-bit base by what the quantised one really computes with."""
+    plain = dict(base.named_modules())
+    for name, layer in quantized.named_modules():
+        if isinstance(layer, LoraLayer):
+            plain[name].weight.data.copy_(_dequantized_weight(layer.get_base_layer()))
+
+
+def _dequantized_weight(layer: Any) -> torch.Tensor:
+    import bitsandbytes
+
+    weight = layer.weight
+    if isinstance(layer, bitsandbytes.nn.Linear4bit):
+        found = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
+    else:
+        scale = weight.SCB if weight.SCB is not None else layer.state.SCB
+        found = bitsandbytes.functional.int8_vectorwise_dequant(weight.data, scale)
+    return found  # type: ignore[no-any-return]
+
+
+def merged_into(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Add an adapter's updates to the weights of a plain base, in float32, then round once.
+
+    Args:
+        base: a model that is not quantised; it is changed in place.
+        adapter: a LoRA adapter's folder.
+        dtype: of the result.
+    """
+    tuned = adapters.load(base, adapter)
+    for layer in tuned.modules():
+        if isinstance(layer, LoraLayer):
+            weight = layer.get_base_layer().weight
+            update = layer.get_delta_weight("default").float()  # type: ignore[operator]
+            weight.data = (weight.data.float() + update).to(dtype)
+    return tuned.unload().to(dtype)  # type: ignore[no-any-return, operator]
+
+
+def save_model(
+    model: PreTrainedModel,
+    model_folder: Path,
+    folder: Path,
+    chat_template: str,
+    stop_ids: Sequence[int],
+) -> None:
+    """Save weights, tokenizer, chat template and stop tokens as one servable folder.
+
+    The base's own end-of-text token is often not the end of a turn; what generation stops on
+    follows the template instead, in config and generation config alike.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model_folder, local_files_only=True)
+    tokenizer.chat_template = chat_template
+    if tokenizer.eos_token_id is None or tokenizer.eos_token_id not in stop_ids:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stop_ids[0])
+    tokenizer.save_pretrained(folder)
+    generation = model.generation_config or GenerationConfig()
+    generation.eos_token_id = list(stop_ids)
+    generation.bos_token_id = tokenizer.bos_token_id
+    generation.pad_token_id = tokenizer.pad_token_id
+    model.generation_config = generation
+    model.config.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
+    model.save_pretrained(folder)

@@ -1,0 +1,28 @@
+"""Every stage of a recipe, in order."""
+
+from pathlib import Path
+
+from llmkit import stages
+from llmkit.stages import Project, Servers
+
+
+def run_recipe(project: Project) -> Path:
+    """prep -> train -> merge -> verify -> evaluate -> report.
+
+    Stages whose inputs have not changed are skipped; an interrupted stage is resumed or redone.
+    The report is written also when a stage fails, with what there is.
+
+    Returns:
+        The report's path.
+    """
+    with project:
+        try:
+            stages.prep(project)
+            stages.train(project)
+            stages.merge(project)
+            with Servers(project) as servers:
+                stages.verify(project, servers)
+                stages.evaluate(project, servers)
+        finally:
+            path = stages.report(project)
+    return path

@@ -1,0 +1,64 @@
+"""Rows as the model will see them, on a terminal, supervised tokens coloured."""
+
+from itertools import groupby, islice
+
+from rich.console import Console
+from rich.text import Text
+
+from data_prep.chat_templates import ChatTemplate, Rendered, load_template, render
+from data_prep.errors import RowError
+from data_prep.formats import CONVERTERS, detect
+from data_prep.sources import Record, read
+from data_prep.tokenizer import load_tokenizer
+from llmkit.models.catalog import resolve
+from llmkit.recipe import Recipe
+
+SUPERVISED = "black on green"
+CONTEXT = "dim"
+
+
+def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> None:
+    """Print the first rows of every source.
+
+    Rows that cannot be used are printed with the reason. Nothing is written.
+    """
+    console = console or Console(highlight=False)
+    tokenizer = load_tokenizer(resolve(recipe.model.base).folder)
+    template = load_template(recipe.model.chat_template, tokenizer)
+    console.print(
+        Text.assemble(
+            "supervised tokens are ",
+            ("shown like this", SUPERVISED),
+            f"; the stop token is {template.stop_token!r}",
+        )
+    )
+    for source in recipe.data.sources:
+        for record in islice(read(source), count):
+            console.rule(record.where, align="left")
+            if not isinstance(record, Record):
+                console.print(Text(record.problem, "red"))
+                continue
+            try:
+                name = detect(record.value) if source.format == "auto" else source.format
+                found = render([CONVERTERS[name](record.value)], template)[0]
+            except RowError as error:
+                found = error
+            console.print(
+                Text(f"cannot be used: {found}", "red")
+                if isinstance(found, RowError)
+                else coloured(found, template)
+            )
+
+
+def coloured(row: Rendered, template: ChatTemplate) -> Text:
+    """A row's text; what carries loss stands out."""
+    text = Text()
+    start = 0
+    for supervised, run in groupby(row.supervised):
+        length = len(list(run))
+        piece = template.tokenizer.decode(row.ids[start : start + length])
+        text.append(piece, SUPERVISED if supervised else CONTEXT)
+        start += length
+    total = sum(row.supervised)
+    text.append(f"\n[{len(row.ids)} tokens, {total} supervised]", "dim italic")
+    return text
