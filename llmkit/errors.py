@@ -1,4 +1,4 @@
-"""Errors that a person can act on; the command line prints their message and uses their exit code."""
+"""Errors that a person can act on; the command line prints them and uses their exit code."""
 
 
 class LlmkitError(Exception):

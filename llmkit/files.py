@@ -88,8 +88,8 @@ def content_hash(path: Path) -> str:
             if file.is_file():
                 digest.update(f"{file.relative_to(path)}\0{content_hash(file)}\n".encode())
         return digest.hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def stamp(path: Path) -> str:

@@ -7,7 +7,7 @@ from llmkit.stages import Project, Servers
 
 
 def run_recipe(project: Project) -> Path:
-    """prep -> train -> merge -> verify -> evaluate -> report.
+    """Prep -> train -> merge -> verify -> evaluate -> report.
 
     Stages whose inputs have not changed are skipped; an interrupted stage is resumed or redone.
     The report is written also when a stage fails, with what there is.

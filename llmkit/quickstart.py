@@ -46,7 +46,11 @@ def show_answers(run: Path, console: Console) -> None:
     table.add_column("base model", ratio=4)
     table.add_column("tuned model", ratio=4)
     for row in result["answers"]:
-        mark = "" if row["tuned_right"] is None else ("[green]✓[/] ", "[red]✗[/] ")[not row["tuned_right"]]
+        mark = (
+            ""
+            if row["tuned_right"] is None
+            else ("[green]✓[/] ", "[red]✗[/] ")[not row["tuned_right"]]
+        )
         table.add_row(row["question"], _short(row["base"]), mark + _short(row["tuned"]))
     console.print(table)
     if result.get("judged"):

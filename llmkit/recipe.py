@@ -132,7 +132,9 @@ def _override(document: CommentedMap, word: str) -> None:
     """Set one dotted path to a value, in place."""
     path, equals, text = word.partition("=")
     if not equals or not path:
-        raise UsageError(f"{word!r}: overrides are written key=value, for example training.epochs=2")
+        raise UsageError(
+            f"{word!r}: overrides are written key=value, for example training.epochs=2"
+        )
     value = YAML(typ="safe").load(text) if text else None
     *parents, last = path.split(".")
     node: Any = document
@@ -217,9 +219,9 @@ def _line(document: Any, location: Sequence[Any]) -> int:
     line = 1
     node = document
     for step in location:
-        if isinstance(node, CommentedMap) and step in node:
-            position = node.lc.data.get(step) if node.lc.data else None
-        elif isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node):
+        if (isinstance(node, CommentedMap) and step in node) or (
+            isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node)
+        ):
             position = node.lc.data.get(step) if node.lc.data else None
         else:
             break

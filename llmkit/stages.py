@@ -192,7 +192,7 @@ def merge(project: Project) -> Outcome:
 
 
 def verify(project: Project, servers: "Servers") -> Outcome:
-    """trained = merged = served, measured on a real server.
+    """Trained = merged = served, measured on a real server.
 
     Raises:
         CheckFailed: a check did not hold; ``verification.json`` has every figure.
@@ -229,7 +229,9 @@ def verify(project: Project, servers: "Servers") -> Outcome:
     if not outcome.figures["passed"]:
         failed = [check for check in outcome.figures["checks"] if not check["passed"]]
         lines = "\n  ".join(f"{check['name']}: {check['problem']}" for check in failed)
-        raise CheckFailed(f"verification failed; see {project.folder / 'verification.json'}\n  {lines}")
+        raise CheckFailed(
+            f"verification failed; see {project.folder / 'verification.json'}\n  {lines}"
+        )
     _report(project, "verify", outcome, _verify_line(outcome.figures))
     return outcome
 
@@ -355,9 +357,9 @@ def _prep_line(figures: dict[str, Any]) -> str:
 
 def _train_line(figures: dict[str, Any]) -> str:
     return (
-        f"{figures['steps']} steps, loss {figures['loss_first']:.3f} -> {figures['loss_last']:.3f}, "
-        f"{figures['tokens_per_second']:.0f} tokens/s, {figures['peak_memory_mib']} MiB, "
-        f"{figures['trainable_parameters']:,} parameters trained"
+        f"{figures['steps']} steps, loss {figures['loss_first']:.3f} -> "
+        f"{figures['loss_last']:.3f}, {figures['tokens_per_second']:.0f} tokens/s, "
+        f"{figures['peak_memory_mib']} MiB, {figures['trainable_parameters']:,} parameters trained"
     )
 
 

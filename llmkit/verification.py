@@ -179,7 +179,9 @@ def check_merging(figures: dict[str, Any], max_divergence: float) -> Check:
     target = figures["target"]
     found = figures["closeness"][target]
     passed = found["kl"] <= max_divergence
-    problem = "" if passed else f"the merged model is {found['kl']:.4f} nats away from the trained one"
+    problem = (
+        "" if passed else f"the merged model is {found['kl']:.4f} nats away from the trained one"
+    )
     return Check("merging", passed, {"target": target, **found}, problem)
 
 
@@ -202,8 +204,8 @@ def check_serving(client: Served, model: PreTrainedModel, samples: Sequence[Samp
             "the server does not compute what transformers computes on the same weights: a token "
             f"it chose greedily is {worst:.2f} nats less likely than the best one (allowed "
             f"{MOST_GREEDY_REGRET}), log-probabilities differ by {mean_gap:.3f} on average "
-            f"(allowed {MOST_MEAN_LOGPROB_GAP}). On a CPU, serve without compilation: serve.compile="
-            "false."
+            f"(allowed {MOST_MEAN_LOGPROB_GAP}). On a CPU, serve without compilation: "
+            "serve.compile=false."
         )
     figures = {
         "tokens": len(regrets),
@@ -217,10 +219,11 @@ def check_serving(client: Served, model: PreTrainedModel, samples: Sequence[Samp
 
 @torch.no_grad()
 def _logprobs_after(model: PreTrainedModel, prompt: list[int], answer: list[int]) -> torch.Tensor:
-    """Log-probabilities where each answer token was chosen, ``[answer, vocabulary]``, on the CPU."""
+    """Log-probabilities where each answer token was chosen, ``[answer, vocabulary]``."""
     ids = torch.tensor([prompt + answer], device=model.device)
     logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-    return logits.float().log_softmax(-1).cpu()
+    found: torch.Tensor = logits.float().log_softmax(-1).cpu()
+    return found
 
 
 def check_stopping(client: Served, samples: Sequence[Sample], stop_ids: Sequence[int]) -> Check:

@@ -16,7 +16,7 @@ class ServeError(Exception):
     exit_code = 2
 
 
-class ModelNotFound(ServeError):  # noqa: N818
+class ModelNotFound(ServeError):
     """The folder given is not a model in Hugging Face format."""
 
     def __init__(self, path: Path, problem: str) -> None:
@@ -26,14 +26,14 @@ class ModelNotFound(ServeError):  # noqa: N818
         )
 
 
-class AdapterNotUsable(ServeError):  # noqa: N818
+class AdapterNotUsable(ServeError):
     """A LoRA adapter's folder or name cannot be served."""
 
     def __init__(self, name: str, path: Path, problem: str) -> None:
         super().__init__(f"adapter {name!r} at {path} cannot be served: {problem}.")
 
 
-class PortInUse(ServeError):  # noqa: N818
+class PortInUse(ServeError):
     """Another process listens on the port already."""
 
     def __init__(self, host: str, port: int, holder: str | None) -> None:
@@ -44,7 +44,7 @@ class PortInUse(ServeError):  # noqa: N818
         )
 
 
-class AddressNotUsable(ServeError):  # noqa: N818
+class AddressNotUsable(ServeError):
     """The host and port cannot be listened on, for a reason other than being in use."""
 
     def __init__(self, host: str, port: int, reason: str) -> None:
@@ -54,17 +54,17 @@ class AddressNotUsable(ServeError):  # noqa: N818
         )
 
 
-class DeviceNotAvailable(ServeError):  # noqa: N818
+class DeviceNotAvailable(ServeError):
     """The device asked for is not one that the installed vLLM can use here."""
 
 
-class EngineFailed(ServeError):  # noqa: N818
+class EngineFailed(ServeError):
     """The engine did not start, or died while serving."""
 
     exit_code = 1
 
 
-class ServerDidNotStart(ServeError):  # noqa: N818
+class ServerDidNotStart(ServeError):
     """A server process ended, or was not ready in time."""
 
     exit_code = 1

@@ -3,7 +3,7 @@
 import difflib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -42,11 +42,18 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
     for parameter in tuned.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return tuned  # type: ignore[return-value]
+    return tuned
+
+
+def base_of(model: Any) -> PreTrainedModel:
+    """The causal language model inside a PEFT wrapper, adapters included; itself without one."""
+    return cast(
+        "PreTrainedModel", model.get_base_model() if isinstance(model, PeftModel) else model
+    )
 
 
 def save(model: PeftModel, folder: Path, base_name: str) -> None:
-    """Write an adapter; its files name the base as the person does, not by a path of this machine."""
+    """Write an adapter; its files name the base as the person does, not by a local path."""
     model.save_pretrained(str(folder))
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -59,7 +66,7 @@ def load(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put a saved adapter on a base, frozen, in evaluation mode."""
     tuned = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
     tuned.eval()
-    return tuned  # type: ignore[no-any-return]
+    return tuned
 
 
 def trainable_figures(model: torch.nn.Module) -> dict[str, Any]:

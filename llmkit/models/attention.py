@@ -9,6 +9,7 @@ nothing a backend could ignore.
     attention   causal    causal       causal       (never across a bar)
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -63,12 +64,19 @@ def rows_attention(
         )
         return out.transpose(1, 2).contiguous(), None
     pieces = []
-    for start, end in zip(row_starts, row_starts[1:], strict=False):
-        row = [tensor[:, :, start:end] for tensor in (query, key, value)]
+    for start, end in pairwise(row_starts):
+        part = slice(start, end)
         mask = _window(end - start, sliding_window, query.device)
         pieces.append(
             scaled_dot_product_attention(
-                *row, mask, dropout, mask is None, scale=scaling, enable_gqa=grouped
+                query[:, :, part],
+                key[:, :, part],
+                value[:, :, part],
+                mask,
+                dropout,
+                mask is None,
+                scale=scaling,
+                enable_gqa=grouped,
             )
         )
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None

@@ -63,7 +63,7 @@ def load_base(
         dtype: of what is not quantised, and of the computation; chosen for the device by default.
 
     Returns:
-        The model in evaluation mode, nothing trainable, with attention that keeps packed rows apart.
+        The model in evaluation mode, nothing trainable, its attention keeping packed rows apart.
 
     Raises:
         UsageError: it cannot be loaded as a causal language model, or does not fit in memory.
@@ -80,11 +80,13 @@ def load_base(
             local_files_only=True,
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
+        raise UsageError(
+            f"{folder}: cannot be loaded as a causal language model: {error}"
+        ) from error
     model.requires_grad_(requires_grad=False)
     model.eval()
     _keep_4bit_weights_differentiable(model)
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _keep_4bit_weights_differentiable(model: PreTrainedModel) -> None:
@@ -96,7 +98,7 @@ def _keep_4bit_weights_differentiable(model: PreTrainedModel) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (of bitsandbytes)
 
 
 def weight_count(folder: Path) -> int:
@@ -148,4 +150,3 @@ def stop_token_ids(folder: Path) -> list[int]:
             if found is not None:
                 return list(found) if isinstance(found, list) else [int(found)]
     return []
-

@@ -21,9 +21,8 @@ from llmkit.models import adapters
 from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
 from llmkit.models.settings import MergeConfig, ModelConfig
 from llmkit.training.batching import Sequence as TokenSequence
-from llmkit.training.batching import collate
+from llmkit.training.batching import collate, to_device
 from llmkit.training.loss import supervised_logits
-from llmkit.training.sft import to_device
 
 COMPARED_TOKENS = 2048
 """Tokens of real rows that models are compared on."""
@@ -48,7 +47,7 @@ def logits_on(model: torch.nn.Module, samples: Sequence[Sample]) -> Iterator[tor
 
     Computed as in training: in the machine's compute type, one row at a time.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = adapters.base_of(model)
     device = base.device
     dtype = compute_dtype(device)
     for sample in samples:
@@ -57,7 +56,9 @@ def logits_on(model: torch.nn.Module, samples: Sequence[Sample]) -> Iterator[tor
             yield supervised_logits(base, to_device(batch, device))
 
 
-def compare(reference: Sequence[torch.Tensor], model: torch.nn.Module, samples: Sequence[Sample]) -> Closeness:
+def compare(
+    reference: Sequence[torch.Tensor], model: torch.nn.Module, samples: Sequence[Sample]
+) -> Closeness:
     """Measure a model against reference logits of the same rows."""
     kl, changed, positions, largest = 0.0, 0, 0, 0.0
     for expected, found in zip(reference, logits_on(model, samples), strict=True):
@@ -121,7 +122,7 @@ def merge(
     tried: dict[str, Closeness] = {}
     kept: tuple[str, PreTrainedModel] | None = None
     for target in _targets(config, model_config):
-        base = _base_for(target, model_config, model_folder, trained, device)
+        base = _base_for(target, model_folder, trained, device)
         merged = merged_into(base, adapter, dtype)
         tried[target] = compare(reference, merged, rows)
         if kept is None or tried[target].kl < tried[kept[0]].kl:
@@ -131,9 +132,9 @@ def merge(
     name, merged = kept
     if not tried[name].kl <= config.max_divergence:
         raise CheckFailed(
-            f"the merged model is {tried[name].kl:.4f} nats a token away from the trained one (merge."
-            f"max_divergence={config.max_divergence}); {tried[name].top1_changed:.1%} of its top "
-            "tokens changed. The adapter was not merged faithfully; serve it beside its base instead."
+            f"the merged model is {tried[name].kl:.4f} nats a token away from the trained one "
+            f"(merge.max_divergence={config.max_divergence}); {tried[name].top1_changed:.1%} of its "
+            "top tokens changed. Nothing was kept; serve the adapter beside its base instead."
         )
     save_model(merged, model_folder, folder, chat_template, stop_ids)
     return {
@@ -152,14 +153,13 @@ def _targets(config: MergeConfig, model_config: ModelConfig) -> list[str]:
 
 def _base_for(
     target: str,
-    model_config: ModelConfig,
     model_folder: Path,
     trained: PeftModel,
     device: torch.device,
 ) -> PreTrainedModel:
     base = load_base(model_folder, quantization="none", device=device)
     if target == "dequantized":
-        _copy_dequantized(trained.get_base_model(), base)
+        _copy_dequantized(adapters.base_of(trained), base)
     return base
 
 
@@ -173,14 +173,15 @@ def _copy_dequantized(quantized: PreTrainedModel, base: PreTrainedModel) -> None
 
 def _dequantized_weight(layer: Any) -> torch.Tensor:
     import bitsandbytes
+    from bitsandbytes.nn.modules import Linear4bit
 
     weight = layer.weight
-    if isinstance(layer, bitsandbytes.nn.Linear4bit):
+    if isinstance(layer, Linear4bit):
         found = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
     else:
         scale = weight.SCB if weight.SCB is not None else layer.state.SCB
         found = bitsandbytes.functional.int8_vectorwise_dequant(weight.data, scale)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def merged_into(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -197,7 +198,7 @@ def merged_into(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> Pre
             weight = layer.get_base_layer().weight
             update = layer.get_delta_weight("default").float()  # type: ignore[operator]
             weight.data = (weight.data.float() + update).to(dtype)
-    return tuned.unload().to(dtype)  # type: ignore[no-any-return, operator]
+    return tuned.unload().to(dtype)
 
 
 def save_model(

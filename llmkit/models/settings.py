@@ -16,7 +16,7 @@ class ModelConfig(BaseModel):
     base: str = Field(min_length=1)
     """A name from `llmkit models list`, a local folder, or a hub id."""
     quantization: Quantization = "none"
-    """How the frozen weights are held: as they are, in 8 bits, or in NF4 with double quantisation."""
+    """How frozen weights are held: as they are, in 8 bits, or in doubly quantised NF4."""
     chat_template: str = "keep"
     """``keep`` the model's own, a known name, or a path to a .jinja file."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

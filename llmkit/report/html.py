@@ -34,7 +34,9 @@ def render(run: Path) -> str:
         training=stages.get("train", {}).get("figures"),
         curve=loss_curve(events),
         merge=stages.get("merge", {}).get("figures"),
-        verification=_read(run / "verification.json") if "verify" in stages or _failed(run) else None,
+        verification=_read(run / "verification.json")
+        if "verify" in stages or _failed(run)
+        else None,
         evaluation=_read(run / "evaluation.json") if "evaluate" in stages else None,
         recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
         packages=next((s["packages"] for s in reversed(list(stages.values()))), {}),

@@ -12,7 +12,7 @@ only where the next token is supervised.
     targets       c d       f g     i
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -55,6 +55,11 @@ class Sequences(Dataset[Sequence]):
         return sum(len(sequence.input_ids) for sequence in self)
 
 
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with its tensors on a device."""
+    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+
 def collate(sequences: list[Sequence]) -> dict[str, Any]:
     """Lay sequences end to end.
 
@@ -64,7 +69,7 @@ def collate(sequences: list[Sequence]) -> dict[str, Any]:
     Returns:
         ``input_ids`` and ``position_ids``, shape ``[1, tokens]``; ``row_starts``, where each row
         begins and the total, ``[rows + 1]`` as a plain list; ``predict_at``, positions whose next
-        token is supervised, ``[supervised]``; ``shift_labels``, those next tokens, ``[supervised]``.
+        token is supervised, ``[supervised]``; ``shift_labels``, those next tokens, as many.
         The first token of a row is never a target: no token of its own row comes before it.
     """
     ids = [index for sequence in sequences for index in sequence.input_ids]

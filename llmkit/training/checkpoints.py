@@ -71,9 +71,9 @@ def prepare_folder(folder: Path, inputs: Inputs, finished: Inputs | None) -> Pat
     if before is not None and before != inputs and before != finished and last_whole(folder):
         changed = "\n  ".join(differences(before, inputs))
         raise UsageError(
-            f"{folder}: holds an unfinished training (step {_newest_step(folder)}) that was started "
-            f"with other inputs:\n  {changed}\nGo back to those inputs to finish it, use another "
-            f"name (name=...), or remove {folder} to start anew."
+            f"{folder}: holds an unfinished training (step {_newest_step(folder)}) that was "
+            f"started with other inputs:\n  {changed}\nGo back to those inputs to finish it, use "
+            f"another name (name=...), or remove {folder} to start anew."
         )
     if before is None or before != inputs or before == finished:
         shutil.rmtree(folder, ignore_errors=True)

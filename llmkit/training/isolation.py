@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llmkit.errors import CheckFailed
-from llmkit.training.batching import Sequence, Sequences, collate
+from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.loss import supervised_logits
 
 MOST_TOKENS = 1024
@@ -42,9 +42,9 @@ def check_rows_are_apart(
     divergence = kl_divergence(logits_alone, logits_packed)
     if not divergence <= LARGEST_DIVERGENCE:
         raise CheckFailed(
-            f"packed rows see each other on this model ({type(model).__name__}): a row's prediction "
-            f"moves by {divergence:.3f} nats a token when another row is packed before it. "
-            "Set data.packing=false."
+            f"packed rows see each other on this model ({type(model).__name__}): a row's "
+            f"prediction moves by {divergence:.3f} nats a token when another row is packed before "
+            "it. Set data.packing=false."
         )
     return {"kl_packed_vs_alone": divergence, "positions": len(logits_alone)}
 
@@ -74,8 +74,7 @@ def _row(sequence: Sequence, index: int) -> Sequence:
 
 def _logits(model: PreTrainedModel, sequence: Sequence, dtype: torch.dtype) -> torch.Tensor:
     device = model.device
-    batch = collate([sequence])
-    batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    batch = to_device(collate([sequence]), device)
     was_training = model.training
     model.eval()
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from data_prep.prepared import PreparedDataset
 from llmkit.errors import CheckFailed, UsageError
-from llmkit.models.adapters import attach, save, trainable_figures
+from llmkit.models.adapters import attach, base_of, save, trainable_figures
 from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
 from llmkit.models.settings import ModelConfig
-from llmkit.training.batching import Sequence, Sequences, collate
+from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.checkpoints import keep_newest, mark_whole, step_of
 from llmkit.training.isolation import check_rows_are_apart
 from llmkit.training.loss import supervised_loss
@@ -82,7 +82,7 @@ class _SupervisedTrainer(Trainer):
     ) -> Any:
         """Summed cross-entropy over the number of targets of the whole optimiser step."""
         del return_outputs
-        base = _base_of(self.accelerator.unwrap_model(model))
+        base = base_of(self.accelerator.unwrap_model(model))
         with self.accelerator.autocast():
             total = supervised_loss(base, inputs)
         value = float(total.detach())
@@ -103,7 +103,12 @@ class _Watch(TrainerCallback):
     """Writes events, draws progress, decides about checkpoints, and stops what diverges."""
 
     def __init__(
-        self, config: TrainingConfig, plan: Plan, run: "_Running", events: Events, view: TrainingView
+        self,
+        config: TrainingConfig,
+        plan: Plan,
+        run: "_Running",
+        events: Events,
+        view: TrainingView,
     ) -> None:
         self.config = config
         self.plan = plan
@@ -167,10 +172,6 @@ class _Running:
         return loss
 
 
-def _base_of(model: Any) -> PreTrainedModel:
-    return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[no-any-return]
-
-
 @torch.no_grad()
 def mean_loss(model: nn.Module, sequences: list[Sequence], dtype: torch.dtype) -> float:
     """The mean cross-entropy of supervised tokens, in nats, without training."""
@@ -181,15 +182,10 @@ def mean_loss(model: nn.Module, sequences: list[Sequence], dtype: torch.dtype) -
     for sequence in sequences:
         batch = to_device(collate([sequence]), device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            total += float(supervised_loss(_base_of(model), batch))
+            total += float(supervised_loss(base_of(model), batch))
         targets += len(batch["shift_labels"])
     model.train(was_training)
     return total / max(1, targets)
-
-
-def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch with its tensors on a device."""
-    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def _arguments(
@@ -264,10 +260,12 @@ def train(
     view.say(f"loading {model_config.base} ({model_config.quantization}, {device}, {dtype})")
     base = load_base(model_folder, quantization=model_config.quantization, device=device)
     model = attach(base, config.adapter, config.seed)
-    isolation = check_rows_are_apart(_base_of(model), sequences, dtype)
+    isolation = check_rows_are_apart(base_of(model), sequences, dtype)
 
     validation = Sequences(prepared.sequences("validation"))
-    start_sample = list(validation) or [sequences[i] for i in range(min(START_SAMPLE, len(sequences)))]
+    start_sample = list(validation) or [
+        sequences[i] for i in range(min(START_SAMPLE, len(sequences)))
+    ]
     start_loss = mean_loss(model, start_sample, dtype)
     events = Events(events_path, step_of(resume_from) if resume_from else 0)
     meter, guard = Meter(), Guard(start_loss, config.patience)
