@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 QUANTIZATION ?= none
+RUNS ?= runs
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -28,7 +29,7 @@ $(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt
 install: $(VENV)/installed  ## Make the environment in .venv
 
 quickstart: $(VENV)/installed  ## Fine-tune, merge, verify and serve a 135M model on this machine
-	$(BIN)/llmkit quickstart model.quantization=$(QUANTIZATION)
+	$(BIN)/llmkit quickstart model.quantization=$(QUANTIZATION) --runs $(RUNS)
 
 test: $(VENV)/installed-dev  ## Run the whole test suite
 	$(BIN)/python -m pytest $(TESTS)

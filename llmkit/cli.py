@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    invoke_without_command=True,
 )
 models = typer.Typer(help="Models: list the catalogue, fetch one.", no_args_is_help=True)
 recipes = typer.Typer(help="Recipes: check one, print the schema.", no_args_is_help=True)
@@ -31,7 +32,7 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[key=value ...]", help="Replace values, e.g. training.epochs=2."),
+    typer.Argument(metavar="key=value", help="Replace values, e.g. training.epochs=2."),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Where run directories are.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
@@ -43,9 +44,15 @@ DEFAULT_RUNS = Path("runs")
 @app.callback()
 def _main(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Options for every command."""
     _settings["debug"] = debug
+    if version:
+        import llmkit
+
+        typer.echo(f"llmkit {llmkit.__version__}")
+        raise typer.Exit
 
 
 _settings = {"debug": False}
@@ -58,7 +65,11 @@ def quickstart(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune, merge, verify and serve a 135M model on this machine, in minutes."""
+    """Go the whole way on this machine, in minutes.
+
+    Fine-tunes a 135M model on rows that ship with llmkit, merges, verifies it on a real server, and
+    asks it and its base the same questions.
+    """
     from llmkit.quickstart import run_quickstart
 
     run_quickstart(overrides or [], runs, _view(quiet, as_json))
@@ -72,7 +83,11 @@ def run(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Do every stage: prep, train, merge, verify, evaluate. Run it again to go on or to skip."""
+    """Do every stage of a recipe.
+
+    Prep, train, merge, verify, evaluate, report. Run it again to go on where it stopped; stages
+    whose inputs have not changed are skipped.
+    """
     from llmkit.pipeline import run_recipe
 
     view = _view(quiet, as_json)
@@ -90,7 +105,10 @@ def prep(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Prepare the data: read, check, render, pack, and account for every row and token."""
+    """Prepare the data.
+
+    Reads, checks, renders and packs it, and accounts for every row and token.
+    """
     from llmkit import stages
 
     with _project(recipe, overrides, runs, _view(quiet, as_json)) as project:
@@ -103,7 +121,10 @@ def preview(
     overrides: Overrides = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows to show.")] = 3,
 ) -> None:
-    """Show rows as the model will see them, supervised tokens coloured."""
+    """Show rows as the model will see them.
+
+    Tokens that carry loss are coloured. Nothing is written.
+    """
     from llmkit.preview import show_rows
     from llmkit.recipe import load_recipe
 
@@ -118,7 +139,10 @@ def train(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train an adapter; prepares the data first if it changed."""
+    """Train an adapter.
+
+    Prepares the data first if it changed. An interrupted training is resumed.
+    """
     from llmkit import stages
 
     with _project(recipe, overrides, runs, _view(quiet, as_json)) as project:
@@ -128,7 +152,10 @@ def train(
 
 @app.command()
 def merge(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -> None:
-    """Merge a run's adapter into its base, and measure that nothing was lost."""
+    """Merge a run's adapter into its base.
+
+    Measures how far the merged model is from the trained one, and refuses when it is too far.
+    """
     from llmkit import stages
 
     with _opened(run_folder, quiet, as_json) as project:
@@ -137,7 +164,10 @@ def merge(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) ->
 
 @app.command()
 def verify(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -> None:
-    """Serve a run's merged model and check that trained = merged = served."""
+    """Check that trained = merged = served.
+
+    Starts a server on the run's merged model for as long as the checks take.
+    """
     from llmkit import stages
 
     with _opened(run_folder, quiet, as_json) as project, _servers(project) as servers:
@@ -146,12 +176,14 @@ def verify(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -
 
 @app.command()
 def evaluate(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -> None:
-    """Ask the base and the tuned model the same questions."""
+    """Ask base and tuned model the same questions.
+
+    Both are served, one after the other; the answers go into the run's report.
+    """
     from llmkit import stages
 
     with _opened(run_folder, quiet, as_json) as project, _servers(project) as servers:
         stages.evaluate(project, servers)
-        stages.report(project)
 
 
 @app.command()
@@ -162,7 +194,7 @@ def serve(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[key=value ...]", help="Server settings, e.g. max_model_len=2048."),
+        typer.Argument(metavar="key=value", help="Server settings, e.g. max_model_len=2048."),
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; 0 picks a free one.")] = None,
@@ -170,7 +202,11 @@ def serve(
         bool, typer.Option("--unverified", help="Serve a run although verification did not pass.")
     ] = False,
 ) -> None:
-    """Serve a model behind an OpenAI-compatible endpoint."""
+    """Serve a model behind an OpenAI-compatible endpoint.
+
+    A run is served only when its verification passed, is about this model, and was made with these
+    settings.
+    """
     from llmkit.serving import serve_run_or_model
 
     serve_run_or_model(what, overrides or [], host, port, unverified)
@@ -182,7 +218,7 @@ def doctor() -> None:
     from llmkit.doctor import examine
 
     for name, value in examine().items():
-        typer.echo(f"{name:<22} {value}")
+        typer.echo(f"{name:<16} {value}")
 
 
 @models.command("list")
@@ -190,10 +226,12 @@ def models_list() -> None:
     """List the catalogue."""
     from llmkit.models.catalog import CATALOG, cache_folder
 
+    wide = max(map(len, CATALOG))
     for entry in CATALOG.values():
-        here = (cache_folder() / "models" / entry.name / "config.json").is_file()
-        state = "fetched" if here else "not fetched"
-        typer.echo(f"{entry.name}  {entry.source}  {entry.licence}  {state}")
+        folder = cache_folder() / "models" / entry.name
+        state = f"in {folder}" if (folder / "config.json").is_file() else "not fetched yet"
+        typer.echo(f"{entry.name:<{wide}}  {entry.source}, {entry.licence}, {state}")
+    typer.echo("Any other model: a local folder, or an id on the hub (owner/name).", err=True)
 
 
 @models.command("pull")
@@ -215,7 +253,7 @@ def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 @recipes.command("schema")
 def recipe_schema() -> None:
-    """Print the JSON schema that editors complete and check recipes with."""
+    """Print the JSON schema of recipes, for editors."""
     import json
 
     from llmkit.recipe import recipe_schema as schema
@@ -259,29 +297,35 @@ def main() -> None:
 
 def _guarded(command: Callable[..., Any]) -> int:
     try:
-        command(standalone_mode=False)
-    except typer.Exit as done:
-        return done.exit_code
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        return 130
+        done = command(standalone_mode=False)  # the code of a typer.Exit, or what a command returns
     except Exception as error:
         if _settings["debug"]:
             raise
         return _explain(error)
-    return 0
+    if done == INTERRUPTED:
+        typer.echo("stopped; the same command goes on where it was", err=True)
+    return done if isinstance(done, int) else 0
+
+
+INTERRUPTED = 130
+"""What typer answers for Ctrl-C, and shells for SIGINT."""
 
 
 def _explain(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
     code = getattr(error, "exit_code", None)
+    if isinstance(error, typer.BadParameter.__mro__[1]):  # its UsageError: a wrong command line
+        error.show()
+        return 2
     if isinstance(code, int):
         typer.echo(f"error: {error}", err=True)
         return code
+    if isinstance(error, ModuleNotFoundError):
+        typer.echo(f"error: {error.name} is not installed here. Run: make install", err=True)
+        return 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{error.strerror}", err=True)
+        return 1
     typer.echo(
         f"error: unexpected {type(error).__name__}: {error}\n"
         "This is a defect of llmkit; run again with `llmkit --debug ...` and report the traceback.",

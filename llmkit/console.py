@@ -7,14 +7,17 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Eta
+
+from llmkit.run import Outcome
 
 
 class View(Protocol):
     """Where a pipeline tells what it does."""
 
-    def stage(self, name: str, text: str, figures: Mapping[str, Any]) -> None:
+    def stage(self, name: str, text: str, outcome: Outcome) -> None:
         """A stage is done, or was skipped."""
 
     def step(self, event: Mapping[str, Any], total_steps: int) -> None:
@@ -29,6 +32,9 @@ class View(Protocol):
     def working(self, text: str) -> Any:
         """A context in which something long is going on that cannot be counted."""
 
+    def close(self) -> None:
+        """Nothing more comes, because all is done or something failed."""
+
 
 class TerminalView:
     """Lines and progress bars for people."""
@@ -39,15 +45,18 @@ class TerminalView:
         self._task: Any = None
         self._rows: dict[str, int] = {}
 
-    def stage(self, name: str, text: str, figures: Mapping[str, Any]) -> None:
+    def stage(self, name: str, text: str, outcome: Outcome) -> None:
         """One line a stage."""
-        del figures
-        self._close()
-        self.console.print(f"[bold green]✓[/] [bold]{name:<9}[/] {text}")
+        self.close()
+        how = "unchanged, skipped" if outcome.skipped else f"{outcome.seconds:.0f} s"
+        self.console.print(
+            f"[bold green]✓[/] [bold]{name:<9}[/] {escape(text)} [dim]({how})[/]",
+            soft_wrap=not self.console.is_terminal,
+        )
 
     def say(self, text: str) -> None:
         """An indented line."""
-        (self._bar.console if self._bar else self.console).print(f"  [dim]{text}[/]")
+        self.console.print(f"  [dim]{escape(text)}[/]", soft_wrap=not self.console.is_terminal)
 
     def step(self, event: Mapping[str, Any], total_steps: int) -> None:
         """Move the training bar."""
@@ -79,7 +88,7 @@ class TerminalView:
                 f"{speed:.0f} tokens/s, {event['memory_mib']} MiB"
             )
         if event["step"] >= total_steps:
-            self._close()
+            self.close()
 
     def count(self, what: str, rows: int) -> None:
         """Say how many rows are done, now and then."""
@@ -92,13 +101,14 @@ class TerminalView:
     def working(self, text: str) -> Iterator[None]:
         """A spinner; a plain line where there is no terminal."""
         if self.console.is_terminal:
-            with self.console.status(f"{text} ..."):
+            with self.console.status(f"{escape(text)} ..."):
                 yield
         else:
             self.say(f"{text} ...")
             yield
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Take the bar away and show the cursor again."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -107,9 +117,9 @@ class TerminalView:
 class JsonView:
     """One JSON object a line on standard output, for scripts."""
 
-    def stage(self, name: str, text: str, figures: Mapping[str, Any]) -> None:
+    def stage(self, name: str, text: str, outcome: Outcome) -> None:
         """The stage's figures."""
-        self._print({"stage": name, "text": text, "figures": figures})
+        self._print({"stage": name, "text": text, **vars(outcome)})
 
     def step(self, event: Mapping[str, Any], total_steps: int) -> None:
         """The step's figures."""
@@ -128,6 +138,9 @@ class JsonView:
         self.say(text)
         yield
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def _print(self, value: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(value, default=str) + "\n")
         sys.stdout.flush()
@@ -136,7 +149,7 @@ class JsonView:
 class QuietView:
     """Nothing but errors."""
 
-    def stage(self, name: str, text: str, figures: Mapping[str, Any]) -> None:
+    def stage(self, name: str, text: str, outcome: Outcome) -> None:
         """Nothing."""
 
     def step(self, event: Mapping[str, Any], total_steps: int) -> None:
@@ -153,6 +166,9 @@ class QuietView:
         """Nothing."""
         del text
         yield
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def _milestones(total: int) -> set[int]:

@@ -13,6 +13,7 @@ from typing import Any
 from llmkit.errors import LlmkitError
 
 PARTIAL = ".partial"
+OLD = ".old"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -22,7 +23,7 @@ def write_text(path: Path, text: str) -> None:
         LlmkitError: the disk is full; what stood there before still does.
     """
     beside = path.with_name(path.name + PARTIAL)
-    with _no_space(path):
+    with said_when_full(path):
         try:
             with beside.open("w", encoding="utf-8") as file:
                 file.write(text)
@@ -50,25 +51,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         LlmkitError: the disk is full.
     """
-    beside = path.with_name(path.name + PARTIAL)
+    beside, old = (path.with_name(path.name + suffix) for suffix in (PARTIAL, OLD))
+    if old.exists() and not path.exists():  # killed between the two renames below
+        old.rename(path)
     remove(beside)
-    beside.mkdir(parents=True)
-    with _no_space(path):
+    with said_when_full(path):
         try:
+            beside.mkdir(parents=True)
             yield beside
             for file in sorted(beside.rglob("*")):
                 if file.is_file():
-                    _flush(file)
-            _flush(beside)
+                    flush(file)
+            flush(beside)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
-    old = path.with_name(path.name + ".old")
     remove(old)
     if path.exists():
         path.rename(old)
     beside.rename(path)
-    _flush(path.parent)
+    flush(path.parent)
     remove(old)
 
 
@@ -95,11 +97,13 @@ def content_hash(path: Path) -> str:
 def stamp(path: Path) -> str:
     """Sizes and modification times: equal while nothing was written; far cheaper than a hash."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    seen = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    found = [(str(f.relative_to(path)), f.stat()) for f in files if f.is_file()]
+    seen = [(name, status.st_size, status.st_mtime_ns) for name, status in found]
     return hashlib.sha256(repr(seen).encode()).hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -108,25 +112,33 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _no_space(path: Path) -> Iterator[None]:
-    """Say plainly that the disk is full, whatever library noticed it."""
+def said_when_full(path: Path) -> Iterator[None]:
+    """Say plainly that the disk is full, whatever library noticed it.
+
+    Raises:
+        LlmkitError: the disk that ``path`` is on is full.
+    """
     try:
         yield
     except Exception as error:
         if not _means_disk_full(error):
             raise
-        try:
-            free = shutil.disk_usage(path.parent).free / 2**20
-        except OSError:
-            free = 0.0
         raise LlmkitError(
-            f"{path}: the disk is full ({free:.0f} MiB free). Nothing half-written is left; free "
-            "some space and run the same command again: it goes on where it stopped."
+            f"{path}: the disk is full. What stood there before is as it was; free some space "
+            "and run the same command again: it goes on where it stopped."
         ) from error
 
 
 def _means_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    # safetensors and Arrow wrap the system's error in their own kinds, with its words.
-    return "No space left on device" in str(error)
+    if any(words in str(error) for words in _WORDS_WHEN_FULL):
+        return True
+    return error.__context__ is not None and _means_disk_full(error.__context__)
+
+
+_WORDS_WHEN_FULL = (
+    "No space left on device",  # safetensors and Arrow wrap the system's error, with its words
+    "Disk quota exceeded",
+    "inline_container.cc",  # torch.save says only that its file is shorter than it should be
+)

@@ -16,13 +16,10 @@ def run_recipe(project: Project) -> Path:
         The report's path.
     """
     with project:
-        try:
-            stages.prep(project)
-            stages.train(project)
-            stages.merge(project)
-            with Servers(project) as servers:
-                stages.verify(project, servers)
-                stages.evaluate(project, servers)
-        finally:
-            path = stages.report(project)
-    return path
+        stages.prep(project)
+        stages.train(project)
+        stages.merge(project)
+        with Servers(project) as servers:
+            stages.verify(project, servers)
+            stages.evaluate(project, servers)
+    return project.report_path

@@ -1,6 +1,7 @@
 """`llmkit quickstart`: the whole way, once, on a small model and the data set that ships."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,13 +69,14 @@ def _short(text: str, most: int = 180) -> str:
 
 
 def _say_next(run: Path, report: Path, console: Console) -> None:
+    recipe = Path(os.path.relpath(RECIPE))
     console.print(
         f"\nreport     {report}\n"
         f"evidence   {run / 'manifest.json'}, {run / 'verification.json'}\n\n"
         "What to type next:\n"
         f"  llmkit serve {run}                       talk to it at http://127.0.0.1:8000/v1\n"
-        "  llmkit preview recipes/quickstart.yaml          see what the model was trained on\n"
-        "  llmkit run recipes/smollm2-alpaca-cpu.yaml data.sources.0.path=YOUR.json\n"
+        f"  llmkit preview {recipe}          see what the model was trained on\n"
+        f"  llmkit run {recipe.parent / 'smollm2-alpaca-cpu.yaml'} data.sources.0.path=YOUR.json\n"
         "  llmkit quickstart model.quantization=nf4        the same as QLoRA\n",
         soft_wrap=True,
     )

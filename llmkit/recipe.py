@@ -5,17 +5,19 @@ its line, conflicts between keys are found before anything is loaded, and ``key=
 override dotted paths with the types of the schema.
 """
 
-import difflib
 import io
+import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
 
 from data_prep.pipeline import DataConfig
@@ -23,6 +25,7 @@ from data_prep.sources import SourceConfig
 from llmkit.errors import UsageError
 from llmkit.evaluation.settings import EvaluationConfig
 from llmkit.models.settings import MergeConfig, ModelConfig
+from llmkit.recipe_problems import Conflicts, Problem, explain, infinite_numbers, problems_of
 from llmkit.training.settings import TrainingConfig
 from serve.settings import ServeSettings
 
@@ -43,53 +46,81 @@ class Recipe(BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _no_conflicts(self) -> Self:
-        problems = []
-        training, data, model = self.training, self.data, self.model
-        if training.max_steps is not None and training.warmup_steps >= training.max_steps:
-            problems.append(
-                f"training.warmup_steps ({training.warmup_steps}) must be below training.max_steps "
-                f"({training.max_steps}), or the learning rate never reaches its value"
-            )
-        if training.evaluate_every and not data.validation:
-            problems.append("training.evaluate_every needs rows held out: set data.validation")
-        if self.merge.target != "closest" and model.quantization == "none":
-            problems.append("merge.target chooses between two only when model.quantization is set")
-        if self.serve.max_model_len and self.serve.max_model_len < data.max_tokens:
-            problems.append(
-                f"serve.max_model_len ({self.serve.max_model_len}) is below data.max_tokens "
-                f"({data.max_tokens}): rows it was trained on could not be served"
-            )
-        if problems:
-            raise ValueError("; ".join(problems))
+        found = list(_conflicts(self))
+        if found:
+            raise Conflicts(found)
         return self
+
+
+def _conflicts(recipe: Recipe) -> Iterator[Problem]:
+    """Settings that contradict each other: the key to change, and why."""
+    training, data, model, serve = recipe.training, recipe.data, recipe.model, recipe.serve
+    if training.max_steps is not None and training.warmup_steps >= training.max_steps:
+        yield (
+            ("training", "warmup_steps"),
+            f"training.warmup_steps ({training.warmup_steps}) must be below training.max_steps "
+            f"({training.max_steps}), or the learning rate never reaches its value",
+        )
+    if training.evaluate_every and not data.validation:
+        yield (
+            ("training", "evaluate_every"),
+            "training.evaluate_every needs rows held out: set data.validation",
+        )
+    if recipe.evaluation.generate and not data.validation:
+        yield (
+            ("evaluation", "generate"),
+            "evaluation.generate asks the prompts of rows held out: set data.validation, or ask "
+            "your own with evaluation.questions",
+        )
+    if recipe.merge.target != "closest" and model.quantization == "none":
+        yield (
+            ("merge", "target"),
+            f"merge.target ({recipe.merge.target}) chooses between two bases of a quantised model: "
+            "set model.quantization, or leave merge.target out",
+        )
+    if serve.max_model_len and serve.max_model_len < data.max_tokens:
+        yield (
+            ("serve", "max_model_len"),
+            f"serve.max_model_len ({serve.max_model_len}) is below data.max_tokens "
+            f"({data.max_tokens}): rows it was trained on could not be served",
+        )
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and validate a recipe.
 
+    Types are taken strictly: ``"30"``, ``30.0`` and ``true`` are not the integer 30.
+
     Args:
-        path: the YAML file. Relative paths of data files and templates inside it are relative
-            to the working directory first, then to the recipe's own folder.
+        path: the YAML file. Relative paths of data files and templates inside it are found in
+            the working directory or in the recipe's own folder, and made absolute.
         overrides: words such as ``training.max_steps=30`` or ``data.sources.0.path=a.json``;
             values are read as YAML.
 
     Raises:
         UsageError: the file is missing, is not YAML, or does not fit the schema; the message
-            lists every problem with file, line, and what is allowed.
+            lists every problem with file, line, and what is allowed. Or a relative path names one
+            file in the working directory and another beside the recipe.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe (looked in {Path.cwd()}).") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not a text file (byte {error.start} is not UTF-8).") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
     document = _parse(text, str(path))
     for word in overrides:
         _override(document, word)
+    plain = _plain(document)
+    problems = list(infinite_numbers(plain))
     try:
-        recipe = Recipe.model_validate(_plain(document))
+        recipe = Recipe.model_validate_json(json.dumps(plain, default=str), strict=True)
     except pydantic.ValidationError as error:
-        raise UsageError(_explain(error, document, path, overrides)) from None
+        problems += problems_of(error, plain, Recipe)
+    if problems:
+        raise UsageError(explain(problems, document, path, overrides))
     return _located(recipe, path.parent)
 
 
@@ -108,16 +139,29 @@ def recipe_schema() -> dict[str, Any]:
 def _parse(text: str, name: str) -> CommentedMap:
     try:
         document = YAML().load(text)
+    except DuplicateKeyError as error:
+        key = re.search(r'duplicate key "(.*?)"', str(error.problem))
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UsageError(f"{name}:{line}: {key[1] if key else 'a key'!r} stands twice.") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else "?"
         problem = " ".join(str(error.problem or error.context).split())
         raise UsageError(f"{name}:{line}: not YAML: {problem}") from None
     except Exception as error:  # ruamel raises other kinds for broken tags and characters
-        raise UsageError(f"{name}: not YAML: {error}") from None
+        raise UsageError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
+    if document is None:
+        raise UsageError(f"{name}: the file is empty; see `recipes/` for a recipe.")
     if not isinstance(document, CommentedMap):
-        raise UsageError(f"{name}: a recipe is a mapping of keys to values; see `recipes/`.")
+        raise UsageError(
+            f"{name}: a recipe is a mapping of keys to values, not a {_kind(document)}; "
+            "see `recipes/`."
+        )
     return document
+
+
+def _kind(value: Any) -> str:
+    return "list" if isinstance(value, list) else "single value"
 
 
 def _plain(node: Any) -> Any:
@@ -135,15 +179,18 @@ def _override(document: CommentedMap, word: str) -> None:
         raise UsageError(
             f"{word!r}: overrides are written key=value, for example training.epochs=2"
         )
-    value = YAML(typ="safe").load(text) if text else None
+    try:
+        value = YAML(typ="safe").load(text) if text else None
+    except Exception as error:
+        raise UsageError(f"{word!r}: the value is not YAML; quote it if it is text.") from error
     *parents, last = path.split(".")
     node: Any = document
     for step in parents:
         node = _step(node, step, path)
     if isinstance(node, list):
         node[_index(node, last, path)] = value
-    elif isinstance(node, Mapping):
-        node[last] = value  # type: ignore[index]
+    elif isinstance(node, dict):
+        node[last] = value
     else:
         raise UsageError(f"{word!r}: {'.'.join(parents)!r} holds a value, not a mapping.")
 
@@ -151,7 +198,7 @@ def _override(document: CommentedMap, word: str) -> None:
 def _step(node: Any, step: str, path: str) -> Any:
     if isinstance(node, list):
         return node[_index(node, step, path)]
-    if not isinstance(node, CommentedMap):
+    if not isinstance(node, dict):
         raise UsageError(f"{path!r}: {step!r} is below a plain value.")
     if node.get(step) is None:
         node[step] = CommentedMap()
@@ -164,129 +211,49 @@ def _index(node: Sequence[Any], step: str, path: str) -> int:
     return int(step)
 
 
-def _explain(
-    error: pydantic.ValidationError, document: CommentedMap, path: Path, overrides: Sequence[str]
-) -> str:
-    """Every problem of a validation, one a line, with its place."""
-    overridden = {word.partition("=")[0] for word in overrides}
-    lines = []
-    for problem in error.errors(include_url=False):
-        location = _real_path(problem["loc"], document)
-        dotted = ".".join(map(str, location))
-        place = f"{path}:{_line(document, location)}"
-        if any(dotted == key or dotted.startswith(f"{key}.") for key in overridden):
-            place = "command line"
-        lines.append(f"  {place}: {_say(problem, dotted)}")
-    unique = list(dict.fromkeys(lines))
-    count = f"{len(unique)} problem{'s' if len(unique) > 1 else ''}"
-    return f"{path}: {count}\n" + "\n".join(unique)
-
-
-def _say(problem: Any, dotted: str) -> str:
-    kind, context = problem["type"], problem.get("ctx", {})
-    if kind == "extra_forbidden":
-        return f"unknown key {dotted!r}{_suggest(dotted)}"
-    if kind == "missing":
-        return f"{dotted!r} is missing"
-    if kind == "value_error":
-        return str(context.get("error", problem["msg"]))
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{dotted!r}: {message} (found {problem['input']!r})"
-
-
-def _real_path(location: Sequence[Any], document: Any) -> list[Any]:
-    """Drop the names that pydantic adds for the branches of a union."""
-    real: list[Any] = []
-    node = document
-    for index, step in enumerate(location):
-        is_last = index == len(location) - 1
-        inside = (isinstance(node, Mapping) and (step in node or is_last)) or (
-            isinstance(node, list) and isinstance(step, int)
-        )
-        looks_like_type = isinstance(step, str) and not re.fullmatch(r"[a-z_]+", step)
-        if not inside and (looks_like_type or not isinstance(node, Mapping)):
-            continue
-        real.append(step)
-        try:
-            node = node[step]
-        except (KeyError, IndexError, TypeError):
-            node = None
-    return real
-
-
-def _line(document: Any, location: Sequence[Any]) -> int:
-    """The line of the deepest part of a path that stands in the file, from 1."""
-    line = 1
-    node = document
-    for step in location:
-        if (isinstance(node, CommentedMap) and step in node) or (
-            isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node)
-        ):
-            position = node.lc.data.get(step) if node.lc.data else None
-        else:
-            break
-        if position:
-            line = position[0] + 1
-        node = node[step]
-    return line
-
-
-def _suggest(dotted: str) -> str:
-    """The nearest keys that exist: at this place first, then anywhere in the schema."""
-    parent, _, key = dotted.rpartition(".")
-    parent = re.sub(r"\.\d+", "", parent)
-    paths = _all_keys(Recipe)
-    here = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == parent]
-    close = difflib.get_close_matches(key, here, n=1, cutoff=0.6)
-    if close:
-        return f" (did you mean {close[0]!r}?)"
-    elsewhere = [path for path in paths if path.rpartition(".")[2] == key]
-    elsewhere += difflib.get_close_matches(dotted, paths, n=1, cutoff=0.8)
-    if elsewhere:
-        return f" (did you mean {elsewhere[0]!r}?)"
-    return f" (allowed here: {', '.join(here)})" if here else ""
-
-
-def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        for nested in _models_in(field.annotation):
-            keys += _all_keys(nested, f"{prefix}{name}.")
-    return keys
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for part in getattr(annotation, "__args__", ()) for m in _models_in(part)]
-
-
 def _located(recipe: Recipe, folder: Path) -> Recipe:
-    """Find files that are named relative to the recipe's own folder."""
+    """Find the files that a recipe names, beside it or in the working directory.
+
+    Their paths become absolute, so that the recipe means the same from everywhere.
+    """
 
     def found(name: str) -> str:
-        beside = folder / name
-        return str(beside) if not Path(name).exists() and beside.exists() else name
+        here, beside = Path(name).absolute(), folder.absolute() / name
+        if here.exists() and beside.exists() and not here.samefile(beside):
+            raise UsageError(
+                f"{name!r} is both {here} and {beside}. Write the absolute path of "
+                "the one you mean."
+            )
+        there = [path for path in (here, beside) if path.exists()]
+        return os.path.normpath(there[0]) if there else name
 
     def source(config: SourceConfig) -> SourceConfig:
         return config.model_copy(update={"path": found(config.path)})
 
-    validation = recipe.data.validation
-    data = recipe.data.model_copy(
+    data, model, serve = recipe.data, recipe.model, recipe.serve
+    validation, questions = data.validation, recipe.evaluation.questions
+    own = source(validation) if isinstance(validation, SourceConfig) else validation
+    template = model.chat_template
+    return recipe.model_copy(
         update={
-            "sources": [source(entry) for entry in recipe.data.sources],
-            "validation": source(validation)
-            if isinstance(validation, SourceConfig)
-            else validation,
+            "data": data.model_copy(
+                update={"sources": [source(entry) for entry in data.sources], "validation": own}
+            ),
+            "model": model.model_copy(
+                update={
+                    "base": found(model.base) if "/" in model.base else model.base,
+                    "chat_template": found(template) if template.endswith(".jinja") else template,
+                }
+            ),
+            "evaluation": recipe.evaluation.model_copy(
+                update={"questions": found(questions) if questions else None}
+            ),
+            "serve": serve.model_copy(
+                update={
+                    "chat_template": Path(found(str(serve.chat_template)))
+                    if serve.chat_template
+                    else None
+                }
+            ),
         }
     )
-    template = recipe.model.chat_template
-    model = recipe.model.model_copy(
-        update={"chat_template": found(template) if template.endswith(".jinja") else template}
-    )
-    questions = recipe.evaluation.questions
-    evaluation = recipe.evaluation.model_copy(
-        update={"questions": found(questions) if questions else None}
-    )
-    return recipe.model_copy(update={"data": data, "model": model, "evaluation": evaluation})

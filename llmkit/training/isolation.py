@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llmkit.errors import CheckFailed
+from llmkit.models.loading import computing_in
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.loss import supervised_logits
 
@@ -77,7 +78,7 @@ def _logits(model: PreTrainedModel, sequence: Sequence, dtype: torch.dtype) -> t
     batch = to_device(collate([sequence]), device)
     was_training = model.training
     model.eval()
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with computing_in(dtype, device):
         logits = supervised_logits(model, batch)
     model.train(was_training)
     return logits

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from llmkit.errors import LlmkitError
+from llmkit.files import write_text
 
 MARGIN = 1.2
 """A step's loss counts as above the start when it is more than this times the start's."""
@@ -70,6 +71,13 @@ class Guard:
     """Stops a training whose loss is not a number, or stays above where it started."""
 
     def __init__(self, start_loss: float, patience: int) -> None:
+        """Take the loss before the first step.
+
+        Raises:
+            Diverged: it is not a number: the model or the data is broken, not the training.
+        """
+        if not math.isfinite(start_loss):
+            raise Diverged(f"the loss before the first step is {start_loss}: check the base model.")
         self.start_loss = start_loss
         self.patience = patience
         self.streak = 0
@@ -97,7 +105,7 @@ class Events:
         """Open the file; lines after step ``resume_after`` are forgotten, they will come again."""
         self._path = path
         kept = [e for e in read_events(path) if resume_after and e.get("step", 0) <= resume_after]
-        path.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
+        write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, event: Mapping[str, Any]) -> None:
@@ -115,9 +123,11 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
         except ValueError:
             continue
+        if isinstance(event, dict):
+            events.append(event)
     return events

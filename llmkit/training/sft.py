@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from data_prep.prepared import PreparedDataset
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.models.adapters import attach, base_of, save, trainable_figures
-from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
+from llmkit.models.loading import choose_device, compute_dtype, computing_in, load_base, quiet
 from llmkit.models.settings import ModelConfig
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.checkpoints import keep_newest, mark_whole, step_of
@@ -67,8 +67,11 @@ def plan_steps(config: TrainingConfig, sequences: int) -> Plan:
 class _SupervisedTrainer(Trainer):
     """The transformers Trainer, computing logits only where a token is supervised."""
 
-    def __init__(self, *, meter: Meter, guard: Guard, **arguments: Any) -> None:
+    def __init__(
+        self, *, meter: Meter, guard: Guard, dtype: torch.dtype, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
+        self.dtype = dtype
         self.meter = meter
         self.guard = guard
         self.model_accepts_loss_kwargs = True  # our loss is already the mean over the whole step
@@ -83,15 +86,23 @@ class _SupervisedTrainer(Trainer):
         """Summed cross-entropy over the number of targets of the whole optimiser step."""
         del return_outputs
         base = base_of(self.accelerator.unwrap_model(model))
-        with self.accelerator.autocast():
+        with computing_in(self.dtype, base.device):
             total = supervised_loss(base, inputs)
         value = float(total.detach())
         targets = len(inputs["shift_labels"])
         if not math.isfinite(value):
             self.guard.check(value, self.state.global_step + 1)
         self.meter.add(value, targets, inputs["input_ids"].numel())
-        items = targets if num_items_in_batch is None else num_items_in_batch
-        return total / items
+        if num_items_in_batch is None:
+            raise RuntimeError("the Trainer did not count the targets of the optimiser step")
+        return total / num_items_in_batch
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, Any]], device: torch.device
+    ) -> torch.Tensor:
+        """Targets of all forward passes of one step; the Trainer's own looks for other keys."""
+        count = sum(len(batch["shift_labels"]) for batch in batch_samples)
+        return torch.tensor(count, device=device)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -181,7 +192,7 @@ def mean_loss(model: nn.Module, sequences: list[Sequence], dtype: torch.dtype) -
     total, targets = 0.0, 0
     for sequence in sequences:
         batch = to_device(collate([sequence]), device)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with computing_in(dtype, device):
             total += float(supervised_loss(base_of(model), batch))
         targets += len(batch["shift_labels"])
     model.train(was_training)
@@ -202,7 +213,6 @@ def _arguments(
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         optim="adamw_torch_fused",
-        bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         gradient_checkpointing=config.gradient_checkpointing,
         seed=config.seed,
@@ -276,6 +286,7 @@ def train(
     trainer = _SupervisedTrainer(
         meter=meter,
         guard=guard,
+        dtype=dtype,
         model=model,
         args=_arguments(config, plan, checkpoints, device, dtype),
         train_dataset=sequences,

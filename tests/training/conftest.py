@@ -1,0 +1,87 @@
+"""Small prepared data sets and the tiny model, in float32 where laws are exact."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_prep.chat_templates import load_template
+from data_prep.pipeline import DataConfig, prepare
+from data_prep.prepared import PreparedDataset
+from data_prep.tokenizer import load_tokenizer
+from llmkit.models.loading import load_base
+
+WORDS = ["train", "run", "merge", "serve", "verify", "the", "model", "adapter", "data", "recipe", "with", "a", "new", "command"]
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """Conversations of different lengths, some of them two turns long."""
+    made = []
+    for index in range(count):
+        pick = [WORDS[(index * 7 + k) % len(WORDS)] for k in range(3 + index % 9)]
+        messages = [
+            {"role": "user", "content": f"{index} how {' '.join(pick)}?"},
+            {"role": "assistant", "content": f"{' '.join(reversed(pick))}."},
+        ]
+        if index % 4 == 0:
+            messages += [
+                {"role": "user", "content": "and then?"},
+                {"role": "assistant", "content": f"then {pick[0]}."},
+            ]
+        made.append({"messages": messages})
+    return made
+
+
+@pytest.fixture(scope="session")
+def prepared(
+    tiny: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., PreparedDataset]:
+    """Prepare rows with the tiny tokenizer."""
+
+    def make(count: int = 24, **settings: Any) -> PreparedDataset:
+        folder = tmp_path_factory.mktemp("data")
+        source = folder / "rows.jsonl"
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
+        out = folder / "prepared"
+        out.mkdir()
+        values = {"sources": [{"path": str(source)}], "max_tokens": 256, **settings}
+        config = DataConfig.model_validate(values)
+        return prepare(config, load_template("keep", load_tokenizer(tiny)), out)
+
+    return make
+
+
+@pytest.fixture
+def tiny_model(tiny: Path) -> Any:
+    """The tiny model in float32 on the CPU."""
+    return load_base(tiny, quantization="none", device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def competent(
+    tiny: Path, prepared: Callable[..., PreparedDataset], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny model, taught the rows: something that a bad training can destroy."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from llmkit.training.batching import Sequences, collate
+    from llmkit.training.loss import supervised_loss
+
+    folder = tmp_path_factory.mktemp("competent")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny, dtype=torch.float32, attn_implementation="llmkit_rows"
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    batches = [collate([sequence]) for sequence in Sequences(prepared(40).sequences("train"))]
+    for batch in batches * 8:
+        loss = supervised_loss(model, batch) / len(batch["shift_labels"])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(loss.detach()) < 2
+    model.save_pretrained(folder)
+    return folder

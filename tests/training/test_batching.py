@@ -1,0 +1,162 @@
+"""Packed = unpacked: the batches and the loss, in float32 on the CPU."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from llmkit.models.adapters import attach, base_of
+from llmkit.training.batching import Sequence, Sequences, collate
+from llmkit.training.isolation import check_rows_are_apart, kl_divergence
+from llmkit.training.loss import supervised_logits, supervised_loss
+from llmkit.training.settings import AdapterConfig
+
+# Measured: float32 sums in another order differ by about 1e-6 relative.
+TOLERANCE = 1e-5
+
+
+def _split(sequence: Sequence) -> list[Sequence]:
+    alone, start = [], 0
+    for length in sequence.row_lengths:
+        part = slice(start, start + length)
+        alone.append(Sequence(sequence.input_ids[part], sequence.supervised[part], [length]))
+        start += length
+    return alone
+
+
+def _gradients(model: Any, batches: list[dict[str, Any]]) -> tuple[float, list[torch.Tensor]]:
+    model.zero_grad()
+    total = sum(supervised_loss(base_of(model), batch) for batch in batches)
+    total.backward()
+    return float(total), [p.grad.clone() for p in model.parameters() if p.requires_grad]
+
+
+def test_packed_rows_have_the_loss_and_gradients_of_the_same_rows_alone(tiny_model, prepared):
+    packs = list(Sequences(prepared().sequences("train")))
+    assert any(len(pack.row_lengths) > 2 for pack in packs)
+    model = attach(tiny_model, AdapterConfig(rank=4), seed=0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    packed_loss, packed = _gradients(model, [collate([pack]) for pack in packs])
+    rows = [row for pack in packs for row in _split(pack)]
+    alone_loss, alone = _gradients(model, [collate([row]) for row in rows])
+    assert packed_loss == pytest.approx(alone_loss, rel=TOLERANCE)
+    for ours, expected in zip(packed, alone, strict=True):
+        assert (ours - expected).norm() <= TOLERANCE * expected.norm()
+        assert expected.norm() > 0
+
+
+def test_a_row_in_a_pack_gets_the_logits_it_gets_alone(tiny_model, prepared):
+    pack = next(p for p in Sequences(prepared().sequences("train")) if len(p.row_lengths) > 2)
+    together = supervised_logits(tiny_model, collate([pack]))
+    alone = torch.cat([supervised_logits(tiny_model, collate([row])) for row in _split(pack)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+
+
+def test_the_loss_is_that_of_transformers_own_forward_with_labels(tiny_model, prepared):
+    pack = next(iter(Sequences(prepared().sequences("train"))))
+    ours, theirs, targets = 0.0, 0.0, 0
+    for row in _split(pack):
+        batch = collate([row])
+        ours += float(supervised_loss(tiny_model, batch))
+        labels = torch.tensor([[i if s else -100 for i, s in zip(row.input_ids, row.supervised)]])
+        count = len(batch["shift_labels"])
+        theirs += float(tiny_model(input_ids=batch["input_ids"], labels=labels).loss) * count
+        targets += count
+    assert targets == sum(pack.supervised)
+    assert ours == pytest.approx(theirs, rel=TOLERANCE)
+
+
+def test_two_packs_in_a_batch_are_as_two_batches(tiny_model, prepared):
+    first, second = list(Sequences(prepared(60).sequences("train")))[:2]
+    together = supervised_loss(tiny_model, collate([first, second]))
+    apart = sum(supervised_loss(tiny_model, collate([pack])) for pack in (first, second))
+    assert float(together) == pytest.approx(float(apart), rel=TOLERANCE)
+
+
+def test_only_supervised_tokens_are_targets_and_positions_restart(prepared):
+    for pack in Sequences(prepared().sequences("train")):
+        batch = collate([pack])
+        wanted = [i for i, s in zip(pack.input_ids, pack.supervised, strict=True) if s]
+        assert batch["shift_labels"].tolist() == wanted
+        followed = [pack.input_ids[at + 1] for at in batch["predict_at"].tolist()]
+        assert followed == wanted
+        starts = batch["row_starts"]
+        assert batch["position_ids"][0, starts[:-1]].tolist() == [0] * len(pack.row_lengths)
+
+
+def test_the_first_token_of_a_row_is_never_predicted_from_the_row_before_it():
+    batch = collate([Sequence([5, 6, 7, 8], [True, True, True, True], [2, 2])])
+    assert batch["shift_labels"].tolist() == [6, 8]
+    assert batch["predict_at"].tolist() == [0, 2]
+
+
+def test_loss_in_chunks_is_loss_at_once(tiny_model, prepared, monkeypatch):
+    pack = next(iter(Sequences(prepared().sequences("train"))))
+    model = attach(tiny_model, AdapterConfig(rank=4), seed=0)
+    whole_loss, whole = _gradients(model, [collate([pack])])
+    monkeypatch.setattr("llmkit.training.loss.CHUNK", 7)
+    chunked_loss, chunked = _gradients(model, [collate([pack])])
+    assert chunked_loss == pytest.approx(whole_loss, rel=TOLERANCE)
+    for ours, expected in zip(chunked, whole, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_trainable_head_gets_its_gradient(tiny_model, prepared):
+    batch = collate([next(iter(Sequences(prepared().sequences("train"))))])
+    head = tiny_model.get_output_embeddings().weight.requires_grad_()
+    supervised_loss(tiny_model, batch).backward()
+    ours = head.grad.clone()
+    head.grad = None
+    logits = tiny_model(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        row_starts=batch["row_starts"],
+    ).logits[0, batch["predict_at"]]
+    torch.nn.functional.cross_entropy(logits, batch["shift_labels"], reduction="sum").backward()
+    torch.testing.assert_close(ours, head.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_isolation_check_passes_on_a_model_that_keeps_rows_apart(tiny_model, prepared):
+    sequences = Sequences(prepared().sequences("train"))
+    found = check_rows_are_apart(tiny_model, sequences, torch.float32)
+    assert found["positions"] > 0
+    assert abs(found["kl_packed_vs_alone"]) < 1e-6
+
+
+def test_the_isolation_check_refuses_a_model_whose_attention_ignores_rows(
+    tiny_model, prepared, monkeypatch
+):
+    from llmkit.errors import CheckFailed
+    from llmkit.models import attention
+
+    def leaking(module, query, key, value, mask, row_starts=None, **rest):
+        return attention.rows_attention(module, query, key, value, None, **rest)
+
+    monkeypatch.setitem(
+        attention.AttentionInterface._global_mapping, attention.ROWS_ATTENTION, leaking
+    )
+    with pytest.raises(CheckFailed, match=r"see each other.*data\.packing=false"):
+        check_rows_are_apart(tiny_model, Sequences(prepared().sequences("train")), torch.float32)
+
+
+def test_a_sliding_window_is_kept_inside_each_row():
+    from llmkit.models.attention import rows_attention
+
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 10, 8) for _ in range(3))
+    module = torch.nn.Module()
+    windowed, _ = rows_attention(
+        module, query, key, value, None, row_starts=[0, 6, 10], sliding_window=2
+    )
+    for position, seen in [(3, [2, 3]), (6, [6]), (9, [8, 9])]:
+        scores = (query[0, :, position : position + 1] @ key[0, :, seen].transpose(1, 2)) / 8**0.5
+        expected = (scores.softmax(-1) @ value[0, :, seen])[:, 0]
+        torch.testing.assert_close(windowed[0, position], expected)
+
+
+def test_kl_divergence_is_zero_for_equal_logits_and_grows():
+    logits = torch.randn(5, 11)
+    assert kl_divergence(logits, logits + 3) == pytest.approx(0, abs=1e-6)
+    assert kl_divergence(logits, logits.flip(-1)) > 0.1

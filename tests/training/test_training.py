@@ -1,0 +1,209 @@
+"""Training as a whole, on the tiny model: resumed = uninterrupted, and what must be refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llmkit.errors import UsageError
+from llmkit.models.settings import ModelConfig
+from llmkit.training.batching import Sequences
+from llmkit.training.checkpoints import all_checkpoints, last_whole
+from llmkit.training.progress import Diverged, read_events
+from llmkit.training.settings import TrainingConfig
+from llmkit.training.sft import mean_loss, plan_steps, train
+
+
+class Silent:
+    """A view that remembers what it was told, and can end a training like a power cut."""
+
+    def __init__(self, stop_after: int | None = None):
+        self.said: list[str] = []
+        self.stop_after = stop_after
+
+    def step(self, event, total_steps):
+        if self.stop_after and event["step"] >= self.stop_after:
+            raise KeyboardInterrupt
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def _train(tiny, data, folder: Path, view=None, resume=False, quantization="none", **settings):
+    folder.mkdir(exist_ok=True)
+    adapter = folder / "adapter"
+    adapter.mkdir(exist_ok=True)
+    config = TrainingConfig.model_validate(
+        {"learning_rate": 1e-2, "adapter": {"rank": 4}, "warmup_steps": 1, **settings}
+    )
+    model = ModelConfig(base="tiny", device="cpu", quantization=quantization)
+    figures = train(
+        config,
+        model,
+        tiny,
+        data,
+        checkpoints=folder / "checkpoints",
+        resume_from=last_whole(folder / "checkpoints") if resume else None,
+        events_path=folder / "events.jsonl",
+        adapter=adapter,
+        view=view or Silent(),
+    )
+    return figures, load_file(adapter / "adapter_model.safetensors")
+
+
+def _same(left, right) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def test_the_loss_falls_and_the_adapter_is_float32(tiny, prepared, tmp_path):
+    figures, weights = _train(tiny, prepared(validation=4), tmp_path, epochs=12)
+    assert figures["loss_last"] < 0.6 * figures["loss_first"]
+    assert figures["validation_loss_end"] < figures["validation_loss_start"]
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert figures["trainable_parameters"] == sum(t.numel() for t in weights.values())
+
+
+def test_the_loss_at_the_start_is_the_base_models_own(tiny, prepared, tmp_path, tiny_model):
+    data = prepared(validation=4)
+    figures, _ = _train(tiny, data, tmp_path, max_steps=2)
+    own = mean_loss(tiny_model, list(Sequences(data.sequences("validation"))), torch.float32)
+    assert figures["validation_loss_start"] == pytest.approx(own, rel=0.02)  # bfloat16 or float32
+
+
+def test_resumed_training_gives_bitwise_the_uninterrupted_adapter(tiny, prepared, tmp_path):
+    data = prepared(40, validation=4)
+    settings = {"epochs": 6, "checkpoint_every": 3, "adapter": {"rank": 4, "dropout": 0.1}}
+    _, whole = _train(tiny, data, tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny, data, tmp_path / "cut", Silent(stop_after=7), **settings)
+    view = Silent()
+    figures, resumed = _train(tiny, data, tmp_path / "cut", view, resume=True, **settings)
+    assert "resuming after step 6" in view.said
+    assert _same(whole, resumed)
+    steps = [e["step"] for e in read_events(tmp_path / "cut/events.jsonl") if e["event"] == "step"]
+    assert steps == list(range(1, figures["steps"] + 1))
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(tiny, prepared, tmp_path):
+    data = prepared(40)
+    settings = {"epochs": 6, "checkpoint_every": 3}
+    _, whole = _train(tiny, data, tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny, data, tmp_path / "cut", Silent(stop_after=7), **settings)
+    newest = all_checkpoints(tmp_path / "cut" / "checkpoints")[-1]
+    broken = newest / "adapter_model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:100])
+    view = Silent()
+    _, resumed = _train(tiny, data, tmp_path / "cut", view, resume=True, **settings)
+    assert "resuming after step 3" in view.said
+    assert _same(whole, resumed)
+
+
+def test_accumulating_is_one_batch_of_all_rows(tiny, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("llmkit.training.sft.compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("llmkit.models.loading.compute_dtype", lambda device: torch.float32)
+    data = prepared(60)
+    one, _ = _train(tiny, data, tmp_path / "one", batch={"rows": 4}, max_steps=1, warmup_steps=0)
+    two, _ = _train(
+        tiny,
+        data,
+        tmp_path / "two",
+        batch={"rows": 1, "accumulate": 4},
+        max_steps=1,
+        warmup_steps=0,
+    )
+    first, second = (
+        next(e for e in read_events(tmp_path / side / "events.jsonl") if e["event"] == "step")
+        for side in ("one", "two")
+    )
+    assert first["supervised"] == second["supervised"]
+    assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
+    assert first["gradient_norm"] == pytest.approx(second["gradient_norm"], rel=1e-4)
+
+
+def test_a_learning_rate_that_destroys_the_model_is_stopped(competent, prepared, tmp_path):
+    with pytest.raises(Diverged, match=r"(?s)above its start.*learning_rate"):
+        _train(
+            competent,
+            prepared(40),
+            tmp_path,
+            learning_rate=1.0,
+            epochs=6,
+            patience=5,
+            checkpoint_every=1,
+            schedule="constant",
+        )
+    losses = {
+        event["step"]: event["loss"]
+        for event in read_events(tmp_path / "events.jsonl")
+        if event["event"] == "step"
+    }
+    assert len(losses) < 40
+    kept = last_whole(tmp_path / "checkpoints")  # written only while the loss is where it should be
+    assert kept is None or losses[int(kept.name.rpartition("-")[2])] < 2.5
+
+
+def test_a_loss_that_is_not_a_number_stops_at_once(tiny, prepared, tmp_path, monkeypatch):
+    from llmkit.training import sft
+
+    calls = []
+
+    def poisoned(model, batch):
+        calls.append(1)
+        loss = original(model, batch)
+        return loss * float("nan") if len(calls) > 12 else loss
+
+    original = sft.supervised_loss
+    monkeypatch.setattr(sft, "supervised_loss", poisoned)
+    with pytest.raises(Diverged, match=r"(?s)the loss is nan.*last good checkpoint is"):
+        _train(tiny, prepared(40), tmp_path, epochs=20, checkpoint_every=1)
+    good = last_whole(tmp_path / "checkpoints")
+    weights = load_file(good / "adapter_model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_warm_up_as_long_as_the_training_is_refused_before_loading(prepared):
+    config = TrainingConfig(warmup_steps=50, epochs=2)
+    with pytest.raises(UsageError, match=r"warmup_steps: 50 of \d+ steps"):
+        plan_steps(config, 10)
+    assert plan_steps(TrainingConfig(warmup_steps=19, epochs=2), 10).steps == 20
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"), [(["q_prj"], "q_proj"), (["nothing_alike"], "Nearest: down_proj")]
+)
+def test_targets_that_match_nothing_are_refused_with_the_nearest(
+    tiny_model, targets, words, tmp_path
+):
+    from llmkit.models.adapters import attach
+    from llmkit.training.settings import AdapterConfig
+
+    with pytest.raises(UsageError, match=words):
+        attach(tiny_model, AdapterConfig(rank=4, targets=targets), seed=0)
+
+
+def test_a_rank_above_the_smallest_dimension_is_refused(tiny_model):
+    from llmkit.models.adapters import attach
+    from llmkit.training.settings import AdapterConfig
+
+    with pytest.raises(UsageError, match="smallest dimension"):
+        attach(tiny_model, AdapterConfig(rank=65), seed=0)
+
+
+def test_the_head_is_not_adapted_by_all_linear(tiny_model):
+    from llmkit.models.adapters import attach
+    from llmkit.training.settings import AdapterConfig
+
+    model = attach(tiny_model, AdapterConfig(rank=4), seed=0)
+    adapted = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert adapted
+    assert not any("lm_head" in name for name in adapted)
+
+
+def test_an_adapter_names_its_base_and_no_local_path(tiny, prepared, tmp_path):
+    _train(tiny, prepared(), tmp_path, max_steps=2)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny"
+    assert str(tiny) not in json.dumps(config)
