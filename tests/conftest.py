@@ -1,8 +1,13 @@
 """What tests share: a tiny model made on the spot, the real small model, one real server."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from serve.process import ServerProcess
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +58,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["ServerProcess"]:
+    """Our server on the real base model, shared by every test that asks it something."""
+    from serve.model import open_model
+    from serve.process import ServerProcess
+    from serve.settings import ServeSettings
+
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    model = open_model(smollm2, name="smollm2")
+    with ServerProcess(model, log, ServeSettings(max_model_len=2048)) as running:
+        yield running

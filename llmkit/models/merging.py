@@ -133,8 +133,9 @@ def merge(
     if not tried[name].kl <= config.max_divergence:
         raise CheckFailed(
             f"the merged model is {tried[name].kl:.4f} nats a token away from the trained one "
-            f"(merge.max_divergence={config.max_divergence}); {tried[name].top1_changed:.1%} of its "
-            "top tokens changed. Nothing was kept; serve the adapter beside its base instead."
+            f"(merge.max_divergence={config.max_divergence}); "
+            f"{tried[name].top1_changed:.1%} of its top tokens changed. Nothing was kept; serve "
+            "the adapter beside its base instead."
         )
     save_model(merged, model_folder, folder, chat_template, stop_ids)
     return {
@@ -198,7 +199,7 @@ def merged_into(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> Pre
             weight = layer.get_base_layer().weight
             update = layer.get_delta_weight("default").float()  # type: ignore[operator]
             weight.data = (weight.data.float() + update).to(dtype)
-    return cast(PreTrainedModel, tuned.unload().to(dtype))
+    return cast("PreTrainedModel", tuned.unload().to(dtype))
 
 
 def save_model(

@@ -14,7 +14,7 @@ from data_prep.prepared import PreparedDataset
 from data_prep.tokenizer import load_tokenizer
 from llmkit.models.loading import load_base
 
-WORDS = ["train", "run", "merge", "serve", "verify", "the", "model", "adapter", "data", "recipe", "with", "a", "new", "command"]
+WORDS = ["train", "run", "merge", "serve", "verify", "model", "data", "recipe", "with", "command"]
 
 
 def rows(count: int) -> list[dict[str, Any]]:
