@@ -1,1 +1,1 @@
-"""Rows in, a training-ready data set and its ledger out. No torch; imports neither llmkit nor serve."""
+"""Rows in, a training-ready data set and its ledger out. No torch, no llmkit, no serve."""

@@ -1,5 +1,8 @@
 """What can be wrong with data, as errors a person can act on."""
 
+MOST_DETAIL = 300
+"""Characters of a detail that are shown: it may quote data, and data may be long."""
+
 
 class DataError(Exception):
     """The data, or what was asked of it, is wrong. The message names what, where and the remedy."""
@@ -16,6 +19,6 @@ class RowError(Exception):
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
-        self.detail = detail
+        self.detail = detail if len(detail) <= MOST_DETAIL else f"{detail[:MOST_DETAIL]}..."
+        super().__init__(f"{reason}: {self.detail}" if detail else reason)

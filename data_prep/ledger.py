@@ -35,6 +35,8 @@ class Ledger(BaseModel):
     rows_kept: int = 0
     rows_truncated: int = 0
     """Kept, but cut to ``max_tokens``; not counted in ``rows_kept``."""
+    rows_merged: int = 0
+    """Rows with repeated roles that ``roles: merge`` joined; they are counted above as well."""
     tokens_in: int = 0
     tokens_kept: int = 0
     tokens_cut: int = 0

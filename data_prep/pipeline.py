@@ -1,11 +1,12 @@
 """DataConfig -> PreparedDataset: read, check, split, deduplicate, render, pack, write."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_prep.chat_templates import ChatTemplate, Rendered, render
 from data_prep.errors import DataError, RowError
@@ -13,7 +14,7 @@ from data_prep.formats import CONVERTERS, detect
 from data_prep.ledger import Dropped, Ledger, examples
 from data_prep.packing import Pack, efficiency, pack
 from data_prep.prepared import PreparedDataset, write
-from data_prep.rows import Completion, Conversation, Row, check_conversation, merge_repeated_roles
+from data_prep.rows import Completion, Row, check_conversation, merge_repeated_roles
 from data_prep.sources import BadRecord, SourceConfig, read
 from data_prep.splits import PlacedRow, drop_duplicates, drop_leaks, hold_out
 
@@ -56,8 +57,24 @@ class DataConfig(BaseModel):
     """Two turns of one role in a row and the like: as ``on_error`` says, dropped, or merged."""
     markers: Literal["refuse", "drop"] = "refuse"
     """Special tokens typed inside a message: as ``on_error`` says, or dropped."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**64)
     """Decides which rows are held out."""
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _not_yes_or_no(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("wants a fraction (0.1), a number of rows (100), or a source")
+        return value
+
+    @field_validator("validation")
+    @classmethod
+    def _fraction_or_number(cls, value: float | SourceConfig) -> float | SourceConfig:
+        if isinstance(value, int | float) and not 0 <= value < inf:
+            raise ValueError("wants 0 or more")
+        if isinstance(value, float) and value >= 1 and value != int(value):
+            raise ValueError("wants a fraction below 1, or a whole number of rows")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +155,7 @@ def _read_all(
                 if chosen == "auto":
                     chosen = detect(record.value)  # type: ignore[assignment]
                     ledger.formats[source.path] = f"{chosen} (from its fields)"
-                rows.append(PlacedRow(record.where, _checked(config, record.value, chosen)))
+                rows.append(PlacedRow(record.where, _checked(config, record.value, chosen, ledger)))
             except RowError as error:
                 ledger.dropped.append(
                     Dropped(where=record.where, reason=error.reason, detail=error.detail)
@@ -150,35 +167,40 @@ def _read_all(
     return rows
 
 
-def _checked(config: DataConfig, value: object, format_name: str) -> Row:
-    row = CONVERTERS[format_name](value)  # type: ignore[arg-type]
+def _checked(config: DataConfig, value: Mapping[str, Any], format_name: str, ledger: Ledger) -> Row:
+    row = CONVERTERS[format_name](value)
     if isinstance(row, Completion):
         return row
-    if config.roles == "merge":
-        row = merge_repeated_roles(row)
-    check_conversation(row)
-    return row
+    merged = merge_repeated_roles(row) if config.roles == "merge" else row
+    check_conversation(merged)
+    ledger.rows_merged += merged != row
+    return merged
 
 
-_POLICIES: dict[str, Callable[[DataConfig], str]] = {
-    "role order": lambda config: config.roles,
-    "special token in the text": lambda config: config.markers,
-}
 _REMEDIES = {
     "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
     "special token in the text": "data.markers=drop drops such rows",
 }
-_NOT_ERRORS = {"over max_tokens", "exact duplicate", "also in validation", "nothing supervised left"}
+_NOT_ERRORS = {
+    "over max_tokens",
+    "exact duplicate",
+    "also in validation",
+    "nothing supervised left",
+}
 
 
 def _stop_on_errors(config: DataConfig, ledger: Ledger) -> None:
     """Name every row that cannot be used, unless the person asked for such rows to be dropped."""
+    policies: dict[str, str] = {
+        "role order": config.roles,
+        "special token in the text": config.markers,
+    }
     wrong = [
         row
         for row in ledger.dropped
         if row.reason not in _NOT_ERRORS
         and config.on_error == "fail"
-        and _POLICIES.get(row.reason, lambda _: "refuse")(config) != "drop"
+        and policies.get(row.reason) != "drop"
     ]
     if not wrong:
         return
@@ -266,7 +288,9 @@ def _refuse_empty(
             raise DataError(
                 f"No row is left for {name}: {ledger.rows_in} rows in, dropped: {reasons or 'none'}"
                 f" (max_tokens={config.max_tokens}, overlong={config.overlong}, "
-                f"validation={config.validation})."
+                f"validation={config.validation}; {len(train)} rows for training, "
+                f"{len(validation)} for validation; rows that ask the same first question "
+                "stay together)."
             )
 
 
@@ -284,7 +308,8 @@ def _sequences(
 
 
 def _samples(rows: Sequence[_RenderedRow], most: int = 64) -> list[tuple[str, Row, Rendered]]:
-    """Evenly spread whole rows: what verification asks the server to render again."""
-    whole = [row for row in rows if isinstance(row.placed.row, Conversation | Completion)]
+    """Evenly spread rows: what verification asks the server to render again."""
+    # A cut row whose last answer is gone has no prompt to compare any more.
+    whole = [row for row in rows if row.tokens.prompt_tokens < len(row.tokens.ids)]
     step = max(1, len(whole) // most)
     return [(row.placed.where, row.placed.row, row.tokens) for row in whole[::step][:most]]

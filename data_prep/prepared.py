@@ -82,9 +82,10 @@ class PreparedDataset:
             return pa.ipc.open_file(file).read_all()
 
     def samples(self) -> list[Sample]:
-        """The rows kept for verification, whole."""
-        lines = (self.folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-        return [Sample(**json.loads(line)) for line in lines]
+        """The rows kept for verification, their prompts whole."""
+        # Not str.splitlines: text may hold U+2028 and its like, which are no line ends in JSON.
+        with (self.folder / "samples.jsonl").open(encoding="utf-8") as lines:
+            return [Sample(**json.loads(line)) for line in lines]
 
 
 def write(folder: Path, split: str, sequences: Sequence[Sequence[tuple[str, Rendered]]]) -> None:

@@ -1,11 +1,12 @@
 """Files and data sets -> raw records, each with the place it came from."""
 
 import csv
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,14 +63,17 @@ def read(source: SourceConfig) -> Iterator[Record | BadRecord]:
     """
     path = Path(source.path)
     readers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    if path.is_file():
+    if _is_file(path):
         reader = readers.get(path.suffix.lower())
         if reader is None:
             raise DataError(
                 f"{path}: files of kind {path.suffix!r} cannot be read. "
                 f"Allowed: {', '.join(SUFFIXES)}, or a data set id on the hub."
             )
-        yield from reader(path)
+        try:
+            yield from reader(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     elif path.is_dir() or _looks_like_hub_id(source.path):
         yield from _dataset(source)
     else:
@@ -79,9 +83,17 @@ def read(source: SourceConfig) -> Iterator[Record | BadRecord]:
         )
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a name too long, for one
+        raise DataError(f"{str(path)[:80]}: cannot be read: {error.strerror}") from None
+
+
 def _looks_like_hub_id(path: str) -> bool:
     parts = path.split("/")
-    return len(parts) == 2 and all(parts) and not Path(path).suffix and parts[0] not in (".", "..")
+    ending = Path(path).suffix[1:]  # of OpenHermes-2.5, "5": part of the name
+    return len(parts) == 2 and all(parts) and not ending.isalpha() and parts[0] not in (".", "..")
 
 
 def _jsonl(path: Path) -> Iterator[Record | BadRecord]:
@@ -99,52 +111,91 @@ def _jsonl(path: Path) -> Iterator[Record | BadRecord]:
 
 def _parsed(where: str, text: str) -> Record | BadRecord:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+        value, suspect = _loads(text)
+    except (ValueError, RecursionError) as error:
         return BadRecord(where, f"not JSON: {error}")
+    return _object(where, value, suspect)
+
+
+def _loads(text: str) -> tuple[Any, bool]:
+    """Parse JSON; say whether it may hold what Python reads though JSON forbids it."""
+    constants: list[str] = []
+
+    def remember(name: str) -> float:
+        constants.append(name)
+        return float(name)
+
+    value = json.loads(text, parse_constant=remember)
+    return value, bool(constants) or "\\ud" in text or "\\uD" in text
+
+
+def _object(where: str, value: object, suspect: bool) -> Record | BadRecord:  # noqa: FBT001
     if not isinstance(value, dict):
         return BadRecord(where, f"not a JSON object but {type(value).__name__}")
+    if suspect:
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            return BadRecord(where, f"{half} alone is half a character, not text")
+        except ValueError:
+            return BadRecord(where, "NaN and Infinity are not allowed in JSON")
     return Record(where, value)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not allowed in JSON")
+def _text(path: Path) -> str:
+    """The whole of a text file.
+
+    Raises:
+        DataError: it is not UTF-8; the message names the line.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8: {error.reason}") from None
 
 
 def _json(path: Path) -> Iterator[Record | BadRecord]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+        rows, suspect = _loads(_text(path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno}). "
             "A file with one object a line wants the ending .jsonl."
         ) from None
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read as JSON in UTF-8: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(rows, list):
         raise DataError(f"{path}: expected a JSON array of objects, found {type(rows).__name__}.")
     for index, value in enumerate(rows):
-        if isinstance(value, dict):
-            yield Record(f"{path}[{index}]", value)
-        else:
-            yield BadRecord(f"{path}[{index}]", f"not an object but {type(value).__name__}")
+        yield _object(f"{path}[{index}]", value, suspect)
 
 
 def _csv(path: Path) -> Iterator[Record | BadRecord]:
     csv.field_size_limit(2**31 - 1)
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                if None in row:
-                    yield BadRecord(where, "more fields than the header names")
-                elif None in row.values():
-                    yield BadRecord(where, "fewer fields than the header names")
-                else:
-                    yield Record(where, row)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as CSV in UTF-8: {error}") from None
+        _refuse_repeated(path, reader.fieldnames or ())
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row:
+                yield BadRecord(where, "more fields than the header names")
+            elif None in row.values():
+                yield BadRecord(where, "fewer fields than the header names")
+            else:
+                yield Record(where, row)
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{reader.reader.line_num}: cannot be read as CSV: {error}"
+        ) from None
+
+
+def _refuse_repeated(path: Path, columns: Sequence[str]) -> None:
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path}: several columns are named {', '.join(map(repr, repeated))}.")
 
 
 def _parquet(path: Path) -> Iterator[Record | BadRecord]:
@@ -153,11 +204,13 @@ def _parquet(path: Path) -> Iterator[Record | BadRecord]:
 
     try:
         index = 0
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+        file = pyarrow.parquet.ParquetFile(path)
+        _refuse_repeated(path, file.schema_arrow.names)
+        for batch in file.iter_batches():
             for value in batch.to_pylist():
                 yield Record(f"{path}[{index}]", value)
                 index += 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
 
 
@@ -166,10 +219,10 @@ def _dataset(source: SourceConfig) -> Iterator[Record | BadRecord]:
 
     try:
         loaded = datasets.load_dataset(source.path, split=source.split)
+        for index, value in enumerate(loaded):
+            yield Record(f"{source.path}/{source.split}[{index}]", value)
     except Exception as error:  # datasets raises a dozen kinds, network errors among them
         raise DataError(
             f"{source.path}: not a file here, and it could not be loaded as a hub data set "
             f"(split {source.split!r}): {type(error).__name__}: {error}"
         ) from None
-    for index, value in enumerate(loaded):
-        yield Record(f"{source.path}/{source.split}[{index}]", value)

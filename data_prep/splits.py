@@ -25,7 +25,7 @@ def row_hash(row: Row) -> str:
 def prompt_hash(row: Row, seed: int = 0) -> str:
     """The same for rows that ask the same first question, whatever their answers."""
     if isinstance(row, Completion):
-        prompt = row.prompt
+        prompt = row.prompt if row.prompt.strip() else row.completion
     else:
         prompt = next((m.content for m in row.messages if m.role == "user"), "")
     return xxhash.xxh3_128_hexdigest(" ".join(prompt.lower().split()).encode(), seed=seed)
@@ -71,7 +71,8 @@ def hold_out(
 
     Args:
         rows: every row.
-        size: a fraction of the rows (below 1) or their number; met as nearly as whole groups allow.
+        size: a fraction of the rows (below 1) or their number; never exceeded, unless even the
+            smallest group is larger.
         seed: another seed, another split.
 
     Returns:
@@ -83,12 +84,13 @@ def hold_out(
         key = prompt_hash(placed.row, seed)
         groups[key] = groups.get(key, 0) + 1
     chosen: set[str] = set()
-    count = 0
+    room = wanted
     for key in sorted(groups):
-        if count >= wanted:
-            break
-        chosen.add(key)
-        count += groups[key]
+        if groups[key] <= room:
+            chosen.add(key)
+            room -= groups[key]
+    if wanted and not chosen and groups:  # every group is larger than wanted
+        chosen.add(min(sorted(groups), key=groups.__getitem__))
     sides: tuple[list[PlacedRow], list[PlacedRow]] = ([], [])
     for placed in rows:
         sides[prompt_hash(placed.row, seed) in chosen].append(placed)

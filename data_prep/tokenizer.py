@@ -59,15 +59,18 @@ class Tokenizer:
     @cached_property
     def markers(self) -> tuple[str, ...]:
         """The texts of the special tokens: typed inside a message, they would become real turns."""
-        return tuple(sorted({self._text_of(index) for index in self.special_ids} - {""}))
+        return tuple(sorted({self.text_of(index) for index in self.special_ids} - {""}))
 
     @cached_property
     def text_prefix(self) -> str:
         """What the tokenizer itself puts before plain text: often the beginning-of-text token."""
-        bare, framed = (self.backend.encode("x", add_special_tokens=add).ids for add in (False, True))
+        bare, framed = (
+            self.backend.encode("x", add_special_tokens=add).ids for add in (False, True)
+        )
         return self.decode(framed[: framed.index(bare[0])])
 
-    def _text_of(self, index: int) -> str:
+    def text_of(self, index: int) -> str:
+        """The text of one token of the vocabulary as it stands there; empty if there is none."""
         return self.backend.id_to_token(index) or ""
 
     @cached_property
@@ -105,9 +108,12 @@ def _settings(folder: Path) -> dict[str, Any]:
         path = folder / name
         if path.is_file():
             try:
-                merged |= json.loads(path.read_text(encoding="utf-8"))
+                settings = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise DataError(f"{path}: not JSON: {error}") from None
+            if not isinstance(settings, dict):
+                raise DataError(f"{path}: expected a JSON object.")
+            merged |= settings
     return merged
 
 
@@ -121,12 +127,25 @@ def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def read_template(path: Path) -> str:
+    """The text of a .jinja file.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8: {error}") from None
+
+
 def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return read_template(path)
     template = settings.get("chat_template")
     if isinstance(template, list):  # several, by name
-        named = {entry["name"]: entry["template"] for entry in template}
+        entries = (entry for entry in template if isinstance(entry, dict))
+        named = {entry.get("name"): entry.get("template") for entry in entries}
         template = named.get("default")
     return template if isinstance(template, str) else None

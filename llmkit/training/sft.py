@@ -67,9 +67,7 @@ def plan_steps(config: TrainingConfig, sequences: int) -> Plan:
 class _SupervisedTrainer(Trainer):
     """The transformers Trainer, computing logits only where a token is supervised."""
 
-    def __init__(
-        self, *, meter: Meter, guard: Guard, dtype: torch.dtype, **arguments: Any
-    ) -> None:
+    def __init__(self, *, meter: Meter, guard: Guard, dtype: torch.dtype, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.dtype = dtype
         self.meter = meter

@@ -1,0 +1,24 @@
+"""One tiny tokenizer a session."""
+
+from pathlib import Path
+
+import pytest
+from tiny_tokenizer import build_tokenizer
+
+from data_prep.chat_templates import ChatTemplate, load_template
+from data_prep.tokenizer import Tokenizer, load_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_folder: Path) -> Tokenizer:
+    return load_tokenizer(tokenizer_folder)
+
+
+@pytest.fixture(scope="session")
+def chatml(tokenizer: Tokenizer) -> ChatTemplate:
+    return load_template("chatml", tokenizer)

@@ -1,0 +1,304 @@
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.errors import MOST_DETAIL, RowError
+from data_prep.formats import CONVERTERS, FormatName, detect
+from data_prep.rows import (
+    Completion,
+    Conversation,
+    Message,
+    check_conversation,
+    merge_repeated_roles,
+)
+
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+
+
+def turns(*pairs: tuple[str, str]) -> Conversation:
+    return Conversation(tuple(Message(role, content) for role, content in pairs))
+
+
+QUESTION_AND_ANSWER = turns(("user", "q"), ("assistant", "a"))
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "row"),
+    [
+        ("alpaca", {"instruction": "q", "input": "", "output": "a"}, QUESTION_AND_ANSWER),
+        ("alpaca", {"instruction": "q", "input": None, "output": "a"}, QUESTION_AND_ANSWER),
+        (
+            "alpaca",
+            {
+                "instruction": "q",
+                "input": "i",
+                "output": "a",
+                "system": "s",
+                "history": [["q0", "a0"]],
+            },
+            turns(
+                ("system", "s"),
+                ("user", "q0"),
+                ("assistant", "a0"),
+                ("user", "q\ni"),
+                ("assistant", "a"),
+            ),
+        ),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+            QUESTION_AND_ANSWER,
+        ),
+        (
+            "sharegpt",
+            {
+                "system": "s",
+                "tools": json.dumps([WEATHER]),
+                "conversations": [
+                    {"from": "user", "value": "q"},
+                    {"from": "function_call", "value": json.dumps(CALL["function"])},
+                    {"from": "observation", "value": "sunny"},
+                    {"from": "assistant", "value": "a"},
+                ],
+            },
+            Conversation(
+                (
+                    Message("system", "s"),
+                    Message("user", "q"),
+                    Message("assistant", "", (CALL,)),
+                    Message("tool", "sunny"),
+                    Message("assistant", "a"),
+                ),
+                (WEATHER,),
+            ),
+        ),
+        (
+            "openai",
+            {
+                "messages": [
+                    {"role": "user", "content": "q"},
+                    {"role": "assistant", "content": "a", "tool_calls": None, "weight": 1},
+                ],
+                "tools": None,
+            },
+            QUESTION_AND_ANSWER,
+        ),
+        ("completion", {"prompt": "q", "completion": "a"}, Completion("q", "a")),
+        ("guanaco", {"text": "### Human: q### Assistant: a"}, QUESTION_AND_ANSWER),
+        ("guanaco", {"input": "### Human: q ### Assistant:", "output": "a"}, QUESTION_AND_ANSWER),
+        ("guanaco", {"input": "### Human: q", "output": "### Assistant: a"}, QUESTION_AND_ANSWER),
+    ],
+)
+def test_a_record_of_each_format_becomes_its_row_and_is_recognised(name, record, row):
+    assert CONVERTERS[name](record) == row
+    assert detect(record) == name
+
+
+def test_every_format_that_a_recipe_may_name_has_a_converter():
+    assert {"auto", *CONVERTERS} == set(get_args(FormatName))
+
+
+def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
+    def row(arguments: object) -> object:
+        call = {"type": "function", "function": {"name": "weather", "arguments": arguments}}
+        return CONVERTERS["openai"](
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]}
+        )
+
+    assert (
+        row('{"city": "Paris"}')
+        == row({"city": "Paris"})
+        == Conversation((Message("assistant", "", (CALL,)),))
+    )
+    assert row(None) == row("") == row("{}") == row({})
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "problem"),
+    [
+        ("alpaca", {"instruction": "q"}, "missing field: 'output'; the row has: instruction"),
+        ("alpaca", {"instruction": None, "output": "a"}, "missing field: 'instruction' is null"),
+        (
+            "alpaca",
+            {"instruction": "q", "output": 5},
+            "wrong field: 'output' wants text, found int",
+        ),
+        ("alpaca", {"instruction": "q", "output": "a", "input": 0}, "'input' wants text"),
+        ("alpaca", {"instruction": "q", "output": "a", "input": float("nan")}, "found float"),
+        ("alpaca", {"instruction": "q", "output": "a", "system": []}, "'system' wants text"),
+        ("alpaca", {"instruction": "q", "output": "a", "history": 5}, "'history' wants a list"),
+        ("alpaca", {"instruction": "q", "output": "a", "history": "qa"}, "'history' wants a list"),
+        ("alpaca", {"instruction": "q", "output": "a", "history": {"q": "a"}}, "'history' wants"),
+        ("alpaca", {"instruction": "q", "output": "a", "history": [["q"]]}, "'history' wants a"),
+        ("alpaca", {"instruction": "q", "output": "a", "history": [["q", None]]}, "is null"),
+        ("sharegpt", {"conversations": None}, "'conversations' wants a list of objects"),
+        ("sharegpt", {"conversations": "x"}, "'conversations' wants a list of objects"),
+        ("sharegpt", {"conversations": [["human", "q"]]}, "'conversations' wants a list of obj"),
+        ("sharegpt", {"conversations": [{"from": "Human", "value": "q"}]}, "unknown role: 'Human'"),
+        ("sharegpt", {"conversations": [{"value": "q"}]}, "unknown role: None"),
+        ("sharegpt", {"conversations": [{"from": "human", "value": ["q"]}]}, "found list"),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "function_call", "value": "weather()"}]},
+            "a function_call wants JSON",
+        ),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "function_call", "value": "[1]"}]},
+            "a tool call wants an object with the function's 'name'",
+        ),
+        ("sharegpt", {"conversations": [], "tools": "not json"}, "'tools' is text but not JSON"),
+        ("sharegpt", {"conversations": [], "tools": "[" * 10**5}, "'tools' is text but not JSON"),
+        ("sharegpt", {"conversations": [], "tools": {"name": "x"}}, "'tools' wants a list"),
+        ("sharegpt", {"conversations": [], "tools": ["weather"]}, "a tool wants an object"),
+        ("openai", {"messages": [], "tools": [{"function": "weather"}]}, "a tool wants an object"),
+        ("openai", {"messages": [], "tools": [{"type": "function"}]}, "a tool wants an object"),
+        ("openai", {"messages": [{"role": "user", "content": None}]}, "'content' is null"),
+        ("openai", {"messages": [{"content": "q"}]}, "missing field: 'role'"),
+        ("openai", {"messages": [{"role": 1, "content": "q"}]}, "'role' wants text, found int"),
+        (
+            "openai",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]},
+            "'content' wants text, found list",
+        ),
+        (
+            "openai",
+            {"messages": [{"role": "assistant", "content": "a", "tool_calls": "weather()"}]},
+            "'tool_calls' wants a list of calls",
+        ),
+        (
+            "openai",
+            {"messages": [{"role": "assistant", "content": "a", "tool_calls": ["weather"]}]},
+            "a tool call wants an object",
+        ),
+        (
+            "openai",
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "content": "a",
+                        "tool_calls": [{"function": {"name": "weather", "arguments": "[1]"}}],
+                    }
+                ]
+            },
+            "'arguments' want an object",
+        ),
+        (
+            "openai",
+            {"messages": [{"role": "assistant", "content": "a", "weight": 0}]},
+            "'weight' 0: every assistant turn is trained on",
+        ),
+        ("completion", {"prompt": "q", "completion": " \n"}, "empty answer"),
+        ("completion", {"prompt": "q", "completion": None}, "'completion' is null"),
+        ("completion", {"prompt": [{"role": "user"}], "completion": "a"}, "found list"),
+        ("guanaco", {"text": "plain text"}, "text before the first '### Human:'"),
+        ("guanaco", {"input": 1, "output": "a"}, "'input' wants text"),
+        (
+            "guanaco",
+            {"input": "### Human: q ### Assistant:", "output": "a ### Human: more"},
+            "special token in the text: 'output' would become several turns",
+        ),
+    ],
+)
+def test_a_record_that_is_not_of_the_format_is_a_row_error_that_says_why(name, record, problem):
+    with pytest.raises(RowError) as caught:
+        CONVERTERS[name](record)
+    assert problem in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["from", "value", "role", "name", "x"]), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+FIELDS = {
+    "alpaca": ["instruction", "input", "output", "system", "history"],
+    "sharegpt": ["conversations", "system", "tools"],
+    "openai": ["messages", "tools"],
+    "completion": ["prompt", "completion"],
+    "guanaco": ["text", "input", "output"],
+}
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+@given(data=st.data())
+def test_whatever_a_record_holds_it_becomes_a_row_or_a_row_error(name, data):
+    record = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS[name], JSON)))
+    try:
+        row = CONVERTERS[name](record)
+        if isinstance(row, Conversation):
+            check_conversation(merge_repeated_roles(row))
+    except RowError as error:
+        assert error.reason  # noqa: PT017 (a row is as right)
+
+
+@given(JSON.filter(lambda value: isinstance(value, dict)))
+def test_detection_names_a_format_or_refuses(record):
+    try:
+        assert detect(record) in CONVERTERS
+    except RowError as error:
+        assert error.reason == "unknown format"  # noqa: PT017 (a name is as right)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([("human", "user"), ("gpt", "assistant"), ("system", "system")]),
+            st.text(),
+        )
+    )
+)
+def test_sharegpt_and_openai_spellings_of_a_conversation_are_the_same_row(said):
+    spelled = [{"from": names[0], "value": text} for names, text in said]
+    messages = [{"role": names[1], "content": text} for names, text in said]
+    expected = turns(*((names[1], text) for names, text in said))
+    assert CONVERTERS["sharegpt"]({"conversations": spelled}) == expected
+    assert CONVERTERS["openai"]({"messages": messages}) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (turns(), "no assistant turn"),
+        (turns(("user", "q")), "no assistant turn"),
+        (turns(("system", "s")), "no assistant turn"),
+        (turns(("user", "q"), ("assistant", " \n\t")), "empty answer"),
+        (turns(("user", ""), ("assistant", "a")), "empty prompt"),
+        (turns(("User", "q"), ("assistant", "a")), "unknown role: 'User'; allowed: system, user"),
+        (turns(("assistant", "a")), "role order: 'assistant' follows 'start'"),
+        (turns(("system", "s"), ("assistant", "a")), "role order"),
+        (turns(("user", "q"), ("user", "q"), ("assistant", "a")), "role order"),
+        (turns(("user", "q"), ("assistant", "a"), ("assistant", "a")), "role order"),
+        (turns(("user", "q"), ("system", "s"), ("assistant", "a")), "role order"),
+        (turns(("user", "q"), ("tool", "t"), ("assistant", "a")), "role order"),
+    ],
+)
+def test_a_conversation_that_would_train_wrong_is_refused(row, problem):
+    with pytest.raises(RowError) as caught:
+        check_conversation(row)
+    assert problem in str(caught.value)
+
+
+def test_merging_joins_repeated_turns_and_leaves_tool_results_apart():
+    row = turns(
+        ("user", "a"), ("user", "b"), ("assistant", "c"), ("tool", "d"), ("tool", "e"), ("user", "")
+    )
+    assert merge_repeated_roles(row) == turns(
+        ("user", "a\n\nb"), ("assistant", "c"), ("tool", "d"), ("tool", "e"), ("user", "")
+    )
+
+
+def test_a_detail_that_quotes_much_data_is_shortened():
+    with pytest.raises(RowError) as caught:
+        CONVERTERS["sharegpt"]({"conversations": [{"from": "x" * 10**6, "value": "q"}]})
+    assert len(str(caught.value)) < MOST_DETAIL + 50
