@@ -44,6 +44,7 @@ _SHAREGPT_ROLES = {
 
 def sharegpt(record: Mapping[str, Any]) -> Conversation:
     """``conversations`` of ``from``/``value``; optional ``system`` and ``tools``."""
+    _refuse_preference(record)
     turns = _system(record)
     for turn in _objects(record, "conversations"):
         role = _SHAREGPT_ROLES.get(str(turn.get("from")))
@@ -61,6 +62,7 @@ def sharegpt(record: Mapping[str, Any]) -> Conversation:
 
 def openai(record: Mapping[str, Any]) -> Conversation:
     """``messages`` of ``role``/``content``, with ``tool_calls`` and ``tools`` where given."""
+    _refuse_preference(record)
     turns = []
     for message in _objects(record, "messages"):
         if message.get("weight") == 0:
@@ -153,6 +155,15 @@ def _optional_text(record: Mapping[str, Any], field: str) -> str:
 def _system(record: Mapping[str, Any]) -> list[Message]:
     text = _optional_text(record, "system")
     return [Message("system", text)] if text else []
+
+
+def _refuse_preference(record: Mapping[str, Any]) -> None:
+    """A row that says which answer is worse must not be taught as if every answer were right."""
+    if {"chosen", "rejected"} <= set(record) or isinstance(record.get("label"), bool):
+        raise RowError(
+            "preference row",
+            "chosen/rejected or label: such rows are for preference training, not for sft",
+        )
 
 
 def _objects(record: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:

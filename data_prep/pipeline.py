@@ -19,6 +19,8 @@ from data_prep.sources import BadRecord, SourceConfig, read
 from data_prep.splits import PlacedRow, drop_duplicates, drop_leaks, hold_out
 
 RENDER_BATCH = 1024
+SAMPLES = 64
+"""Rows kept beside the sequences; held-out rows first."""
 
 Progress = Callable[[str, int], None]
 """Called with the name of the step and how many rows it has done since the last call."""
@@ -132,7 +134,9 @@ def prepare(
     }
     write(folder, "train", _sequences(train, train_packs))
     write(folder, "validation", _sequences(validation, _packed(config, validation)))
-    return PreparedDataset.create(folder, ledger, figures, _samples(validation or train))
+    samples = _samples(validation, SAMPLES)
+    samples += _samples(train, SAMPLES - len(samples))
+    return PreparedDataset.create(folder, ledger, figures, samples)
 
 
 def _read_all(
@@ -307,9 +311,9 @@ def _sequences(
     return [[(rows[i].placed.where, rows[i].tokens) for i in pack.rows] for pack in packs]
 
 
-def _samples(rows: Sequence[_RenderedRow], most: int = 64) -> list[tuple[str, Row, Rendered]]:
-    """Evenly spread rows: what verification asks the server to render again."""
+def _samples(rows: Sequence[_RenderedRow], most: int) -> list[tuple[str, Row, Rendered]]:
+    """Evenly spread rows, at most so many: what verification asks the server to render again."""
     # A cut row whose last answer is gone has no prompt to compare any more.
     whole = [row for row in rows if row.tokens.prompt_tokens < len(row.tokens.ids)]
-    step = max(1, len(whole) // most)
+    step = max(1, len(whole) // max(1, most))
     return [(row.placed.where, row.placed.row, row.tokens) for row in whole[::step][:most]]

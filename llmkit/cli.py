@@ -297,10 +297,13 @@ def main() -> None:
 
 def _guarded(command: Callable[..., Any]) -> int:
     try:
-        done = command(standalone_mode=False)  # the code of a typer.Exit, or what a command returns
+        # Answers the code of a typer.Exit, or what the command returns.
+        done = command(prog_name="llmkit", standalone_mode=False)
     except Exception as error:
         if _settings["debug"]:
-            raise
+            import traceback
+
+            traceback.print_exception(error)
         return _explain(error)
     if done == INTERRUPTED:
         typer.echo("stopped; the same command goes on where it was", err=True)
@@ -313,9 +316,10 @@ INTERRUPTED = 130
 
 def _explain(error: Exception) -> int:
     code = getattr(error, "exit_code", None)
-    if isinstance(error, typer.BadParameter.__mro__[1]):  # its UsageError: a wrong command line
-        error.show()
-        return 2
+    show = getattr(error, "show", None)
+    if callable(show) and isinstance(code, int):  # typer's own, for a wrong command line
+        show()
+        return code
     if isinstance(code, int):
         typer.echo(f"error: {error}", err=True)
         return code

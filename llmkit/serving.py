@@ -3,7 +3,9 @@
 import difflib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pydantic
 from ruamel.yaml import YAML
@@ -81,17 +83,17 @@ def refuse_unverified(run: Run, settings: ServeSettings) -> None:
             f"{folder}: was merged again since it was verified. Run `{verify}`, or serve it "
             "--unverified."
         )
+    failed = _failed_checks(path) or _failed_checks_in(verified["figures"])
+    if failed:
+        raise CheckFailed(
+            f"{folder}: verification failed ({', '.join(failed)}); see {path}. It would not serve "
+            "what was trained. To serve it all the same: --unverified"
+        )
     damage = run.damage("merge") + run.damage("verify")
     if damage:
         raise CheckFailed(
             f"{folder}: {' and '.join(damage)} since it was verified. Run `llmkit merge {folder}`, "
             f"then `{verify}`; or serve it --unverified."
-        )
-    if not verified["figures"]["passed"]:
-        failed = [check for check in verified["figures"]["checks"] if not check["passed"]]
-        raise CheckFailed(
-            f"{folder}: verification failed ({', '.join(check['name'] for check in failed)}); see "
-            f"{path}. It would not serve what was trained. To serve it all the same: --unverified"
         )
     now = flatten(settings.model_dump(mode="json", include=set(DECISIVE)), "serve.")
     changed = differences({name: verified["inputs"].get(name, "absent") for name in now}, now)
@@ -101,6 +103,17 @@ def refuse_unverified(run: Run, settings: ServeSettings) -> None:
             f"answer differently. Put them into the recipe and verify again, or serve it "
             "--unverified."
         )
+
+
+def _failed_checks(verdict: Path) -> list[str]:
+    try:
+        return _failed_checks_in(json.loads(verdict.read_text(encoding="utf-8")))
+    except (ValueError, LookupError, TypeError):
+        return []  # not what verification wrote; that is noticed as damage
+
+
+def _failed_checks_in(verdict: Mapping[str, Any]) -> list[str]:
+    return [check["name"] for check in verdict["checks"] if not check["passed"]]
 
 
 def with_overrides(settings: ServeSettings, words: list[str]) -> ServeSettings:

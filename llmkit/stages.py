@@ -33,6 +33,7 @@ class Project:
     run: Run
     view: View
     _open: ExitStack = field(default_factory=ExitStack)
+    _before: tuple[str, dict[str, Any]] = field(default=("", {}), init=False)
 
     @cached_property
     def model(self) -> ResolvedModel:
@@ -81,7 +82,10 @@ class Project:
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             opening.enter_context(self.run)
-            write_text(self.folder / "recipe.yaml", dump_recipe(self.recipe))
+            path = self.folder / "recipe.yaml"
+            before = path.read_text(encoding="utf-8") if path.is_file() else ""
+            self._before = before, self.run.manifest()
+            write_text(path, dump_recipe(self.recipe))
             self._open = opening.pop_all()
         return self
 
@@ -91,9 +95,16 @@ class Project:
         with self._open:
             if error is None:
                 report(self)
-            else:
-                with suppress(Exception):  # what failed first is what a person must read
-                    report(self)
+                return
+            with suppress(Exception):  # what failed first is what a person must read
+                self._keep_recipe_of_what_is_there()
+                report(self)
+
+    def _keep_recipe_of_what_is_there(self) -> None:
+        """Put the earlier recipe back when no stage was done with this one."""
+        recipe, manifest = self._before
+        if recipe and manifest["stages"] and self.run.manifest() == manifest:
+            write_text(self.folder / "recipe.yaml", recipe)
 
 
 def open_run(folder: Path, view: View) -> Project:

@@ -38,11 +38,13 @@ def read_questions(path: Path) -> list[Question]:
         UsageError: with file and line, when a line is not of that form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     questions = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             entry = json.loads(line)
             said = {"role": "user", "content": str(entry["question"])}

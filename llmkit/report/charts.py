@@ -1,29 +1,29 @@
 """Charts as inline SVG, so that a report needs no script and no network."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 640, 240
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 28
+WIDTH, HEIGHT = 640, 260
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 14, 32
 
 
 def loss_curve(events: Sequence[Mapping[str, Any]]) -> Markup | None:
     """Training loss by step as a line, validation loss as dots; None without two steps."""
-    training = [(e["step"], e["loss"]) for e in events if e.get("event") == "step"]
-    validation = [(e["step"], e["loss"]) for e in events if e.get("event") == "validation"]
+    training = _points(events, "step")
+    validation = _points(events, "validation")
     if len(training) < 2:
         return None
     steps = [step for step, _ in training + validation]
     losses = [loss for _, loss in training + validation]
-    low, high = min(losses), max(losses)
-    spread = (high - low) or 1.0
-    low, high = low - 0.05 * spread, high + 0.05 * spread
+    first, last = min(steps), max(steps)
+    ticks = round_ticks(min(losses), max(losses))
+    low, high = ticks[0], ticks[-1]
 
     def x(step: float) -> float:
-        done = (step - min(steps)) / max(1, max(steps) - min(steps))
-        return float(LEFT + (WIDTH - LEFT - RIGHT) * done)
+        return float(LEFT + (WIDTH - LEFT - RIGHT) * (step - first) / max(1, last - first))
 
     def y(loss: float) -> float:
         return float(TOP + (HEIGHT - TOP - BOTTOM) * (high - loss) / (high - low))
@@ -36,14 +36,34 @@ def loss_curve(events: Sequence[Mapping[str, Any]]) -> Markup | None:
     )
     grid = "".join(
         f'<path d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}" class="grid"/>'
-        f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>'
-        for value in (low + (high - low) * part / 4 for part in range(5))
+        f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>'
+        for value in ticks
     )
     marks = "".join(
-        f'<text x="{x(step):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{step}</text>'
-        for step in sorted({min(steps), (min(steps) + max(steps)) // 2, max(steps)})
+        f'<text x="{x(step):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{step:g}</text>'
+        for step in sorted({first, (first + last) // 2, last})
     )
     return Markup(
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="loss by step">{grid}{marks}'
         f'<polyline points="{line}" class="training"/>{dots}</svg>'
     )
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers around a range; from zero where the range comes near it."""
+    if low > 0 and low < high / 2:
+        low = 0.0
+    spread = (high - low) or abs(high) or 1.0
+    magnitude = 10.0 ** math.floor(math.log10(spread / 4))
+    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude * 5 >= spread)
+    bottom, top = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
+    return [float(f"{part * step:.6g}") for part in range(bottom, top + 1)]
+
+
+def _points(events: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[int, float]]:
+    found = [(e.get("step"), e.get("loss")) for e in events if e.get("event") == kind]
+    return [
+        (step, float(loss))
+        for step, loss in found
+        if isinstance(step, int) and isinstance(loss, int | float) and math.isfinite(loss)
+    ]

@@ -1,15 +1,18 @@
 """The run's report: one HTML file, nothing fetched, readable on a phone."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from llmkit.report.charts import loss_curve
+from llmkit.run import Run
 from llmkit.training.progress import read_events
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
+STAGES = ["prep", "train", "merge", "verify", "evaluate"]
 
 
 def render(run: Path) -> str:
@@ -20,32 +23,65 @@ def render(run: Path) -> str:
 
     Args:
         run: a run directory, finished or not.
+
+    Raises:
+        UsageError: the manifest is damaged.
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"duration": _duration, "plainly": _plainly}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    manifest = _read(run / "manifest.json") or {"stages": {}}
-    stages: dict[str, Any] = manifest["stages"]
-    events = read_events(run / "events.jsonl")
+    stages: dict[str, Any] = Run(run).manifest()["stages"]
+    recipe = run / "recipe.yaml"
     return template.render(
         name=run.resolve().name,
         stages=stages,
+        all_stages=STAGES,
+        missing=[stage for stage in STAGES if stage not in stages],
         seconds=sum(stage["seconds"] for stage in stages.values()),
-        ledger=stages.get("prep", {}).get("figures"),
-        training=stages.get("train", {}).get("figures"),
-        curve=loss_curve(events),
-        merge=stages.get("merge", {}).get("figures"),
-        verification=_read(run / "verification.json")
-        if "verify" in stages or _failed(run)
-        else None,
+        ledger=_figures(stages, "prep"),
+        training=_figures(stages, "train"),
+        curve=loss_curve(read_events(run / "events.jsonl")),
+        merge=_figures(stages, "merge"),
+        verification=_figures(stages, "verify"),
+        stale=_stale(stages),
         evaluation=_read(run / "evaluation.json") if "evaluate" in stages else None,
-        recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
+        recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
         packages=next((s["packages"] for s in reversed(list(stages.values()))), {}),
     )
 
 
-def _failed(run: Path) -> bool:
-    verdict = _read(run / "verification.json")
-    return verdict is not None and not verdict["passed"]
+def _figures(stages: Mapping[str, Any], name: str) -> Any:
+    return stages.get(name, {}).get("figures")
+
+
+def _stale(stages: Mapping[str, Any]) -> str:
+    """What was done again since the verdict was made."""
+    if not {"train", "merge", "verify"} <= stages.keys():
+        return ""
+    if stages["merge"]["inputs"].get("adapter") != stages["train"]["outputs"]["adapter"]["sha256"]:
+        return "trained again"
+    if stages["verify"]["inputs"].get("merged") != stages["merge"]["outputs"]["merged"]["sha256"]:
+        return "merged again"
+    return ""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _plainly(figures: Mapping[str, Any]) -> str:
+    """Figures as a line of words; lists of examples are left to the JSON file."""
+    parts = []
+    for name, value in figures.items():
+        words = name.replace("_", " ")
+        if isinstance(value, bool | str):
+            parts.append(f"{words} {str(value).lower() if isinstance(value, bool) else value}")
+        elif isinstance(value, int | float):
+            parts.append(f"{words} {value:.4g}")
+        elif isinstance(value, dict):
+            parts += [f"{words}: {_plainly({str(k): v for k, v in value.items()})}"]
+    return "; ".join(parts)
 
 
 def _read(path: Path) -> Any:

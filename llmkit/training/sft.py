@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from data_prep.prepared import PreparedDataset
-from llmkit.errors import CheckFailed, UsageError
+from llmkit.errors import UsageError
 from llmkit.models.adapters import attach, base_of, save, trainable_figures
 from llmkit.models.loading import choose_device, compute_dtype, computing_in, load_base, quiet
 from llmkit.models.settings import ModelConfig
@@ -21,6 +21,7 @@ from llmkit.training.checkpoints import keep_newest, mark_whole, step_of
 from llmkit.training.isolation import check_rows_are_apart
 from llmkit.training.loss import supervised_loss
 from llmkit.training.progress import (
+    MARGIN,
     Diverged,
     Events,
     Guard,
@@ -256,7 +257,8 @@ def train(
         Figures: steps, losses, tokens per second, memory, what trained.
 
     Raises:
-        Diverged: the loss became NaN, or stayed above its start; the last good checkpoint is kept.
+        Diverged: the loss became NaN, stayed above its start, or ended there; the last good
+            checkpoint is kept.
         UsageError: settings and model or data do not fit.
         CheckFailed: rows of a pack see each other on this model.
     """
@@ -301,8 +303,12 @@ def train(
         raise Diverged(f"{error}\n{_last_good(checkpoints)}") from None
     final_loss = running.validate(plan.steps)
     events.close()
-    if final_loss is not None and not math.isfinite(final_loss):
-        raise CheckFailed(f"the validation loss after training is {final_loss}.")
+    end_loss = mean_loss(model, start_sample, dtype) if final_loss is None else final_loss
+    if not end_loss <= MARGIN * start_loss:
+        raise Diverged(
+            f"after {plan.steps} steps the loss is {end_loss:.2f}; before them it was "
+            f"{start_loss:.2f}: the training made the model worse.\n{_last_good(checkpoints)}"
+        )
     save(model, adapter, model_config.base)
     return {
         "steps": plan.steps,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.errors import MOST_DETAIL, RowError
-from data_prep.formats import CONVERTERS, FormatName, detect
+from data_prep.formats import CONVERTERS, FormatName, detect, openai, sharegpt
 from data_prep.rows import (
     Completion,
     Conversation,
@@ -302,3 +302,15 @@ def test_a_detail_that_quotes_much_data_is_shortened():
     with pytest.raises(RowError) as caught:
         CONVERTERS["sharegpt"]({"conversations": [{"from": "x" * 10**6, "value": "q"}]})
     assert len(str(caught.value)) < MOST_DETAIL + 50
+
+
+@pytest.mark.parametrize(
+    "extra", [{"chosen": "a", "rejected": "b"}, {"label": False}, {"label": True}]
+)
+def test_a_preference_row_is_not_taught_as_if_every_answer_were_right(extra):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    with pytest.raises(RowError, match="preference row"):
+        openai({"messages": turns, **extra})
+    talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    with pytest.raises(RowError, match="preference row"):
+        sharegpt({"conversations": talk, **extra})

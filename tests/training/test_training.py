@@ -145,6 +145,18 @@ def test_a_learning_rate_that_destroys_the_model_is_stopped(competent, prepared,
     assert kept is None or losses[int(kept.name.rpartition("-")[2])] < 2.5
 
 
+def test_a_short_training_that_ends_above_its_start_is_refused(competent, prepared, tmp_path):
+    with pytest.raises(Diverged, match="made the model worse"):
+        _train(
+            competent,
+            prepared(40, validation=4),
+            tmp_path,
+            learning_rate=1.0,
+            max_steps=3,
+            schedule="constant",
+        )
+
+
 def test_a_loss_that_is_not_a_number_stops_at_once(tiny, prepared, tmp_path, monkeypatch):
     from llmkit.training import sft
 

@@ -1,0 +1,154 @@
+"""Checkpoints that are whole or ignored, and what may be resumed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmkit.errors import UsageError
+from llmkit.training.checkpoints import (
+    NOTE,
+    WHOLE,
+    all_checkpoints,
+    is_whole,
+    keep_newest,
+    last_whole,
+    mark_whole,
+    prepare_folder,
+    step_of,
+)
+
+INPUTS = {"training.adapter.alpha": "16.0", "data": "a" * 64}
+
+
+def save(folder: Path, step: int) -> Path:
+    checkpoint = folder / f"checkpoint-{step}"
+    (checkpoint / "sub").mkdir(parents=True)
+    (checkpoint / "adapter.safetensors").write_bytes(b"x" * 100)
+    (checkpoint / "sub" / "state.json").write_text("{}")
+    mark_whole(checkpoint)
+    return checkpoint
+
+
+def truncate(checkpoint: Path) -> None:
+    (checkpoint / "adapter.safetensors").write_bytes(b"x" * 40)
+
+
+def lose_file(checkpoint: Path) -> None:
+    (checkpoint / "sub" / "state.json").unlink()
+
+
+def lose_mark(checkpoint: Path) -> None:
+    (checkpoint / WHOLE).unlink()
+
+
+def cut_mark(checkpoint: Path) -> None:
+    (checkpoint / WHOLE).write_text('{"adapter.saf')
+
+
+def empty_mark(checkpoint: Path) -> None:
+    (checkpoint / WHOLE).write_text("{}")
+
+
+def strange_mark(checkpoint: Path) -> None:
+    (checkpoint / WHOLE).write_text("[1]")
+
+
+BREAKS = [truncate, lose_file, lose_mark, cut_mark, empty_mark, strange_mark]
+
+
+@pytest.mark.parametrize("damage", BREAKS)
+def test_a_checkpoint_cut_short_is_ignored_and_the_one_before_found(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
+    good, bad = save(tmp_path, 9), save(tmp_path, 10)
+    assert last_whole(tmp_path) == bad
+    damage(bad)
+    assert not is_whole(bad)
+    assert last_whole(tmp_path) == good
+
+
+def test_checkpoints_are_ordered_by_step_not_by_name(tmp_path: Path) -> None:
+    for step in (100, 9, 20):
+        save(tmp_path, step)
+    assert [step_of(path) for path in all_checkpoints(tmp_path)] == [9, 20, 100]
+
+
+def test_a_folder_of_another_name_is_no_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    (tmp_path / "checkpoint-best").mkdir()
+    keep_newest(tmp_path, 1)
+    assert [step_of(path) for path in all_checkpoints(tmp_path)] == [5]
+    assert (tmp_path / "checkpoint-best").is_dir()
+
+
+def test_the_newest_whole_ones_are_kept_and_broken_ones_removed(tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40):
+        save(tmp_path, step)
+    lose_mark(tmp_path / "checkpoint-20")
+    lose_mark(tmp_path / "checkpoint-40")
+    keep_newest(tmp_path, 2)
+    assert [step_of(path) for path in all_checkpoints(tmp_path)] == [10, 30]
+
+
+def test_broken_ones_are_kept_while_there_is_no_whole_one(tmp_path: Path) -> None:
+    lose_mark(save(tmp_path, 10))
+    keep_newest(tmp_path, 1)
+    assert len(all_checkpoints(tmp_path)) == 1
+
+
+def test_a_killed_training_is_resumed_from_its_last_whole_checkpoint(tmp_path: Path) -> None:
+    assert prepare_folder(tmp_path / "c", INPUTS, None) is None
+    good, bad = save(tmp_path / "c", 10), save(tmp_path / "c", 20)
+    truncate(bad)
+    assert prepare_folder(tmp_path / "c", INPUTS, None) == good
+    assert not bad.exists(), "a broken one only takes space"
+
+
+def test_resuming_with_other_settings_is_refused_and_the_difference_shown(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "c", INPUTS, None)
+    save(tmp_path / "c", 10)
+    other = {"training.adapter.alpha": "32.0", "data": "b" * 64}
+    with pytest.raises(UsageError) as caught:
+        prepare_folder(tmp_path / "c", other, None)
+    said = str(caught.value)
+    assert "unfinished training (step 10)" in said
+    assert "training.adapter.alpha: 16.0 -> 32.0" in said
+    assert f"data: {'a' * 12} -> {'b' * 12}" in said
+    assert "Go back to those inputs" in said
+    assert prepare_folder(tmp_path / "c", INPUTS, None) == tmp_path / "c" / "checkpoint-10"
+
+
+def test_a_training_without_a_whole_checkpoint_does_not_block_another(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "c", INPUTS, None)
+    lose_mark(save(tmp_path / "c", 10))
+    assert prepare_folder(tmp_path / "c", {"other": "1"}, None) is None
+    assert all_checkpoints(tmp_path / "c") == []
+
+
+@pytest.mark.parametrize("inputs", [INPUTS, {"other": "1"}])
+def test_a_finished_trainings_leftovers_do_not_block_a_new_one(
+    tmp_path: Path, inputs: dict[str, str]
+) -> None:
+    prepare_folder(tmp_path / "c", INPUTS, None)
+    save(tmp_path / "c", 10)
+    assert prepare_folder(tmp_path / "c", inputs, "2026-01-01T00:00:00") is None
+    assert all_checkpoints(tmp_path / "c") == []
+
+
+def test_a_training_done_again_with_the_same_inputs_can_be_resumed_too(tmp_path: Path) -> None:
+    """As after a change of the code, or when the adapter was removed."""
+    prepare_folder(tmp_path / "c", INPUTS, None)
+    save(tmp_path / "c", 10)
+    assert prepare_folder(tmp_path / "c", INPUTS, "first end") is None
+    again = save(tmp_path / "c", 5)
+    assert prepare_folder(tmp_path / "c", INPUTS, "first end") == again
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps(INPUTS)])
+def test_checkpoints_of_unknown_origin_are_neither_resumed_nor_removed(
+    tmp_path: Path, text: str
+) -> None:
+    save(tmp_path, 10)
+    (tmp_path / NOTE).write_text(text)
+    with pytest.raises(UsageError, match="remove"):
+        prepare_folder(tmp_path, INPUTS, None)
+    assert last_whole(tmp_path)

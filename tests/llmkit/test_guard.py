@@ -1,0 +1,102 @@
+"""When a training is stopped, what it writes while it runs, and what is read back."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from llmkit.training.progress import MARGIN, Diverged, Events, Guard, Meter, read_events
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_stops_at_once(loss: float) -> None:
+    with pytest.raises(Diverged, match="step 3"):
+        Guard(2.0, patience=100).check(loss, 3)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_model_that_is_broken_before_training_is_not_trained(loss: float) -> None:
+    with pytest.raises(Diverged, match="before the first step"):
+        Guard(loss, patience=3)
+
+
+def test_a_loss_above_its_start_stops_after_patience_steps() -> None:
+    guard = Guard(2.0, patience=3)
+    guard.check(2.5, 1)
+    guard.check(9.0, 2)
+    with pytest.raises(Diverged, match=r"step 3: .*\(2\.41\).*\(2\.00\) for 3 steps"):
+        guard.check(2.41, 3)
+
+
+def test_one_good_step_starts_the_count_again() -> None:
+    guard = Guard(2.0, patience=2)
+    for step in range(10):
+        guard.check(2.0 if step % 2 else 5.0, step)
+    assert guard.streak == 0
+
+
+def test_a_loss_within_the_margin_is_no_divergence() -> None:
+    guard = Guard(2.0, patience=1)
+    guard.check(2.0 * MARGIN, 1)
+    assert guard.streak == 0
+
+
+def test_divergence_ends_with_exit_code_one() -> None:
+    assert Diverged.exit_code == 1
+
+
+def steps(path: Path) -> list[int]:
+    return [event["step"] for event in read_events(path)]
+
+
+def write(path: Path, first: int, last: int, resume_after: int = 0) -> None:
+    events = Events(path, resume_after)
+    for step in range(first, last + 1):
+        events.write({"event": "step", "step": step, "loss": 1.0 / step})
+    events.close()
+
+
+def test_resuming_forgets_the_steps_that_come_again(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    write(path, 1, 7)
+    write(path, 6, 10, resume_after=5)
+    assert steps(path) == list(range(1, 11))
+
+
+def test_a_new_training_forgets_the_old_ones_steps(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    write(path, 1, 7)
+    write(path, 1, 3)
+    assert steps(path) == [1, 2, 3]
+
+
+def test_every_event_is_on_disk_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events = Events(path, 0)
+    events.write({"event": "step", "step": 1, "loss": 1.0})
+    assert steps(path) == [1]
+    events.close()
+
+
+@pytest.mark.parametrize("tail", ['{"event": "st', "12", "null", '["x"]', "\x00\x00", "\udcff"])
+def test_a_cut_or_damaged_last_line_is_tolerated(tmp_path: Path, tail: str) -> None:
+    path = tmp_path / "events.jsonl"
+    line = json.dumps({"event": "step", "step": 1, "loss": 1.0})
+    path.write_bytes(f"{line}\n{tail}".encode(errors="surrogateescape"))
+    assert steps(path) == [1]
+    write(path, 2, 2, resume_after=1)
+    assert steps(path) == [1, 2]
+
+
+def test_no_file_is_no_events(tmp_path: Path) -> None:
+    assert read_events(tmp_path / "none") == []
+
+
+def test_a_meter_means_over_supervised_tokens_and_starts_again() -> None:
+    meter = Meter()
+    meter.add(loss_sum=6.0, targets=2, tokens=10)
+    meter.add(loss_sum=2.0, targets=2, tokens=10)
+    closed = meter.close()
+    assert (closed["loss"], closed["tokens"], closed["supervised"]) == (2.0, 20, 4)
+    assert meter.close()["loss"] == 0.0

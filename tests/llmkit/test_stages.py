@@ -1,0 +1,124 @@
+"""What entering and leaving a run does, and what stages ask of each other."""
+
+from pathlib import Path
+
+import pytest
+
+from llmkit import stages
+from llmkit.console import QuietView
+from llmkit.errors import UsageError
+from llmkit.files import write_json
+from llmkit.recipe import load_recipe
+from llmkit.run import Run
+from llmkit.stages import Project, open_run
+
+RECIPE = "name: demo\nmodel: {base: ./none}\ndata: {sources: [{path: rows.jsonl}]}\n"
+
+
+class Watcher(QuietView):
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "rows.jsonl").write_text("")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return Project(load_recipe(tmp_path / "recipe.yaml"), Run(tmp_path / "demo"), Watcher())
+
+
+def made(project: Project) -> None:
+    """A training stage that left an adapter."""
+
+    def work() -> dict[str, int]:
+        (project.folder / "adapter").mkdir()
+        (project.folder / "adapter" / "weights").write_text("x")
+        return {}
+
+    project.run.stage("train", {}, ["adapter"], work)
+
+
+def test_a_run_keeps_its_recipe_and_opens_again_from_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with project:
+        pass
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert open_run(project.folder, QuietView()).recipe == project.recipe
+
+
+def test_leaving_a_run_writes_its_report_frees_it_and_closes_the_view(project: Project) -> None:
+    with project:
+        pass
+    assert project.report_path.read_text().startswith("<!doctype html>")
+    assert project.view.closed == 1  # type: ignore[attr-defined]
+    with Run(project.folder):
+        pass
+
+
+def test_a_failure_is_not_hidden_by_a_report_that_fails_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_project: Project) -> Path:
+        raise RuntimeError("the report")
+
+    monkeypatch.setattr(stages, "report", fail)
+    with pytest.raises(ValueError, match="the stage"), project:
+        raise ValueError("the stage")
+    with Run(project.folder):
+        pass
+    assert project.view.closed == 1  # type: ignore[attr-defined]
+
+
+def test_a_run_whose_recipe_cannot_be_written_is_let_go(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(stages, "write_text", fail)
+    with pytest.raises(OSError), project:  # noqa: PT011
+        pass
+    with Run(project.folder):
+        pass
+
+
+def test_the_output_of_a_stage_that_was_not_done_is_asked_for(project: Project) -> None:
+    with project, pytest.raises(UsageError, match="adapter/ is not there yet; `llmkit train REC"):
+        project.output_hash("train", "adapter")
+    with (
+        project,
+        pytest.raises(UsageError, match=r"merged/ is not there.*`llmkit merge .*demo"),
+    ):
+        project.output_hash("merge", "merged")
+
+
+def test_output_that_something_else_changed_is_not_used(project: Project) -> None:
+    with project:
+        made(project)
+        assert len(project.output_hash("train", "adapter")) == 64
+        (project.folder / "adapter" / "weights").write_text("another")
+        with pytest.raises(UsageError, match=r"adapter was changed.*makes it again"):
+            project.output_hash("train", "adapter")
+
+
+def test_a_folder_without_a_recipe_is_no_run(tmp_path: Path) -> None:
+    write_json(tmp_path / "manifest.json", {"stages": {}})
+    with pytest.raises(UsageError, match="not a run directory"):
+        open_run(tmp_path, QuietView())
+
+
+def test_a_refused_recipe_does_not_replace_the_one_that_was_trained(project: Project) -> None:
+    with project:
+        made(project)
+    kept = (project.folder / "recipe.yaml").read_text()
+    other = project.recipe.model_copy(update={"name": "other"})
+    with pytest.raises(UsageError), Project(other, Run(project.folder), QuietView()):
+        raise UsageError("refused")
+    assert (project.folder / "recipe.yaml").read_text() == kept
+    with Project(other, Run(project.folder), QuietView()):
+        pass
+    assert "name: other" in (project.folder / "recipe.yaml").read_text()
