@@ -50,7 +50,7 @@ def ours(arguments: argparse.Namespace, quantization: str) -> dict[str, Any]:
             (folder / part).mkdir()
         data = DataConfig.model_validate(
             {
-                "sources": [{"path": arguments.rows}],
+                "sources": [{"path": str(arguments.rows)}],
                 "max_tokens": arguments.tokens,
                 "on_error": "skip",
             }
