@@ -54,7 +54,7 @@ class TrainingConfig(BaseModel):
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between validation losses; None: at the start and the end only."""
     checkpoint_every: int | None = Field(default=None, ge=1)
-    """Steps between checkpoints; None: about ten a run, at least a minute of work apart."""
+    """Steps between checkpoints; None: about ten a run."""
     keep_checkpoints: int = Field(default=2, ge=1)
     patience: Annotated[int, Field(ge=1)] = 20
     """Steps with a loss above the first step's before training is stopped as diverged."""
