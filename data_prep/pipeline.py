@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from data_prep.chat_templates import ChatTemplate, Rendered, render
+from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import DataError, RowError
 from data_prep.formats import CONVERTERS, detect
 from data_prep.ledger import Dropped, Ledger, examples
 from data_prep.packing import Pack, efficiency, pack
 from data_prep.prepared import PreparedDataset, write
+from data_prep.rendering import Rendered, render
 from data_prep.rows import Completion, Row, check_conversation, merge_repeated_roles
 from data_prep.sources import BadRecord, SourceConfig, read
 from data_prep.splits import PlacedRow, drop_duplicates, drop_leaks, hold_out

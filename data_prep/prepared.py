@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.chat_templates import Rendered, as_messages
 from data_prep.errors import DataError
 from data_prep.ledger import Ledger
+from data_prep.rendering import Rendered, as_messages
 from data_prep.rows import Completion, Row
 
 SCHEMA = pa.schema(

@@ -69,6 +69,11 @@ class Tokenizer:
         )
         return self.decode(framed[: framed.index(bare[0])])
 
+    def doubles_bos(self, ids: Sequence[int]) -> bool:
+        """Whether a text begins with the beginning-of-text token twice."""
+        bos = self.id_of(self.special.get("bos_token", ""))
+        return bos is not None and list(ids[:2]) == [bos, bos]
+
     def text_of(self, index: int) -> str:
         """The text of one token of the vocabulary as it stands there; empty if there is none."""
         return self.backend.id_to_token(index) or ""

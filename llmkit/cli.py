@@ -12,7 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from llmkit.console import View
-    from llmkit.stages import Project, Servers
+    from llmkit.project import Project
+    from llmkit.servers import Servers
 
 app = typer.Typer(
     help="Raw rows in, a fine-tuned model behind an OpenAI-compatible endpoint out, and every "
@@ -270,22 +271,22 @@ def _view(quiet: bool, as_json: bool) -> "View":
 
 
 def _project(recipe: Path, overrides: list[str] | None, runs: Path, view: "View") -> "Project":
+    from llmkit.project import Project
     from llmkit.recipe import load_recipe
     from llmkit.run import Run
-    from llmkit.stages import Project
 
     loaded = load_recipe(recipe, overrides or [])
     return Project(loaded, Run(runs / loaded.name), view)
 
 
 def _opened(folder: Path, quiet: bool, as_json: bool) -> "Project":
-    from llmkit.stages import open_run
+    from llmkit.project import open_run
 
     return open_run(folder, _view(quiet, as_json))
 
 
 def _servers(project: "Project") -> "Servers":
-    from llmkit.stages import Servers
+    from llmkit.servers import Servers
 
     return Servers(project)
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from llmkit import stages
-from llmkit.stages import Project, Servers
+from llmkit.project import Project
+from llmkit.servers import Servers
 
 
 def run_recipe(project: Project) -> Path:

@@ -5,9 +5,10 @@ from itertools import groupby, islice
 from rich.console import Console
 from rich.text import Text
 
-from data_prep.chat_templates import ChatTemplate, Rendered, load_template, render
+from data_prep.chat_templates import ChatTemplate, load_template
 from data_prep.errors import RowError
 from data_prep.formats import CONVERTERS, detect
+from data_prep.rendering import Rendered, render
 from data_prep.sources import Record, read
 from data_prep.tokenizer import load_tokenizer
 from llmkit.models.catalog import resolve

@@ -11,9 +11,9 @@ from rich.table import Table
 from llmkit.console import TerminalView, View
 from llmkit.errors import UsageError
 from llmkit.pipeline import run_recipe
+from llmkit.project import Project
 from llmkit.recipe import load_recipe
 from llmkit.run import Run
-from llmkit.stages import Project
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"
 

@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from serve.process import ServerProcess
+
+# How fast examples come says how busy the machine is, not whether a law holds.
+settings.register_profile("llmkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("llmkit")
 
 
 @pytest.fixture(scope="session")

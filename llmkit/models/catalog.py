@@ -3,6 +3,7 @@
 import difflib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,10 +192,8 @@ def _dequantize(gguf: Path, folder: Path) -> None:
     """Write a GGUF file as an ordinary transformers folder in bfloat16."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    try:
+    with redirect_stderr(io.StringIO()):  # bars that transformers' own switch does not reach
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
@@ -202,10 +201,8 @@ def _dequantize(gguf: Path, folder: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.bfloat16,
         )
-    finally:
-        logging.enable_progress_bar()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _remembered_hash(path: Path) -> str:

@@ -97,6 +97,18 @@ class Guard:
                 f"({self.start_loss:.2f}) for {self.streak} steps: the model is being destroyed."
             )
 
+    def check_end(self, loss: float, steps: int) -> None:
+        """Look at the loss after the last step.
+
+        Raises:
+            Diverged: it is above the start, or not a number.
+        """
+        if not loss <= MARGIN * self.start_loss:
+            raise Diverged(
+                f"after {steps} steps the loss is {loss:.2f}; before them it was "
+                f"{self.start_loss:.2f}: the training made the model worse."
+            )
+
 
 class Events:
     """``events.jsonl``: one line a step, flushed, so that a killed run tells how far it came."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from chat_rows import TEMPLATES
 from tiny_tokenizer import build_tokenizer
 
 from data_prep.chat_templates import ChatTemplate, load_template
@@ -22,3 +23,8 @@ def tokenizer(tokenizer_folder: Path) -> Tokenizer:
 @pytest.fixture(scope="session")
 def chatml(tokenizer: Tokenizer) -> ChatTemplate:
     return load_template("chatml", tokenizer)
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def template(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> ChatTemplate:
+    return load_template(request.param, tokenizer)

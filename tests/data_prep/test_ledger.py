@@ -41,7 +41,7 @@ def inputs(draw: st.DrawFn) -> tuple[str, list[object], list[object]]:
     return name, draw(lines(name)), draw(st.just([]) | lines(name))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     given_rows=inputs(),
     choices=st.fixed_dictionaries(

@@ -225,7 +225,7 @@ def test_a_file_that_may_not_be_opened_is_refused(tmp_path, monkeypatch):
         read_all(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=60), suffix=st.sampled_from(["json", "jsonl", "csv", "parquet"]))
 def test_any_bytes_are_records_or_a_data_error(tmp_path_factory, content, suffix):
     path = tmp_path_factory.getbasetemp() / f"any.{suffix}"

@@ -6,8 +6,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
-from data_prep.chat_templates import Rendered
 from data_prep.prepared import PreparedDataset
+from data_prep.rendering import Rendered
 from data_prep.tokenizer import Tokenizer
 
 SENTENCES = [

@@ -8,9 +8,9 @@ from llmkit import stages
 from llmkit.console import QuietView
 from llmkit.errors import UsageError
 from llmkit.files import write_json
+from llmkit.project import Project, open_run
 from llmkit.recipe import load_recipe
 from llmkit.run import Run
-from llmkit.stages import Project, open_run
 
 RECIPE = "name: demo\nmodel: {base: ./none}\ndata: {sources: [{path: rows.jsonl}]}\n"
 

@@ -9,7 +9,7 @@ from llmkit.models.loading import choose_device, load_base, refuse_if_too_large
 from llmkit.training.batching import Sequences, collate
 from llmkit.training.loss import supervised_loss
 from llmkit.training.settings import AdapterConfig
-from llmkit.training.sft import mean_loss
+from llmkit.training.trainer import mean_loss
 
 
 @pytest.fixture(params=["nf4", "int8"])

@@ -11,9 +11,11 @@ from llmkit.errors import UsageError
 from llmkit.models.settings import ModelConfig
 from llmkit.training.batching import Sequences
 from llmkit.training.checkpoints import all_checkpoints, last_whole
+from llmkit.training.planning import plan_steps
 from llmkit.training.progress import Diverged, read_events
 from llmkit.training.settings import TrainingConfig
-from llmkit.training.sft import mean_loss, plan_steps, train
+from llmkit.training.sft import train
+from llmkit.training.trainer import mean_loss
 
 
 class Silent:
@@ -158,7 +160,7 @@ def test_a_short_training_that_ends_above_its_start_is_refused(competent, prepar
 
 
 def test_a_loss_that_is_not_a_number_stops_at_once(tiny, prepared, tmp_path, monkeypatch):
-    from llmkit.training import sft
+    from llmkit.training import trainer
 
     calls = []
 
@@ -167,8 +169,8 @@ def test_a_loss_that_is_not_a_number_stops_at_once(tiny, prepared, tmp_path, mon
         loss = original(model, batch)
         return loss * float("nan") if len(calls) > 12 else loss
 
-    original = sft.supervised_loss
-    monkeypatch.setattr(sft, "supervised_loss", poisoned)
+    original = trainer.supervised_loss
+    monkeypatch.setattr(trainer, "supervised_loss", poisoned)
     with pytest.raises(Diverged, match=r"(?s)the loss is nan.*last good checkpoint is"):
         _train(tiny, prepared(40), tmp_path, epochs=20, checkpoint_every=1)
     good = last_whole(tmp_path / "checkpoints")

@@ -1,0 +1,192 @@
+r"""Rows -> tokens, and which of them are supervised.
+
+Supervised are the tokens that the model must produce when it is served: the text of every
+assistant turn and the stop token that ends it. Where a turn begins is measured, not guessed: the
+server will render the turns before it with the generation prompt, and the ids of that rendering
+are where the answer starts. Where it ends is the template's stop token.
+
+    ids         <|im_start|> user \n Hi <|im_end|> \n <|im_start|> assistant \n Hello <|im_end|> \n
+    supervised       .        .   .  .      .      .       .          .      .   x      x      .
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from data_prep.chat_templates import ChatTemplate
+from data_prep.errors import RowError
+from data_prep.rows import Completion, Conversation, Row
+from data_prep.template_engine import to_json
+from data_prep.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One row as tokens."""
+
+    ids: list[int]
+    supervised: list[bool]
+    """Same length as ``ids``: True where the loss is taken."""
+    prompt_tokens: int
+    """Ids before the last supervised turn: what the server renders when it is asked for it."""
+
+
+def render(rows: Sequence[Row], template: ChatTemplate) -> list[Rendered | RowError]:
+    """Render rows to tokens and masks.
+
+    Args:
+        rows: conversations and completions, shape ``[rows]``.
+        template: the chat template; completions use only its tokenizer.
+
+    Returns:
+        For every row its tokens, or why it cannot be trained on.
+    """
+    plans = [_attempt(lambda row=row: _plan(row, template)) for row in rows]  # type: ignore[misc]
+    texts = [text for plan in plans if isinstance(plan, _Plan) for text in plan.texts]
+    ids = iter(template.tokenizer.encode(texts))
+    answers: list[Rendered | RowError] = []
+    for plan in plans:
+        if isinstance(plan, RowError):
+            answers.append(plan)
+        else:
+            encoded = [next(ids) for _ in plan.texts]
+            answers.append(
+                _attempt(lambda p=plan, e=encoded: _mask(p, e, template.tokenizer))  # type: ignore[misc]
+            )
+    return answers
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The texts of one row: each prompt that the server would render, then the whole."""
+
+    texts: list[str]
+    stop_id: int
+
+
+def _attempt(action: Callable[[], T]) -> T | RowError:
+    try:
+        return action()
+    except RowError as error:
+        return error
+
+
+def _plan(row: Row, template: ChatTemplate) -> _Plan:
+    if isinstance(row, Completion):
+        _refuse_markers([row.prompt, row.completion], template.tokenizer.markers)
+        return _completion_plan(row, template)
+    answers = [turn for turn, message in enumerate(row.messages) if message.role == "assistant"]
+    if not answers:
+        raise RowError("no assistant turn", "there is nothing to learn from this row")
+    _refuse_markers([message.content for message in row.messages], template.markers)
+    _refuse_markers(_tool_texts(row), template.markers)
+    whole = template.text(row.as_dicts(), generation_prompt=False, tools=row.tools)
+    _refuse_lost_parts(row, whole)
+    prompts = [_prompt(row, turn, whole, template) for turn in answers]
+    return _Plan([*prompts, whole], template.stop_id)
+
+
+def _prompt(row: Conversation, turn: int, whole: str, template: ChatTemplate) -> str:
+    """What the server would render before an answer, once it is sure where the answer ends."""
+    messages = row.as_dicts()
+    prompt = template.text(messages[:turn], generation_prompt=True, tools=row.tools)
+    if not whole.startswith(prompt):
+        raise RowError(
+            "template is not prefix-stable",
+            "the server would render the turns before an answer to other text than training",
+        )
+    stop = template.tokenizer.text_of(template.stop_id)
+    found = whole.find(stop, len(prompt))
+    through = whole
+    if turn + 1 < len(messages):
+        through = template.text(messages[: turn + 1], generation_prompt=False, tools=row.tools)
+    # The stop token found may be the end of a later turn: then this one has none of its own.
+    if found < 0 or not through.startswith(whole[: found + len(stop)]):
+        raise RowError("stop token missing", "an assistant turn does not end in it")
+    return prompt
+
+
+def _completion_plan(row: Completion, template: ChatTemplate) -> _Plan:
+    tokenizer = template.tokenizer
+    eos = tokenizer.special.get("eos_token", "")
+    eos_id = tokenizer.id_of(eos)
+    if eos_id is None:
+        raise RowError("no end-of-text token", "the tokenizer names none, so nothing would stop")
+    prompt = tokenizer.text_prefix + row.prompt
+    return _Plan([prompt, prompt + row.completion + eos], eos_id)
+
+
+def _refuse_markers(contents: Sequence[str], markers: Sequence[str]) -> None:
+    for content in contents:
+        for marker in markers:
+            if marker in content:
+                raise RowError("special token in the text", f"{marker!r} would become a real turn")
+
+
+def _refuse_lost_parts(row: Conversation, whole: str) -> None:
+    end = 0
+    for message in row.messages:
+        said = message.content.strip()
+        start = whole.find(said, end)
+        if start < 0 and message.role == "tool":  # some templates write results as JSON text
+            said = to_json(said)[1:-1]
+            start = whole.find(said, end)
+        if start < 0:
+            raise RowError("template loses a message", f"what the {message.role} says is missing")
+        end = start + len(said)
+    for name in _tool_names(row):
+        if name not in whole:
+            raise RowError("template loses the tools", f"{name!r} is not in the rendered text")
+
+
+def _tool_names(row: Conversation) -> list[str]:
+    """The functions that are offered and called, and the arguments that calls give them."""
+    calls = [call["function"] for message in row.messages for call in message.tool_calls]
+    offered = [tool.get("function", tool)["name"] for tool in row.tools]
+    called = [name for call in calls for name in (call["name"], *call["arguments"])]
+    return offered + called
+
+
+def _tool_texts(row: Conversation) -> list[str]:
+    calls = [call for message in row.messages for call in message.tool_calls]
+    return [to_json(entry) for entry in (*row.tools, *calls)]
+
+
+def _mask(plan: _Plan, encoded: list[list[int]], tokenizer: Tokenizer) -> Rendered:
+    *prompts, ids = encoded
+    if tokenizer.doubles_bos(ids):
+        raise RowError("doubled beginning-of-text token", "the template writes it twice")
+    supervised = [False] * len(ids)
+    for prompt in prompts:
+        start = len(prompt)
+        if not start:
+            raise RowError("empty prompt", "nothing comes before the first token to be learned")
+        if ids[:start] != prompt:
+            raise RowError(
+                "answer runs into its prompt",
+                "its first characters and the prompt's last ones are one token; the server would "
+                "never render that. Leave out the white space an answer begins with",
+            )
+        try:
+            stop = ids.index(plan.stop_id, start)
+        except ValueError:
+            raise RowError("stop token missing", "an assistant turn does not end in it") from None
+        supervised[start : stop + 1] = [True] * (stop + 1 - start)
+    return Rendered(ids, supervised, prompt_tokens=len(prompts[-1]))
+
+
+def as_messages(row: Row) -> list[dict[str, Any]]:
+    """The messages to ask a server with so that it answers the row's last turn again."""
+    if isinstance(row, Completion):
+        return []
+    last = max(i for i, message in enumerate(row.messages) if message.role == "assistant")
+    asked = [message.as_dict() for message in row.messages[:last]]
+    for message in asked:
+        for number, call in enumerate(message.get("tool_calls", ())):
+            # Over HTTP, arguments travel as JSON text and every call has an id.
+            arguments = to_json(call["function"]["arguments"])
+            call["function"] = call["function"] | {"arguments": arguments}
+            call.setdefault("id", f"call_{number}")
+    return asked

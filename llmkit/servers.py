@@ -1,0 +1,45 @@
+"""The servers that stages ask: one at a time, on the tuned and on the base model."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from llmkit.project import Project
+
+
+class Servers:
+    """Our server on the tuned and on the base model; each is started when first asked for."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._running: dict[str, Any] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def tuned(self) -> Any:
+        """A ready server of the merged model."""
+        recipe = self._project.recipe
+        return self._start("tuned", self._project.folder / "merged", recipe.name)
+
+    def base(self) -> Any:
+        """A ready server of the base model; the tuned one is shut down to make room."""
+        model = self._project.model
+        return self._start("base", model.folder, Path(model.name).name)
+
+    def _start(self, side: str, folder: Path, name: str) -> Any:
+        from serve.model import open_model
+        from serve.process import ServerProcess
+
+        if side not in self._running:
+            self._open.close()
+            self._running.clear()
+            log = self._project.folder / f"server-{side}.log"
+            process = ServerProcess(open_model(folder, name=name), log, self._project.recipe.serve)
+            with self._project.view.working(f"starting the server on the {side} model"):
+                self._running[side] = self._open.enter_context(process)
+        return self._running[side]

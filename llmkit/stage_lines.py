@@ -1,0 +1,50 @@
+"""What a stage's figures come to, in one line for a person."""
+
+from typing import Any
+
+
+def prep_line(figures: dict[str, Any]) -> str:
+    """Rows in, kept, held out and dropped."""
+    dropped = ", ".join(f"{count} {reason}" for reason, count in figures["dropped"].items())
+    return (
+        f"{figures['rows_in']} rows in, {figures['train_rows']} to train on, "
+        f"{figures['validation_rows']} held out, {figures['rows_dropped']} dropped"
+        f"{f' ({dropped})' if dropped else ''}; {figures['packs']} packs, "
+        f"{figures['packing_efficiency']:.1%} full"
+    )
+
+
+def train_line(figures: dict[str, Any]) -> str:
+    """Steps, losses, speed and memory."""
+    return (
+        f"{figures['steps']} steps, loss {figures['loss_first']:.3f} -> "
+        f"{figures['loss_last']:.3f}, {figures['tokens_per_second']:.0f} tokens/s, "
+        f"{figures['peak_memory_mib']} MiB, {figures['trainable_parameters']:,} parameters trained"
+    )
+
+
+def merge_line(figures: dict[str, Any]) -> str:
+    """How close each merge target came."""
+    found = figures["closeness"]
+    sides = "; ".join(
+        f"{target}: KL {close['kl']:.4f}, {close['top1_changed']:.1%} top tokens changed"
+        for target, close in found.items()
+    )
+    return f"into {figures['target']} ({sides})"
+
+
+def verify_line(figures: dict[str, Any]) -> str:
+    """The checks that held."""
+    return "trained = merged = served: " + ", ".join(check["name"] for check in figures["checks"])
+
+
+def evaluate_line(figures: dict[str, Any]) -> str:
+    """How many questions each side answered."""
+    if not figures["questions"]:
+        return "no questions asked for"
+    if figures["judged"]:
+        return (
+            f"{figures['judged']} questions: base {figures['base_right']} right, "
+            f"tuned {figures['tuned_right']} right"
+        )
+    return f"{figures['questions']} questions to base and tuned model, not judged"

@@ -1,0 +1,36 @@
+"""How long a training is, known before anything is loaded."""
+
+import math
+from dataclasses import dataclass
+
+from llmkit.errors import UsageError
+from llmkit.training.settings import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a training."""
+
+    sequences: int
+    steps_an_epoch: int
+    steps: int
+    checkpoint_every: int
+
+
+def plan_steps(config: TrainingConfig, sequences: int) -> Plan:
+    """Count the optimiser steps of a training.
+
+    Raises:
+        UsageError: the warm-up is as long as the training, so that the learning rate would never
+            reach its value.
+    """
+    batch = config.batch.rows * config.batch.accumulate
+    an_epoch = math.ceil(math.ceil(sequences / config.batch.rows) / config.batch.accumulate)
+    steps = config.max_steps or math.ceil(config.epochs * an_epoch)
+    if config.warmup_steps >= steps:
+        raise UsageError(
+            f"training.warmup_steps: {config.warmup_steps} of {steps} steps ({sequences} sequences,"
+            f" {batch} a step, {config.epochs:g} epochs): the learning rate would never reach its "
+            "value. Lower warmup_steps, or train longer."
+        )
+    return Plan(sequences, an_epoch, steps, config.checkpoint_every or max(1, steps // 10))
