@@ -1,7 +1,9 @@
 """Find a chat template, and measure that it can be trained and served with."""
 
+import datetime
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import jinja2
 
 from data_prep.errors import DataError, RowError
-from data_prep.template_engine import compile_template, run_template
+from data_prep.template_engine import compile_template, dates_written, run_template, with_date
 from data_prep.tokenizer import Tokenizer, read_template
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -65,21 +67,25 @@ def known_templates() -> list[str]:
     return sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
 
 
-def load_template(choice: str, tokenizer: Tokenizer) -> ChatTemplate:
+def load_template(
+    choice: str, tokenizer: Tokenizer, date: datetime.date | None = None
+) -> ChatTemplate:
     """Find a template, compile it, and measure that it can be trained and served with.
 
     Args:
         choice: ``keep`` for the one the tokenizer carries, a known name, or a .jinja file.
         tokenizer: the tokenizer of the base model.
+        date: what a template that writes today's date writes instead, in training and serving.
 
     Raises:
         TemplateError: there is none, it does not compile, it adds the beginning-of-text token
-            twice, it has no generation prompt though it begins an answer with text of its own,
-            or an assistant turn does not end in one special token of this tokenizer: then the
-            stop token could never be learned.
+            twice, it writes today's date and ``date`` is None, it has no generation prompt though
+            it begins an answer with text of its own, or an assistant turn does not end in one
+            special token of this tokenizer: then the stop token could never be learned.
     """
     source = _find_source(choice, tokenizer)
     try:
+        source = _fix_date(choice, source, date)
         compiled = compile_template(source)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"chat template {choice!r}, line {error.lineno}: {error}") from None
@@ -113,6 +119,19 @@ def load_template(choice: str, tokenizer: Tokenizer) -> ChatTemplate:
             f"{tokenizer.special['bos_token']!r} twice. Remove one from the template."
         )
     return ChatTemplate(choice, source, tokenizer, _stop_id(choice, text, tokenizer), compiled)
+
+
+def _fix_date(choice: str, source: str, date: datetime.date | None) -> str:
+    formats = dates_written(source)
+    if not formats:
+        return source
+    if date is None or not all(formats):
+        raise TemplateError(
+            f"chat template {choice!r} writes today's date, so that the model would be served with "
+            "another prompt every day than it was trained with. Set model.template_date, e.g. to "
+            "2024-07-26: it is written in training and saved with the model's template."
+        )
+    return with_date(source, date)
 
 
 _TURNS = [
@@ -153,8 +172,9 @@ def _find_source(choice: str, tokenizer: Tokenizer) -> str:
             )
         return tokenizer.chat_template
     for path in (TEMPLATES / f"{choice}.jinja", Path(choice)):
-        if path.is_file():
-            return read_template(path)
+        with suppress(OSError):  # a name too long to be a file's, for one
+            if path.is_file():
+                return read_template(path)
     raise TemplateError(
         f"chat template {choice!r}: neither a known name ({', '.join(known_templates())}), "
         f"nor a file, nor 'keep'."

@@ -47,6 +47,8 @@ class Ledger(BaseModel):
     """Rows read from each source."""
     formats: dict[str, str] = {}
     """The format each source was read with."""
+    fields_unused: dict[str, int] = {}
+    """Fields of rows that nothing is made of, and in how many rows: ``id``, ``messages[].name``."""
     dropped: list[Dropped] = []
 
     @property

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import DataError, RowError
-from data_prep.formats import CONVERTERS, detect
+from data_prep.formats import convert, detect, unused_fields
 from data_prep.ledger import Dropped, Ledger, examples
 from data_prep.packing import Pack, efficiency, pack
 from data_prep.prepared import PreparedDataset, write
@@ -53,7 +53,8 @@ class DataConfig(BaseModel):
     """Several rows in one sequence; they never see each other."""
     dedup: DedupConfig = DedupConfig()
     max_duplicates: float = Field(default=0.5, ge=0, le=1)
-    """The largest share of rows that may be duplicates before preparation refuses to go on."""
+    """The largest share of rows that may be duplicates, or rows whose question is in the
+    validation source, before preparation refuses to go on."""
     on_error: Literal["fail", "skip"] = "fail"
     """Rows that cannot be used: all named in one error, or dropped and counted in the ledger."""
     roles: Literal["refuse", "drop", "merge"] = "refuse"
@@ -115,10 +116,10 @@ def prepare(
     if config.dedup.exact:
         rows = drop_duplicates(rows, ledger)
         held_out = drop_duplicates(held_out, ledger) if own else []
-    _refuse_mostly_duplicates(config, ledger)
     if own:
         rows = drop_leaks(rows, held_out, ledger)
-    else:
+    _refuse_mostly_duplicates(config, ledger)
+    if not own:
         rows, held_out = hold_out(rows, config.validation, config.seed)  # type: ignore[arg-type]
     train = _render_all(config, rows, template, ledger, progress)
     validation = _render_all(config, held_out, template, ledger, progress)
@@ -161,6 +162,7 @@ def _read_all(
                     chosen = detect(record.value)  # type: ignore[assignment]
                     ledger.formats[source.path] = f"{chosen} (from its fields)"
                 rows.append(PlacedRow(record.where, _checked(config, record.value, chosen, ledger)))
+                _count_unused(record.value, chosen, ledger)
             except RowError as error:
                 ledger.dropped.append(
                     Dropped(where=record.where, reason=error.reason, detail=error.detail)
@@ -173,13 +175,18 @@ def _read_all(
 
 
 def _checked(config: DataConfig, value: Mapping[str, Any], format_name: str, ledger: Ledger) -> Row:
-    row = CONVERTERS[format_name](value)
+    row = convert(value, format_name)
     if isinstance(row, Completion):
         return row
     merged = merge_repeated_roles(row) if config.roles == "merge" else row
     check_conversation(merged)
     ledger.rows_merged += merged != row
     return merged
+
+
+def _count_unused(value: Mapping[str, Any], format_name: str, ledger: Ledger) -> None:
+    for field in sorted(unused_fields(value, format_name)):
+        ledger.fields_unused[field] = ledger.fields_unused.get(field, 0) + 1
 
 
 _REMEDIES = {
@@ -225,12 +232,16 @@ def _stop_on_errors(config: DataConfig, ledger: Ledger) -> None:
 
 
 def _refuse_mostly_duplicates(config: DataConfig, ledger: Ledger) -> None:
-    count = ledger.reasons.get("exact duplicate", 0)
-    if count > config.max_duplicates * ledger.rows_in:
-        raise DataError(
-            f"{count} of {ledger.rows_in} rows repeat another row, more than data.max_duplicates="
-            f"{config.max_duplicates} allows. Mend the source, or raise data.max_duplicates."
-        )
+    for reason, what in (
+        ("exact duplicate", "repeat another row"),
+        ("also in validation", "ask what the validation source asks"),
+    ):
+        count = ledger.reasons.get(reason, 0)
+        if count > config.max_duplicates * ledger.rows_in:
+            raise DataError(
+                f"{count} of {ledger.rows_in} rows {what}, more than data.max_duplicates="
+                f"{config.max_duplicates} allows. Mend the source, or raise data.max_duplicates."
+            )
 
 
 def _render_all(
@@ -316,5 +327,6 @@ def _samples(rows: Sequence[_RenderedRow], most: int) -> list[tuple[str, Row, Re
     """Evenly spread rows, at most so many: what verification asks the server to render again."""
     # A cut row whose last answer is gone has no prompt to compare any more.
     whole = [row for row in rows if row.tokens.prompt_tokens < len(row.tokens.ids)]
-    step = max(1, len(whole) // max(1, most))
-    return [(row.placed.where, row.placed.row, row.tokens) for row in whole[::step][:most]]
+    count = min(most, len(whole))
+    spread = [whole[index * len(whole) // count] for index in range(count)]
+    return [(row.placed.where, row.placed.row, row.tokens) for row in spread]

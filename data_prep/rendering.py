@@ -9,13 +9,13 @@ are where the answer starts. Where it ends is the template's stop token.
     supervised       .        .   .  .      .      .       .          .      .   x      x      .
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
-from data_prep.rows import Completion, Conversation, Row
+from data_prep.rows import Completion, Conversation, Message, Row
 from data_prep.template_engine import to_json
 from data_prep.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ def render(rows: Sequence[Row], template: ChatTemplate) -> list[Rendered | RowEr
         if isinstance(plan, RowError):
             answers.append(plan)
         else:
-            encoded = [next(ids) for _ in plan.texts]
+            encoded = [[*plan.prefix, *next(ids)] for _ in plan.texts]
             answers.append(
                 _attempt(lambda p=plan, e=encoded: _mask(p, e, template.tokenizer))  # type: ignore[misc]
             )
@@ -64,6 +64,8 @@ class _Plan:
 
     texts: list[str]
     stop_id: int
+    prefix: Sequence[int] = ()
+    """Ids that come before each of them."""
 
 
 def _attempt(action: Callable[[], T]) -> T | RowError:
@@ -77,15 +79,28 @@ def _plan(row: Row, template: ChatTemplate) -> _Plan:
     if isinstance(row, Completion):
         _refuse_markers([row.prompt, row.completion], template.tokenizer.markers)
         return _completion_plan(row, template)
-    answers = [turn for turn, message in enumerate(row.messages) if message.role == "assistant"]
-    if not answers:
-        raise RowError("no assistant turn", "there is nothing to learn from this row")
+    answers = supervised_turns(row)
     _refuse_markers([message.content for message in row.messages], template.markers)
     _refuse_markers(_tool_texts(row), template.markers)
     whole = template.text(row.as_dicts(), generation_prompt=False, tools=row.tools)
     _refuse_lost_parts(row, whole)
     prompts = [_prompt(row, turn, whole, template) for turn in answers]
     return _Plan([*prompts, whole], template.stop_id)
+
+
+def supervised_turns(row: Conversation) -> list[int]:
+    """Which messages the model learns to write: every answer that does not say otherwise.
+
+    Raises:
+        RowError: there is none.
+    """
+    answers = [turn for turn, message in enumerate(row.messages) if message.role == "assistant"]
+    if not answers:
+        raise RowError("no assistant turn", "there is nothing to learn from this row")
+    supervised = [turn for turn in answers if row.messages[turn].train]
+    if not supervised:
+        raise RowError("nothing supervised", "every assistant turn is marked as not to be trained")
+    return supervised
 
 
 def _prompt(row: Conversation, turn: int, whole: str, template: ChatTemplate) -> str:
@@ -105,7 +120,34 @@ def _prompt(row: Conversation, turn: int, whole: str, template: ChatTemplate) ->
     # The stop token found may be the end of a later turn: then this one has none of its own.
     if found < 0 or not through.startswith(whole[: found + len(stop)]):
         raise RowError("stop token missing", "an assistant turn does not end in it")
+    _refuse_lost_answer(row.messages[turn], whole[len(prompt) : found])
     return prompt
+
+
+def _refuse_lost_answer(message: Message, rendered: str) -> None:
+    """Refuse when what would be learned is not what the answer says and calls."""
+    if not rendered.strip():
+        raise RowError("empty answer", "the template writes nothing of what the assistant says")
+    if message.content.strip() not in rendered:
+        raise RowError("template loses a message", "what the assistant says is missing")
+    for call in message.tool_calls:
+        function = call["function"]
+        for part in (function["name"], *_leaves(function["arguments"])):
+            if str(part) not in rendered and to_json(part).strip('"') not in rendered:
+                raise RowError("template loses the tools", f"{part!r} is not in the rendered call")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The keys of an object and the plain values in it, however deep."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _leaves(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 def _completion_plan(row: Completion, template: ChatTemplate) -> _Plan:
@@ -114,12 +156,15 @@ def _completion_plan(row: Completion, template: ChatTemplate) -> _Plan:
     eos_id = tokenizer.id_of(eos)
     if eos_id is None:
         raise RowError("no end-of-text token", "the tokenizer names none, so nothing would stop")
-    prompt = tokenizer.text_prefix + row.prompt
-    return _Plan([prompt, prompt + row.completion + eos], eos_id)
+    prefix = tokenizer.text_prefix_ids
+    return _Plan([row.prompt, row.prompt + row.completion + eos], eos_id, prefix)
 
 
 def _refuse_markers(contents: Sequence[str], markers: Sequence[str]) -> None:
+    beginnings = {marker[:2] for marker in markers}
     for content in contents:
+        if not any(beginning in content for beginning in beginnings):
+            continue
         for marker in markers:
             if marker in content:
                 raise RowError("special token in the text", f"{marker!r} would become a real turn")
@@ -136,17 +181,11 @@ def _refuse_lost_parts(row: Conversation, whole: str) -> None:
         if start < 0:
             raise RowError("template loses a message", f"what the {message.role} says is missing")
         end = start + len(said)
-    for name in _tool_names(row):
+    calls = [call for message in row.messages for call in message.tool_calls]
+    for entry in (*row.tools, *calls):
+        name = entry["function"]["name"]
         if name not in whole:
             raise RowError("template loses the tools", f"{name!r} is not in the rendered text")
-
-
-def _tool_names(row: Conversation) -> list[str]:
-    """The functions that are offered and called, and the arguments that calls give them."""
-    calls = [call["function"] for message in row.messages for call in message.tool_calls]
-    offered = [tool.get("function", tool)["name"] for tool in row.tools]
-    called = [name for call in calls for name in (call["name"], *call["arguments"])]
-    return offered + called
 
 
 def _tool_texts(row: Conversation) -> list[str]:
@@ -178,15 +217,13 @@ def _mask(plan: _Plan, encoded: list[list[int]], tokenizer: Tokenizer) -> Render
 
 
 def as_messages(row: Row) -> list[dict[str, Any]]:
-    """The messages to ask a server with so that it answers the row's last turn again."""
+    """The messages to ask a server with so that it gives the row's last supervised answer again."""
     if isinstance(row, Completion):
         return []
-    last = max(i for i, message in enumerate(row.messages) if message.role == "assistant")
-    asked = [message.as_dict() for message in row.messages[:last]]
+    asked = [message.as_dict() for message in row.messages[: supervised_turns(row)[-1]]]
     for message in asked:
-        for number, call in enumerate(message.get("tool_calls", ())):
-            # Over HTTP, arguments travel as JSON text and every call has an id.
+        for call in message.get("tool_calls", ()):
+            # Over HTTP, arguments travel as JSON text.
             arguments = to_json(call["function"]["arguments"])
             call["function"] = call["function"] | {"arguments": arguments}
-            call.setdefault("id", f"call_{number}")
     return asked

@@ -18,12 +18,18 @@ class Message:
     content: str
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     """Calls an assistant turn makes, as the OpenAI API spells them."""
+    tool_call_id: str = ""
+    """For a tool's turn: the call that it answers."""
+    train: bool = True
+    """For an assistant turn: whether it is supervised."""
 
     def as_dict(self) -> dict[str, Any]:
         """The message as chat templates and the OpenAI API take it."""
         plain: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             plain["tool_calls"] = [dict(call) for call in self.tool_calls]
+        if self.tool_call_id:
+            plain["tool_call_id"] = self.tool_call_id
         return plain
 
 
@@ -52,16 +58,17 @@ Row = Conversation | Completion
 
 
 def merge_repeated_roles(row: Conversation) -> Conversation:
-    """Join neighbouring messages of one role with an empty line between them."""
+    """Join neighbouring messages of one role with an empty line between them.
+
+    Answers of which only one is supervised stay apart.
+    """
     merged: list[Message] = []
     for message in row.messages:
-        if merged and merged[-1].role == message.role and message.role != "tool":
-            last = merged[-1]
-            merged[-1] = Message(
-                last.role,
-                f"{last.content}\n\n{message.content}".strip(),
-                last.tool_calls + message.tool_calls,
-            )
+        last = merged[-1] if merged else None
+        if last and last.role == message.role != "tool" and last.train == message.train:
+            texts = [text for text in (last.content, message.content) if text.strip()]
+            calls = last.tool_calls + message.tool_calls
+            merged[-1] = replace(last, content="\n\n".join(texts), tool_calls=calls)
         else:
             merged.append(message)
     return replace(row, messages=tuple(merged))

@@ -6,12 +6,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_prep.errors import DataError
 from data_prep.formats import FormatName
+from data_prep.strict_json import find_problem, parse
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
@@ -22,7 +26,8 @@ class SourceConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str = Field(min_length=1)
-    """A .json, .jsonl, .csv or .parquet file, or a data set id on the hub (``owner/name``)."""
+    """A .json, .jsonl, .csv or .parquet file, a folder that `datasets` can load, or a data set id
+    on the hub (``owner/name``)."""
     format: FormatName = "auto"
     """How a record becomes a conversation; ``auto`` looks at the fields and says what it chose."""
     split: str = "train"
@@ -111,36 +116,19 @@ def _jsonl(path: Path) -> Iterator[Record | BadRecord]:
 
 def _parsed(where: str, text: str) -> Record | BadRecord:
     try:
-        value, suspect = _loads(text)
+        value, suspect = parse(text)
     except (ValueError, RecursionError) as error:
         return BadRecord(where, f"not JSON: {error}")
     return _object(where, value, suspect)
 
 
-def _loads(text: str) -> tuple[Any, bool]:
-    """Parse JSON; say whether it may hold what Python reads though JSON forbids it."""
-    constants: list[str] = []
-
-    def remember(name: str) -> float:
-        constants.append(name)
-        return float(name)
-
-    value = json.loads(text, parse_constant=remember)
-    return value, bool(constants) or "\\ud" in text or "\\uD" in text
-
-
 def _object(where: str, value: object, suspect: bool) -> Record | BadRecord:  # noqa: FBT001
-    if not isinstance(value, dict):
-        return BadRecord(where, f"not a JSON object but {type(value).__name__}")
-    if suspect:
-        try:
-            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        except UnicodeEncodeError as error:
-            half = f"\\u{ord(error.object[error.start]):04x}"
-            return BadRecord(where, f"{half} alone is half a character, not text")
-        except ValueError:
-            return BadRecord(where, "NaN and Infinity are not allowed in JSON")
-    return Record(where, value)
+    problem = find_problem(value) if suspect else None
+    if problem:
+        return BadRecord(where, f"not JSON: {problem.text}")
+    if isinstance(value, dict):
+        return Record(where, value)
+    return BadRecord(where, f"not a JSON object but {type(value).__name__}")
 
 
 def _text(path: Path) -> str:
@@ -159,7 +147,7 @@ def _text(path: Path) -> str:
 
 def _json(path: Path) -> Iterator[Record | BadRecord]:
     try:
-        rows, suspect = _loads(_text(path))
+        rows, suspect = parse(_text(path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno}). "
@@ -178,8 +166,10 @@ def _csv(path: Path) -> Iterator[Record | BadRecord]:
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         _refuse_repeated(path, reader.fieldnames or ())
+        before = reader.line_num
         for row in reader:
-            where = f"{path}:{reader.line_num}"
+            where = f"{path}:{before + 1}"
+            before = reader.line_num
             if None in row:
                 yield BadRecord(where, "more fields than the header names")
             elif None in row.values():
@@ -206,12 +196,45 @@ def _parquet(path: Path) -> Iterator[Record | BadRecord]:
         index = 0
         file = pyarrow.parquet.ParquetFile(path)
         _refuse_repeated(path, file.schema_arrow.names)
+        _refuse_filled_structs(str(path), file.schema_arrow)
         for batch in file.iter_batches():
-            for value in batch.to_pylist():
+            for value in _json_columns(batch).to_pylist():
                 yield Record(f"{path}[{index}]", value)
                 index += 1
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+
+
+def _json_columns(batch: "pyarrow.RecordBatch") -> "pyarrow.RecordBatch":
+    """Leave out columns that hold no JSON values (dates, decimals, bytes): no format reads them."""
+    import pyarrow
+
+    def plain(kind: pyarrow.DataType) -> bool:
+        if pyarrow.types.is_nested(kind):
+            return all(plain(kind.field(i).type) for i in range(kind.num_fields))
+        tests = ("is_string", "is_large_string", "is_integer", "is_floating", "is_boolean")
+        return pyarrow.types.is_null(kind) or any(
+            getattr(pyarrow.types, test)(kind) for test in tests
+        )
+
+    return batch.select([field.name for field in batch.schema if plain(field.type)])
+
+
+def _refuse_filled_structs(where: str, schema: "pyarrow.Schema") -> None:
+    """Refuse call arguments and parameters as structs: Arrow gives each the keys of all others."""
+    import pyarrow
+
+    def look(kind: pyarrow.DataType) -> None:
+        for index in range(kind.num_fields):
+            field = kind.field(index)
+            if field.name in ("arguments", "properties") and pyarrow.types.is_struct(field.type):
+                raise DataError(
+                    f"{where}: {field.name!r} is a struct column. Arrow fills in null for every "
+                    "key that another row has, and that would be trained. Store it as JSON text."
+                )
+            look(field.type)
+
+    look(pyarrow.struct(list(schema)))
 
 
 def _dataset(source: SourceConfig) -> Iterator[Record | BadRecord]:
@@ -219,8 +242,11 @@ def _dataset(source: SourceConfig) -> Iterator[Record | BadRecord]:
 
     try:
         loaded = datasets.load_dataset(source.path, split=source.split)
+        _refuse_filled_structs(source.path, loaded.features.arrow_schema)
         for index, value in enumerate(loaded):
             yield Record(f"{source.path}/{source.split}[{index}]", value)
+    except DataError:
+        raise
     except Exception as error:  # datasets raises a dozen kinds, network errors among them
         raise DataError(
             f"{source.path}: not a file here, and it could not be loaded as a hub data set "

@@ -1,12 +1,14 @@
 """Which rows are trained on and which are held out: duplicates, leaks, and the split."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import xxhash
 
 from data_prep.ledger import Dropped, Ledger
-from data_prep.rows import Completion, Row
+from data_prep.rows import Completion, Message, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,18 @@ class PlacedRow:
 
 def row_hash(row: Row) -> str:
     """The same for two rows exactly when every turn and tool of theirs is the same."""
-    return xxhash.xxh3_128_hexdigest(repr(row).encode())
+    if isinstance(row, Completion):
+        parts: Any = [row.prompt, row.completion]
+    else:
+        turns = [[m.role, m.content, m.train, _calls(m)] for m in row.messages]
+        parts = {"turns": turns, "tools": row.tools}
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def _calls(message: Message) -> list[Any]:
+    """What a message calls; the calls' ids say nothing."""
+    return [call["function"] for call in message.tool_calls]
 
 
 def prompt_hash(row: Row, seed: int = 0) -> str:
@@ -46,11 +59,11 @@ def drop_duplicates(rows: Sequence[PlacedRow], ledger: Ledger) -> list[PlacedRow
 def drop_leaks(
     rows: Sequence[PlacedRow], held_out: Sequence[PlacedRow], ledger: Ledger
 ) -> list[PlacedRow]:
-    """Drop training rows that are also in the validation source."""
-    validation = {row_hash(placed.row): placed.where for placed in held_out}
+    """Drop training rows that ask what the validation source asks, whatever they answer."""
+    validation = {prompt_hash(placed.row): placed.where for placed in held_out}
     kept = []
     for placed in rows:
-        witness = validation.get(row_hash(placed.row))
+        witness = validation.get(prompt_hash(placed.row))
         if witness is None:
             kept.append(placed)
         else:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, NoReturn
 
 import jinja2
@@ -86,6 +86,28 @@ def run_template(
         raise RowError("refused by the chat template", str(error)) from None
     except Exception as error:  # a template is a program of its own: anything may come out of it
         raise RowError("refused by the chat template", f"{type(error).__name__}: {error}") from None
+
+
+def dates_written(source: str) -> list[str]:
+    """The formats in which a template writes today's date; a computed one is answered as empty."""
+    calls = (
+        call
+        for call in _environment().parse(source).find_all(jinja2.nodes.Call)
+        if isinstance(call.node, jinja2.nodes.Name) and call.node.name == "strftime_now"
+    )
+    arguments = (call.args[0] if call.args else None for call in calls)
+    return [a.value if isinstance(a, jinja2.nodes.Const) else "" for a in arguments]
+
+
+def with_date(source: str, day: date) -> str:
+    """A template that writes one day, whenever it is rendered, in place of today."""
+    written = {pattern: day.strftime(pattern) for pattern in dates_written(source)}
+    return (
+        "{%- macro strftime_now(pattern) -%}{{- "
+        + json.dumps(written)
+        + "[pattern] -}}{%- endmacro -%}\n"
+        + source
+    )
 
 
 def compile_template(source: str) -> jinja2.Template:

@@ -62,12 +62,12 @@ class Tokenizer:
         return tuple(sorted({self.text_of(index) for index in self.special_ids} - {""}))
 
     @cached_property
-    def text_prefix(self) -> str:
+    def text_prefix_ids(self) -> tuple[int, ...]:
         """What the tokenizer itself puts before plain text: often the beginning-of-text token."""
         bare, framed = (
             self.backend.encode("x", add_special_tokens=add).ids for add in (False, True)
         )
-        return self.decode(framed[: framed.index(bare[0])])
+        return tuple(framed[: framed.index(bare[0])])
 
     def doubles_bos(self, ids: Sequence[int]) -> bool:
         """Whether a text begins with the beginning-of-text token twice."""

@@ -25,7 +25,7 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
     """
     console = console or Console(highlight=False)
     tokenizer = load_tokenizer(resolve(recipe.model.base).folder)
-    template = load_template(recipe.model.chat_template, tokenizer)
+    template = load_template(recipe.model.chat_template, tokenizer, recipe.model.template_date)
     console.print(
         Text.assemble(
             "supervised tokens are ",

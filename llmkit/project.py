@@ -37,7 +37,8 @@ class Project:
     def template(self) -> ChatTemplate:
         """The chat template that data is rendered with, saved and served."""
         tokenizer = load_tokenizer(self.model.folder)
-        return load_template(self.recipe.model.chat_template, tokenizer)
+        model = self.recipe.model
+        return load_template(model.chat_template, tokenizer, model.template_date)
 
     @property
     def folder(self) -> Path:

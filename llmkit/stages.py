@@ -128,6 +128,8 @@ def verify(project: Project, servers: Servers) -> Outcome:
     Raises:
         CheckFailed: a check did not hold; ``verification.json`` has every figure.
     """
+    from llmkit.models.loading import choose_device
+
     recipe = project.recipe
 
     def work() -> dict[str, Any]:
@@ -154,6 +156,7 @@ def verify(project: Project, servers: Servers) -> Outcome:
         "merged": project.output_hash("merge", "merged"),
         "samples": content_hash(project.folder / "data" / "samples.jsonl"),
         "max_divergence": str(recipe.merge.max_divergence),
+        "device": str(choose_device(recipe.model.device)),
         "code": code_hash("serve", "llmkit/verification.py"),
     }
     outcome = project.run.stage("verify", inputs, ["verification.json"], work)

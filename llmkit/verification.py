@@ -163,7 +163,7 @@ def check_rendering(client: Served, samples: Sequence[Sample]) -> Check:
                 min(len(trained), len(served)),
             )
             different.append({"row": sample.where, "first_difference": first})
-    problem = ""
+    problem = "" if samples else "no sample row to compare: every row was cut before its answer"
     if different:
         problem = (
             f"the server renders {len(different)} of {len(samples)} prompts to other tokens than "
@@ -228,6 +228,9 @@ def _logprobs_after(model: PreTrainedModel, prompt: list[int], answer: list[int]
 
 def check_stopping(client: Served, samples: Sequence[Sample], stop_ids: Sequence[int]) -> Check:
     """Each stop token, forced upon the server by a bias, ends the answer at once."""
+    if not samples:
+        problem = "no sample row to ask the server with"
+        return Check("stopping", passed=False, figures={"stop_ids": {}}, problem=problem)
     sample = samples[0]
     stops = {}
     for stop_id in stop_ids:

@@ -1,5 +1,6 @@
 """The recipe's ``model`` and ``merge`` sections."""
 
+from datetime import date
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +20,9 @@ class ModelConfig(BaseModel):
     """How frozen weights are held: as they are, in 8 bits, or in doubly quantised NF4."""
     chat_template: str = "keep"
     """``keep`` the model's own, a known name, or a path to a .jinja file."""
+    template_date: date | None = None
+    """For a template that writes today's date: the day it writes instead (2024-07-26), in training
+    and in serving; it is saved with the model."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; ``auto`` is CUDA where there is one."""
 

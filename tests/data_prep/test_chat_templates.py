@@ -1,6 +1,7 @@
 """Which templates are accepted, and what is measured on them."""
 
 import json
+from datetime import date
 
 import pytest
 from chat_rows import CHATML, TEMPLATES, write_template
@@ -119,3 +120,35 @@ def test_a_template_that_is_not_utf8_is_refused(tokenizer, tmp_path):
     (tmp_path / "own.jinja").write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"own\.jinja: not UTF-8"):
         load_template(str(tmp_path / "own.jinja"), tokenizer)
+
+
+# Templates that write the date.
+
+DATED = CHATML.replace(
+    "{% for", "{{ '<|im_start|>system\\n' + strftime_now('%d %b %Y') + '<|im_end|>\\n' }}{% for", 1
+)
+
+
+def test_a_template_that_writes_todays_date_is_refused_until_a_date_is_set(tokenizer, tmp_path):
+    own = write_template(tmp_path, DATED)
+    with pytest.raises(TemplateError, match=r"writes today.s date.*model\.template_date"):
+        load_template(own, tokenizer)
+    template = load_template(own, tokenizer, date(2024, 7, 26))
+    text = template.text([{"role": "user", "content": "q"}], generation_prompt=True)
+    assert text.startswith("<|im_start|>system\n26 Jul 2024<|im_end|>\n<|im_start|>user")
+
+
+def test_the_saved_template_writes_the_date_in_transformers_too(tokenizer, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    template = load_template(write_template(tmp_path, DATED), tokenizer, date(2024, 7, 26))
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer.folder)
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert template.text(messages, generation_prompt=False) == theirs.apply_chat_template(
+        messages, chat_template=template.source, tokenize=False
+    )
+
+
+def test_a_date_in_a_computed_format_cannot_be_fixed(tokenizer, tmp_path):
+    source = DATED.replace("'%d %b %Y'", "'%d' + ' %b'")
+    with pytest.raises(TemplateError, match="writes today's date"):
+        load_template(write_template(tmp_path, source), tokenizer, date(2024, 7, 26))

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.errors import MOST_DETAIL, RowError
-from data_prep.formats import CONVERTERS, FormatName, detect, openai, sharegpt
+from data_prep.formats import (
+    CONVERTERS,
+    FormatName,
+    alpaca,
+    convert,
+    detect,
+    guanaco,
+    openai,
+    unused_fields,
+)
 from data_prep.rows import (
     Completion,
     Conversation,
@@ -17,6 +26,17 @@ from data_prep.rows import (
 
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+
+
+CALL_0 = {"id": "call_0"} | CALL
+WEATHER_AS_SERVED = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": None,
+        "parameters": WEATHER["function"]["parameters"],
+    },
+}
 
 
 def turns(*pairs: tuple[str, str]) -> Conversation:
@@ -69,11 +89,11 @@ QUESTION_AND_ANSWER = turns(("user", "q"), ("assistant", "a"))
                 (
                     Message("system", "s"),
                     Message("user", "q"),
-                    Message("assistant", "", (CALL,)),
-                    Message("tool", "sunny"),
+                    Message("assistant", "", (CALL_0,)),
+                    Message("tool", "sunny", tool_call_id="call_0"),
                     Message("assistant", "a"),
                 ),
-                (WEATHER,),
+                (WEATHER_AS_SERVED,),
             ),
         ),
         (
@@ -112,7 +132,7 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
     assert (
         row('{"city": "Paris"}')
         == row({"city": "Paris"})
-        == Conversation((Message("assistant", "", (CALL,)),))
+        == Conversation((Message("assistant", "", (CALL_0,)),))
     )
     assert row(None) == row("") == row("{}") == row({})
 
@@ -190,8 +210,8 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         ),
         (
             "openai",
-            {"messages": [{"role": "assistant", "content": "a", "weight": 0}]},
-            "'weight' 0: every assistant turn is trained on",
+            {"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]},
+            "'weight' wants 0 or 1, found 0.5",
         ),
         ("completion", {"prompt": "q", "completion": " \n"}, "empty answer"),
         ("completion", {"prompt": "q", "completion": None}, "'completion' is null"),
@@ -242,7 +262,9 @@ def test_whatever_a_record_holds_it_becomes_a_row_or_a_row_error(name, data):
         assert error.reason  # noqa: PT017 (a row is as right)
 
 
-@given(JSON.filter(lambda value: isinstance(value, dict)))
+@given(
+    st.fixed_dictionaries({}, optional={name: JSON for names in FIELDS.values() for name in names})
+)
 def test_detection_names_a_format_or_refuses(record):
     try:
         assert detect(record) in CONVERTERS
@@ -304,13 +326,96 @@ def test_a_detail_that_quotes_much_data_is_shortened():
     assert len(str(caught.value)) < MOST_DETAIL + 50
 
 
+ROWS_OF_EACH_FORMAT = {
+    "openai": {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    },
+    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    "alpaca": {"instruction": "q", "output": "a"},
+    "completion": {"prompt": "q", "completion": "a"},
+    "guanaco": {"text": "### Human: q### Assistant: a"},
+}
+
+
+@pytest.mark.parametrize("name", ROWS_OF_EACH_FORMAT)
 @pytest.mark.parametrize(
-    "extra", [{"chosen": "a", "rejected": "b"}, {"label": False}, {"label": True}]
+    "extra",
+    [{"chosen": "a", "rejected": "b"}, {"label": False}, {"label": True}, {"label": "False"}],
 )
-def test_a_preference_row_is_not_taught_as_if_every_answer_were_right(extra):
-    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+def test_a_preference_row_is_not_taught_as_if_every_answer_were_right(name, extra):
     with pytest.raises(RowError, match="preference row"):
-        openai({"messages": turns, **extra})
-    talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
-    with pytest.raises(RowError, match="preference row"):
-        sharegpt({"conversations": talk, **extra})
+        convert(ROWS_OF_EACH_FORMAT[name] | extra, name)
+    assert convert(ROWS_OF_EACH_FORMAT[name] | {"label": "sports"}, name)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "refusal", "images"])
+def test_a_part_of_a_message_that_would_be_lost_is_refused(field):
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", field: "x"}]
+    with pytest.raises(RowError, match=f"'{field}' would be lost"):
+        openai({"messages": messages})
+
+
+@pytest.mark.parametrize("mark", [{"train": False}, {"weight": 0}])
+@pytest.mark.parametrize("name", ["openai", "sharegpt"])
+def test_a_turn_marked_as_not_to_be_trained_says_so_in_its_row(name, mark):
+    field = {"openai": "messages", "sharegpt": "conversations"}[name]
+    question, answer = ROWS_OF_EACH_FORMAT[name][field]
+    row = convert({field: [question, answer, question, answer | mark]}, name)
+    assert [message.train for message in row.messages] == [True, True, True, False]
+
+
+def test_the_older_spelling_of_tools_means_the_same():
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "function_call": CALL["function"]},
+        {"role": "function", "name": "weather", "content": "sunny"},
+        {"role": "assistant", "content": "a"},
+    ]
+    row = openai({"messages": messages, "functions": [WEATHER["function"]]})
+    assert row.tools == (WEATHER_AS_SERVED,)
+    assert [message.role for message in row.messages] == ["user", "assistant", "tool", "assistant"]
+    assert row.messages[1].tool_calls == (CALL_0,)
+    assert row.messages[2].tool_call_id == "call_0"
+
+
+def test_a_system_prompt_beside_the_messages_is_kept():
+    row = openai(ROWS_OF_EACH_FORMAT["openai"] | {"system": "s"})
+    assert row.messages[0] == Message("system", "s")
+
+
+@pytest.mark.parametrize("arguments", ['{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}'])
+def test_arguments_that_json_does_not_allow_are_refused(arguments):
+    call = {"function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(RowError, match="wrong field"):
+        openai({"messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]})
+
+
+def test_indentation_at_the_beginning_of_a_text_is_kept():
+    assert (
+        guanaco({"text": "### Human: q\n### Assistant:     x = 1\n"}).messages[1].content
+        == "    x = 1"
+    )
+    assert alpaca({"instruction": "  q", "output": "  a"}).messages[0].content == "  q"
+
+
+def test_a_question_after_the_last_marker_is_not_joined_with_the_answer():
+    with pytest.raises(RowError, match="must end in '### Assistant:'"):
+        guanaco({"input": "### Human: q1 ### Assistant: a1 ### Human: q2", "output": "a2"})
+
+
+def test_tools_are_those_that_the_server_hands_to_the_template():
+    protocol = pytest.importorskip("vllm.entrypoints.openai.chat_completion.protocol")
+    tools = [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
+        {"type": "function", "function": {"description": "d", "name": "g", "strict": True}},
+    ]
+    row = openai(ROWS_OF_EACH_FORMAT["openai"] | {"tools": tools})
+    served = [protocol.ChatCompletionToolsParam(**tool).model_dump() for tool in tools]
+    assert json.dumps(row.tools) == json.dumps(served)
+
+
+def test_fields_that_nothing_is_made_of_are_named():
+    record = ROWS_OF_EACH_FORMAT["openai"] | {"id": 7, "note": None}
+    record["messages"] = [{"name": "Ann", **message} for message in record["messages"]]
+    assert unused_fields(record, "openai") == {"id", "messages[].name"}
+    assert not unused_fields(ROWS_OF_EACH_FORMAT["alpaca"], "alpaca")

@@ -110,7 +110,7 @@ def test_odd_values_in_any_field_are_counted_or_harmless(prep, field, value):
 
 def test_lone_surrogates_are_a_malformed_line(prep):
     rows = [*GOOD, '{"instruction": "\\ud800", "output": "a"}']
-    with pytest.raises(DataError, match=r"rows\.jsonl:5: malformed: \\ud800 alone is half"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:5: malformed: .*\\ud800 alone is half"):
         prep(rows)
 
 

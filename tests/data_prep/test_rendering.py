@@ -1,6 +1,7 @@
 """Which tokens of a row are supervised, and which rows are refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from chat_rows import CHATML, RECORDS, conversation, refused, rendered, row_of, write_template
@@ -195,7 +196,11 @@ def test_a_template_that_refuses_a_role_refuses_the_row(tokenizer):
         assert error.reason == "refused by the chat template"
 
 
-CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+CALL = {
+    "id": "call_0",
+    "type": "function",
+    "function": {"name": "weather", "arguments": {"city": "Paris"}},
+}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}}
 TOOL_ROW = Conversation(
     (
@@ -240,9 +245,9 @@ def test_tools_and_calls_that_a_template_renders_are_trained(tokenizer, tmp_path
 def test_calls_are_sent_to_a_server_as_its_protocol_wants_them():
     (call,) = as_messages(TOOL_ROW)[1]["tool_calls"]
     assert call == {
+        "id": "call_0",
         "type": "function",
         "function": {"name": "weather", "arguments": '{"city": "Paris"}'},
-        "id": "call_0",
     }
     assert TOOL_ROW.messages[1].tool_calls == (CALL,), "the row itself is left as it was"
 
@@ -253,7 +258,7 @@ def test_a_template_that_writes_a_call_without_its_arguments_is_refused(tokenize
     )
     template = load_template(write_template(tmp_path, source), tokenizer)
     assert str(refused(TOOL_ROW, template)) == (
-        "template loses the tools: 'city' is not in the rendered text"
+        "template loses the tools: 'city' is not in the rendered call"
     )
 
 
@@ -350,3 +355,69 @@ def test_a_completion_without_an_end_of_text_token_is_refused(tmp_path):
 
 
 # The tokenizer.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lost"),
+    [({"city": "Paris"}, "'city'"), ({"t": {"a": [1, "deep"]}}, "1")],
+)
+def test_a_call_that_only_the_list_of_tools_mentions_is_lost(tokenizer, tmp_path, arguments, lost):
+    source = TOOL_TEMPLATE.replace("message.tool_calls | tojson if", "'weather' if")
+    template = load_template(write_template(tmp_path, source), tokenizer)
+    call = CALL | {"function": {"name": "weather", "arguments": arguments}}
+    tools = (
+        {"type": "function", "function": {"name": "weather", "parameters": {"city": "Paris"}}},
+    )
+    row = Conversation((Message("user", "q"), Message("assistant", "", (call,))), tools)
+    assert f"{lost} is not in the rendered call" in str(refused(row, template))
+
+
+def test_values_of_calls_may_be_written_as_json_or_as_text(tokenizer, tmp_path):
+    call = CALL | {"function": {"name": "f", "arguments": {"a": 'say "hi"', "b": True, "c": [1.5]}}}
+    row = Conversation((Message("user", "q"), Message("assistant", "", (call,))))
+    for written in ("message.tool_calls | tojson if", "message.tool_calls | string if"):
+        source = TOOL_TEMPLATE.replace("message.tool_calls | tojson if", written)
+        rendered(row, load_template(write_template(tmp_path, source), tokenizer))
+
+
+def test_an_answer_of_which_only_the_stop_token_is_left_is_refused(tokenizer, tmp_path):
+    source = CHATML.replace(
+        "message['content']", "(message['content'] if not message.tool_calls else '')"
+    )
+    template = load_template(write_template(tmp_path, source), tokenizer)
+    row = Conversation((Message("user", "q"), Message("assistant", "", (CALL,))))
+    assert refused(row, template).reason == "template loses the tools"
+    tools = ({"type": "function", "function": {"name": "weather", "parameters": {}}},)
+    told = load_template(
+        write_template(tmp_path, "{{ tools | tojson if tools }}" + source), tokenizer
+    )
+    assert refused(replace(row, tools=tools), told).reason == "empty answer"
+
+
+def test_turns_marked_as_not_to_be_trained_are_context_only(template):
+    first, second = Message("assistant", "one", train=False), Message("assistant", "two")
+    row = Conversation((Message("user", "q"), first, Message("user", "r"), second))
+    runs = supervised_runs(rendered(row, template), template.tokenizer)
+    assert len(runs) == 1
+    assert runs[0].strip().startswith("two")
+    row = Conversation((Message("user", "q"), second, Message("user", "r"), first))
+    assert as_messages(row) == [{"role": "user", "content": "q"}]
+    row = Conversation((Message("user", "q"), first))
+    assert refused(row, template).reason == "nothing supervised"
+
+
+def test_a_completion_is_encoded_as_the_server_encodes_its_prompt(tmp_path):
+    folder = build_tokenizer(tmp_path / "t")
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["pre_tokenizer"] = {
+        "type": "Metaspace",
+        "replacement": "\u2581",
+        "prepend_scheme": "first",
+        "split": True,
+    }
+    content["decoder"] = {**content["pre_tokenizer"]}
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    tokenizer = load_tokenizer(folder)
+    found = rendered(Completion("Paris", "Rome"), load_template("chatml", tokenizer))
+    served = tokenizer.backend.encode("Paris").ids
+    assert found.ids[: found.prompt_tokens] == served

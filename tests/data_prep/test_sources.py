@@ -244,3 +244,39 @@ def test_json_lines_round_trip(tmp_path_factory, rows):
     for row, record in zip(rows, found, strict=True):
         lonely = any("\ud800" <= c <= "\udfff" for text in (*row, *row.values()) for c in text)
         assert isinstance(record, BadRecord) if lonely else dict(record.value) == row
+
+
+# Tables.
+
+
+def test_arguments_as_structs_are_refused_because_arrow_fills_them(tmp_path: Path):
+    calls = [{"function": {"name": "f", "arguments": {"a": 1}}}]
+    others = [{"function": {"name": "g", "arguments": {"b": 2}}}]
+    rows = [{"messages": [{"role": "assistant", "tool_calls": c}]} for c in (calls, others)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
+    with pytest.raises(DataError, match=r"'arguments' is a struct column.*JSON text"):
+        read_all(tmp_path / "r.parquet")
+
+
+def test_columns_that_json_cannot_hold_are_left_out(tmp_path: Path):
+    table = pa.table(
+        {
+            "prompt": ["q"],
+            "completion": ["a"],
+            "when": pa.array([2**62], pa.timestamp("us")),
+            "price": pa.array([1], pa.decimal128(5)),
+        }
+    )
+    pq.write_table(table, tmp_path / "r.parquet")
+    assert values(tmp_path / "r.parquet") == [{"prompt": "q", "completion": "a"}]
+
+
+@pytest.mark.parametrize("line", ['{"a": 1, "a": 2}', '{"a": {"b": 1, "b": 1}}', '{"a": 1e999}'])
+def test_what_pythons_json_would_lose_is_a_bad_record(tmp_path: Path, line: str):
+    (tmp_path / "r.jsonl").write_text(line, encoding="utf-8")
+    (bad,) = read_all(tmp_path / "r.jsonl")
+    assert isinstance(bad, BadRecord)
+    (tmp_path / "r.json").write_text(f'[{line}, {{"a": 1}}]', encoding="utf-8")
+    bad, good = read_all(tmp_path / "r.json")
+    assert isinstance(bad, BadRecord)
+    assert isinstance(good, Record)

@@ -30,7 +30,7 @@ def test_a_broken_tokenizer_folder_is_refused(tmp_path, name, content, message):
 def test_special_tokens_are_read_in_both_spellings(tokenizer):
     assert tokenizer.special == {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     assert {tokenizer.text_of(index) for index in tokenizer.special_ids} == set(SPECIAL)
-    assert tokenizer.text_prefix == "<s>"
+    assert tokenizer.decode(tokenizer.text_prefix_ids) == "<s>"
 
 
 def test_the_content_hash_follows_the_special_tokens(tmp_path, tokenizer):
