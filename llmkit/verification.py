@@ -204,8 +204,8 @@ def check_serving(client: Served, model: PreTrainedModel, samples: Sequence[Samp
             "the server does not compute what transformers computes on the same weights: a token "
             f"it chose greedily is {worst:.2f} nats less likely than the best one (allowed "
             f"{MOST_GREEDY_REGRET}), log-probabilities differ by {mean_gap:.3f} on average "
-            f"(allowed {MOST_MEAN_LOGPROB_GAP}). On a CPU, serve without compilation: "
-            "serve.compile=false."
+            f"(allowed {MOST_MEAN_LOGPROB_GAP}). Try serve.compile=false and serve.dtype=float32 "
+            "to find out what part of the engine it is."
         )
     figures = {
         "tokens": len(regrets),

@@ -35,8 +35,8 @@ class ServeSettings(BaseModel):
     """Where to run; auto is CUDA where the installed vLLM and the machine have it."""
 
     compile: bool | None = None
-    """Whether vLLM compiles the model. Not given: yes on CUDA, no on CPU, where vLLM 0.32's
-    compiled mode gave wrong text for small models and took minutes to start."""
+    """Whether vLLM compiles the model. Not given: yes on CUDA, no on CPU, where compiling takes
+    minutes at every start."""
 
     kv_cache_gib: float = Field(default=1.0, gt=0)
     """Memory for the KV cache on CPU, in GiB. CUDA uses gpu_memory_utilization instead."""
