@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from llmkit import stages
 from llmkit.console import QuietView
 from llmkit.errors import UsageError
 from llmkit.files import write_json
@@ -65,7 +64,7 @@ def test_a_failure_is_not_hidden_by_a_report_that_fails_too(
     def fail(_project: Project) -> Path:
         raise RuntimeError("the report")
 
-    monkeypatch.setattr(stages, "report", fail)
+    monkeypatch.setattr(Project, "write_report", fail)
     with pytest.raises(ValueError, match="the stage"), project:
         raise ValueError("the stage")
     with Run(project.folder):
@@ -79,7 +78,7 @@ def test_a_run_whose_recipe_cannot_be_written_is_let_go(
     def fail(*_: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(stages, "write_text", fail)
+    monkeypatch.setattr("llmkit.project.write_text", fail)
     with pytest.raises(OSError), project:  # noqa: PT011
         pass
     with Run(project.folder):
