@@ -61,6 +61,18 @@ class Ledger(BaseModel):
         """Tokens of rows that were rendered and then dropped."""
         return sum(row.tokens for row in self.dropped)
 
+    def drop(self, where: str, reason: str, detail: str = "", tokens: int = 0) -> None:
+        """Account for a row that is not in the output."""
+        self.dropped.append(Dropped(where=where, reason=reason, detail=detail, tokens=tokens))
+
+    def keep(self, tokens: int, cut: int, supervised: int) -> None:
+        """Account for a row in the output: its tokens there, those cut off, those with loss."""
+        self.rows_truncated += bool(cut)
+        self.rows_kept += not cut
+        self.tokens_kept += tokens
+        self.tokens_cut += cut
+        self.tokens_supervised += supervised
+
     def check(self) -> None:
         """Hold the law.
 

@@ -1,23 +1,25 @@
 """DataConfig -> PreparedDataset: read, check, split, deduplicate, render, pack, write."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_prep.chat_templates import ChatTemplate
+from data_prep.dedup.certificates import DUPLICATES, Certificate
+from data_prep.dedup.deduplicate import DedupConfig, deduplicate
 from data_prep.errors import DataError, RowError
-from data_prep.formats import convert, detect, unused_fields
 from data_prep.ledger import Dropped, Ledger, examples
 from data_prep.packing import Pack, efficiency, pack
 from data_prep.prepared import PreparedDataset, write
+from data_prep.reading import RolesPolicy, Unusable, read_rows
 from data_prep.rendering import Rendered, render
-from data_prep.rows import Completion, Row, check_conversation, merge_repeated_roles
-from data_prep.sources import BadRecord, SourceConfig, read
-from data_prep.splits import PlacedRow, drop_duplicates, drop_leaks, hold_out
+from data_prep.rows import PlacedRow, Row
+from data_prep.sources import SourceConfig
+from data_prep.splits import find_leaks, hold_out
 
 RENDER_BATCH = 1024
 SAMPLES = 64
@@ -25,15 +27,6 @@ SAMPLES = 64
 
 Progress = Callable[[str, int], None]
 """Called with the name of the step and how many rows it has done since the last call."""
-
-
-class DedupConfig(BaseModel):
-    """Which duplicates are removed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    exact: bool = True
-    """Rows whose every turn is the same."""
 
 
 class DataConfig(BaseModel):
@@ -57,12 +50,21 @@ class DataConfig(BaseModel):
     validation source, before preparation refuses to go on."""
     on_error: Literal["fail", "skip"] = "fail"
     """Rows that cannot be used: all named in one error, or dropped and counted in the ledger."""
-    roles: Literal["refuse", "drop", "merge"] = "refuse"
+    roles: RolesPolicy = "refuse"
     """Two turns of one role in a row and the like: as ``on_error`` says, dropped, or merged."""
     markers: Literal["refuse", "drop"] = "refuse"
     """Special tokens typed inside a message: as ``on_error`` says, or dropped."""
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Decides which rows are held out."""
+
+    @field_validator("sources")
+    @classmethod
+    def _each_once(cls, value: list[SourceConfig]) -> list[SourceConfig]:
+        places = [(source.path, source.split) for source in value]
+        for path, split in places:
+            if places.count((path, split)) > 1:
+                raise ValueError(f"{path} is listed more than once")
+        return value
 
     @field_validator("validation", mode="before")
     @classmethod
@@ -83,8 +85,11 @@ class DataConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _RenderedRow:
-    placed: PlacedRow
+    where: str
+    row: Row
     tokens: Rendered
+    cut: int = 0
+    """Tokens that ``overlong: truncate`` cut off."""
 
 
 def prepare(
@@ -108,22 +113,20 @@ def prepare(
             rows than ``max_duplicates`` are duplicates; or nothing is left to train or validate on.
     """
     ledger = Ledger()
-    rows = _read_all(config, config.sources, ledger, progress)
-    own = config.validation if isinstance(config.validation, SourceConfig) else None
-    if own:
-        held_out = _read_all(config, [own], ledger, progress)
+    own = [config.validation] if isinstance(config.validation, SourceConfig) else []
+    placed = [_read_all(config, side, ledger, progress) for side in (config.sources, own)]
     _stop_on_errors(config, ledger)
-    if config.dedup.exact:
-        rows = drop_duplicates(rows, ledger)
-        held_out = drop_duplicates(held_out, ledger) if own else []
-    if own:
-        rows = drop_leaks(rows, held_out, ledger)
+    rows, held_out = [_render_all(config, side, template, ledger, progress) for side in placed]
+    _stop_on_errors(config, ledger)
+    rows, certificates = _deduplicated(config, rows, ledger, progress)
+    held_out, more = _deduplicated(config, held_out, ledger, progress)
+    rows = _without_leaks(rows, held_out, ledger)
     _refuse_mostly_duplicates(config, ledger)
-    if not own:
-        rows, held_out = hold_out(rows, config.validation, config.seed)  # type: ignore[arg-type]
-    train = _render_all(config, rows, template, ledger, progress)
-    validation = _render_all(config, held_out, template, ledger, progress)
-    _stop_on_errors(config, ledger)
+    train, validation = rows, held_out
+    if not isinstance(config.validation, SourceConfig):
+        train, validation = hold_out(rows, config.validation, config.seed)
+    for row in (*train, *validation):
+        ledger.keep(len(row.tokens.ids), row.cut, sum(row.tokens.supervised))
     ledger.check()
     _refuse_empty(config, train, validation, ledger)
     train_packs = _packed(config, train)
@@ -138,7 +141,7 @@ def prepare(
     write(folder, "validation", _sequences(validation, _packed(config, validation)))
     samples = _samples(validation, SAMPLES)
     samples += _samples(train, SAMPLES - len(samples))
-    return PreparedDataset.create(folder, ledger, figures, samples)
+    return PreparedDataset.create(folder, ledger, figures, samples, [*certificates, *more])
 
 
 def _read_all(
@@ -147,58 +150,32 @@ def _read_all(
     rows: list[PlacedRow] = []
     for source in sources:
         count = 0
-        chosen = source.format
-        for record in read(source):
+        formats: set[str] = set()
+        for found in read_rows(source, config.roles):
             count += 1
             ledger.rows_in += 1
             progress("reading rows", 1)
-            if isinstance(record, BadRecord):
-                ledger.dropped.append(
-                    Dropped(where=record.where, reason="malformed", detail=record.problem)
-                )
+            if isinstance(found, Unusable):
+                ledger.drop(found.where, found.error.reason, found.error.detail)
                 continue
-            try:
-                if chosen == "auto":
-                    chosen = detect(record.value)  # type: ignore[assignment]
-                    ledger.formats[source.path] = f"{chosen} (from its fields)"
-                rows.append(PlacedRow(record.where, _checked(config, record.value, chosen, ledger)))
-                _count_unused(record.value, chosen, ledger)
-            except RowError as error:
-                ledger.dropped.append(
-                    Dropped(where=record.where, reason=error.reason, detail=error.detail)
-                )
+            rows.append(PlacedRow(found.where, found.row))
+            formats.add(found.format)
+            ledger.rows_merged += found.merged
+            for field in found.unused:
+                ledger.fields_unused[field] = ledger.fields_unused.get(field, 0) + 1
         ledger.sources[source.path] = ledger.sources.get(source.path, 0) + count
-        ledger.formats.setdefault(source.path, chosen)
+        ledger.formats[source.path] = ", ".join(formats) or source.format
         if not count:
             raise DataError(f"{source.path}: has no rows.")
+    ledger.fields_unused = dict(sorted(ledger.fields_unused.items()))
     return rows
-
-
-def _checked(config: DataConfig, value: Mapping[str, Any], format_name: str, ledger: Ledger) -> Row:
-    row = convert(value, format_name)
-    if isinstance(row, Completion):
-        return row
-    merged = merge_repeated_roles(row) if config.roles == "merge" else row
-    check_conversation(merged)
-    ledger.rows_merged += merged != row
-    return merged
-
-
-def _count_unused(value: Mapping[str, Any], format_name: str, ledger: Ledger) -> None:
-    for field in sorted(unused_fields(value, format_name)):
-        ledger.fields_unused[field] = ledger.fields_unused.get(field, 0) + 1
 
 
 _REMEDIES = {
     "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
     "special token in the text": "data.markers=drop drops such rows",
 }
-_NOT_ERRORS = {
-    "over max_tokens",
-    "exact duplicate",
-    "also in validation",
-    "nothing supervised left",
-}
+_NOT_ERRORS = {"over max_tokens", "also in validation", "nothing supervised left"}
 
 
 def _stop_on_errors(config: DataConfig, ledger: Ledger) -> None:
@@ -232,11 +209,12 @@ def _stop_on_errors(config: DataConfig, ledger: Ledger) -> None:
 
 
 def _refuse_mostly_duplicates(config: DataConfig, ledger: Ledger) -> None:
-    for reason, what in (
-        ("exact duplicate", "repeat another row"),
-        ("also in validation", "ask what the validation source asks"),
+    duplicates = sum(ledger.reasons.get(reason, 0) for reason in DUPLICATES.values())
+    leaks = ledger.reasons.get("also in validation", 0)
+    for count, what in (
+        (duplicates, "repeat another row"),
+        (leaks, "ask what the validation source asks"),
     ):
-        count = ledger.reasons.get(reason, 0)
         if count > config.max_duplicates * ledger.rows_in:
             raise DataError(
                 f"{count} of {ledger.rows_in} rows {what}, more than data.max_duplicates="
@@ -257,36 +235,59 @@ def _render_all(
         for placed, result in zip(batch, render([p.row for p in batch], template), strict=True):
             progress("rendering rows", 1)
             if isinstance(result, RowError):
-                ledger.dropped.append(
-                    Dropped(where=placed.where, reason=result.reason, detail=result.detail)
-                )
+                ledger.drop(placed.where, result.reason, result.detail)
             else:
-                fitted = _fit(config, placed.where, result, ledger)
-                if fitted:
-                    kept.append(_RenderedRow(placed, fitted))
+                fitted = _fit(config, placed, result, ledger)
+                kept += [fitted] if fitted else []
     return kept
 
 
-def _fit(config: DataConfig, where: str, row: Rendered, ledger: Ledger) -> Rendered | None:
-    """Apply ``overlong`` to one row and account for its tokens."""
+def _fit(
+    config: DataConfig, placed: PlacedRow, row: Rendered, ledger: Ledger
+) -> _RenderedRow | None:
+    """Apply ``overlong`` to one row."""
     tokens = len(row.ids)
     ledger.tokens_in += tokens
     limit = config.max_tokens
+    if tokens <= limit:
+        return _RenderedRow(placed.where, placed.row, row)
     supervised = row.supervised[:limit]
-    if tokens > limit and (config.overlong == "drop" or not any(supervised)):
+    if config.overlong == "drop" or not any(supervised):
         reason = "over max_tokens" if config.overlong == "drop" else "nothing supervised left"
-        detail = f"{tokens} tokens, max_tokens={limit}"
-        ledger.dropped.append(Dropped(where=where, reason=reason, detail=detail, tokens=tokens))
+        ledger.drop(placed.where, reason, f"{tokens} tokens, max_tokens={limit}", tokens)
         return None
-    ledger.tokens_supervised += sum(supervised)
-    if tokens > limit:
-        ledger.rows_truncated += 1
-        ledger.tokens_kept += limit
-        ledger.tokens_cut += tokens - limit
-        return Rendered(row.ids[:limit], supervised, min(row.prompt_tokens, limit))
-    ledger.rows_kept += 1
-    ledger.tokens_kept += tokens
-    return row
+    fitted = Rendered(row.ids[:limit], supervised, min(row.prompt_tokens, limit))
+    return _RenderedRow(placed.where, placed.row, fitted, cut=tokens - limit)
+
+
+def _deduplicated(
+    config: DataConfig, rows: list[_RenderedRow], ledger: Ledger, progress: Progress
+) -> tuple[list[_RenderedRow], list[Certificate]]:
+    """Drop duplicates among rows that can be trained on, so that every witness stays."""
+    certificates = deduplicate(rows, config.dedup)
+    progress("comparing rows", len(rows))
+    for index, certificate in certificates.items():
+        tokens = len(rows[index].tokens.ids) + rows[index].cut
+        reason, witness = DUPLICATES[certificate.measure], certificate.witness
+        ledger.dropped.append(
+            Dropped(where=certificate.removed, reason=reason, tokens=tokens, witness=witness)
+        )
+    kept = [row for index, row in enumerate(rows) if index not in certificates]
+    return kept, list(certificates.values())
+
+
+def _without_leaks(
+    rows: list[_RenderedRow], held_out: Sequence[_RenderedRow], ledger: Ledger
+) -> list[_RenderedRow]:
+    """Drop training rows that ask what the validation source asks."""
+    leaks = find_leaks(rows, held_out)
+    for index, witness in leaks.items():
+        row = rows[index]
+        tokens = len(row.tokens.ids) + row.cut
+        ledger.dropped.append(
+            Dropped(where=row.where, reason="also in validation", tokens=tokens, witness=witness)
+        )
+    return [row for index, row in enumerate(rows) if index not in leaks]
 
 
 def _refuse_empty(
@@ -320,7 +321,7 @@ def _packed(config: DataConfig, rows: Sequence[_RenderedRow]) -> list[Pack]:
 def _sequences(
     rows: Sequence[_RenderedRow], packs: Sequence[Pack]
 ) -> list[list[tuple[str, Rendered]]]:
-    return [[(rows[i].placed.where, rows[i].tokens) for i in pack.rows] for pack in packs]
+    return [[(rows[i].where, rows[i].tokens) for i in pack.rows] for pack in packs]
 
 
 def _samples(rows: Sequence[_RenderedRow], most: int) -> list[tuple[str, Row, Rendered]]:
@@ -329,4 +330,4 @@ def _samples(rows: Sequence[_RenderedRow], most: int) -> list[tuple[str, Row, Re
     whole = [row for row in rows if row.tokens.prompt_tokens < len(row.tokens.ids)]
     count = min(most, len(whole))
     spread = [whole[index * len(whole) // count] for index in range(count)]
-    return [(row.placed.where, row.placed.row, row.tokens) for row in spread]
+    return [(row.where, row.row, row.tokens) for row in spread]

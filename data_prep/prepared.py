@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data_prep.dedup.certificates import Certificate
 from data_prep.errors import DataError
 from data_prep.ledger import Ledger
 from data_prep.rendering import Rendered, as_messages
@@ -52,8 +53,10 @@ class PreparedDataset:
         ledger: Ledger,
         figures: dict[str, Any],
         samples: Sequence[tuple[str, Row, Rendered]],
+        certificates: Sequence[Certificate],
     ) -> "PreparedDataset":
-        """Write the ledger with its figures, the dropped rows, and the samples."""
+        """Write the ledger with its figures, the dropped rows, certificates, and the samples."""
+        _write_lines(folder / "certificates.jsonl", [c.model_dump() for c in certificates])
         _write_lines(folder / "dropped.jsonl", [row.model_dump() for row in ledger.dropped])
         _write_lines(folder / "samples.jsonl", [_sample(*sample) for sample in samples])
         _write_json(folder / "ledger.json", figures)

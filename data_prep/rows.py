@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from data_prep.errors import RowError
 
@@ -55,6 +55,26 @@ class Completion:
 
 
 Row = Conversation | Completion
+
+
+class Placed(Protocol):
+    """Anything that is a row with the place it came from."""
+
+    @property
+    def where(self) -> str:
+        """The place."""
+
+    @property
+    def row(self) -> Row:
+        """The row."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRow:
+    """A row and the place it came from."""
+
+    where: str
+    row: Row
 
 
 def merge_repeated_roles(row: Conversation) -> Conversation:

@@ -1,38 +1,13 @@
-"""Which rows are trained on and which are held out: duplicates, leaks, and the split."""
+"""Which rows are trained on and which are held out."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import xxhash
 
-from data_prep.ledger import Dropped, Ledger
-from data_prep.rows import Completion, Message, Row
+from data_prep.rows import Completion, Placed, Row
 
-
-@dataclass(frozen=True, slots=True)
-class PlacedRow:
-    """A row and the place it came from."""
-
-    where: str
-    row: Row
-
-
-def row_hash(row: Row) -> str:
-    """The same for two rows exactly when every turn and tool of theirs is the same."""
-    if isinstance(row, Completion):
-        parts: Any = [row.prompt, row.completion]
-    else:
-        turns = [[m.role, m.content, m.train, _calls(m)] for m in row.messages]
-        parts = {"turns": turns, "tools": row.tools}
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
-    return xxhash.xxh3_128_hexdigest(text.encode())
-
-
-def _calls(message: Message) -> list[Any]:
-    """What a message calls; the calls' ids say nothing."""
-    return [call["function"] for call in message.tool_calls]
+P = TypeVar("P", bound=Placed)
 
 
 def prompt_hash(row: Row, seed: int = 0) -> str:
@@ -44,38 +19,18 @@ def prompt_hash(row: Row, seed: int = 0) -> str:
     return xxhash.xxh3_128_hexdigest(" ".join(prompt.lower().split()).encode(), seed=seed)
 
 
-def drop_duplicates(rows: Sequence[PlacedRow], ledger: Ledger) -> list[PlacedRow]:
-    """Keep the first of every set of equal rows; the others name it as their witness."""
-    first: dict[str, PlacedRow] = {}
-    for placed in rows:
-        witness = first.setdefault(row_hash(placed.row), placed)
-        if witness is not placed:
-            ledger.dropped.append(
-                Dropped(where=placed.where, reason="exact duplicate", witness=witness.where)
-            )
-    return list(first.values())
+def find_leaks(rows: Sequence[Placed], held_out: Sequence[Placed]) -> dict[int, str]:
+    """Training rows that ask what a row of the validation source asks, whatever they answer.
 
-
-def drop_leaks(
-    rows: Sequence[PlacedRow], held_out: Sequence[PlacedRow], ledger: Ledger
-) -> list[PlacedRow]:
-    """Drop training rows that ask what the validation source asks, whatever they answer."""
+    Returns:
+        The index of each such training row, and the place of the validation row.
+    """
     validation = {prompt_hash(placed.row): placed.where for placed in held_out}
-    kept = []
-    for placed in rows:
-        witness = validation.get(prompt_hash(placed.row))
-        if witness is None:
-            kept.append(placed)
-        else:
-            ledger.dropped.append(
-                Dropped(where=placed.where, reason="also in validation", witness=witness)
-            )
-    return kept
+    hashes = (prompt_hash(placed.row) for placed in rows)
+    return {i: validation[found] for i, found in enumerate(hashes) if found in validation}
 
 
-def hold_out(
-    rows: Sequence[PlacedRow], size: float, seed: int
-) -> tuple[list[PlacedRow], list[PlacedRow]]:
+def hold_out(rows: Sequence[P], size: float, seed: int) -> tuple[list[P], list[P]]:
     """Split rows into training and validation.
 
     Rows that ask the same first question go to the same side, so that no answer to a validation
@@ -104,7 +59,7 @@ def hold_out(
             room -= groups[key]
     if wanted and not chosen and groups:  # every group is larger than wanted
         chosen.add(min(sorted(groups), key=groups.__getitem__))
-    sides: tuple[list[PlacedRow], list[PlacedRow]] = ([], [])
+    sides: tuple[list[P], list[P]] = ([], [])
     for placed in rows:
         sides[prompt_hash(placed.row, seed) in chosen].append(placed)
     return sides

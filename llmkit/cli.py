@@ -103,17 +103,22 @@ def prep(
     recipe: RecipeFile,
     overrides: Overrides = None,
     runs: Runs = DEFAULT_RUNS,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Replay the certificate of every removed duplicate.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Prepare the data.
 
-    Reads, checks, renders and packs it, and accounts for every row and token.
+    Reads, checks, renders, deduplicates and packs it, and accounts for every row and token.
     """
     from llmkit import stages
 
     with _project(recipe, overrides, runs, _view(quiet, as_json)) as project:
         stages.prep(project)
+        if audit:
+            stages.audit(project)
 
 
 @app.command()

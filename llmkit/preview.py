@@ -7,9 +7,8 @@ from rich.text import Text
 
 from data_prep.chat_templates import ChatTemplate, load_template
 from data_prep.errors import RowError
-from data_prep.formats import CONVERTERS, detect
+from data_prep.reading import Unusable, read_rows
 from data_prep.rendering import Rendered, render
-from data_prep.sources import Record, read
 from data_prep.tokenizer import load_tokenizer
 from llmkit.models.catalog import resolve
 from llmkit.recipe import Recipe
@@ -34,16 +33,9 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
         )
     )
     for source in recipe.data.sources:
-        for record in islice(read(source), count):
-            console.rule(record.where, align="left")
-            if not isinstance(record, Record):
-                console.print(Text(record.problem, "red"))
-                continue
-            try:
-                name = detect(record.value) if source.format == "auto" else source.format
-                found = render([CONVERTERS[name](record.value)], template)[0]
-            except RowError as error:
-                found = error
+        for read in islice(read_rows(source, recipe.data.roles), count):
+            console.rule(read.where, align="left")
+            found = read.error if isinstance(read, Unusable) else render([read.row], template)[0]
             console.print(
                 Text(f"cannot be used: {found}", "red")
                 if isinstance(found, RowError)

@@ -41,6 +41,22 @@ def prep(project: Project) -> Outcome:
     return outcome
 
 
+def audit(project: Project) -> None:
+    """Replay the certificates of the prepared data.
+
+    Raises:
+        CheckFailed: one does not hold.
+    """
+    from data_prep.auditing import audit_prepared
+
+    count, problems = audit_prepared(project.recipe.data, project.data())
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise CheckFailed(f"{len(problems)} certificates do not hold:\n  {shown}{more}")
+    project.view.say(f"audit: {count} certificates of removed duplicates hold")
+
+
 def train(project: Project) -> Outcome:
     """Packed sequences -> an adapter."""
     from llmkit.models.loading import choose_device, compute_dtype

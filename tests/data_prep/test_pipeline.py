@@ -244,14 +244,31 @@ def test_too_many_duplicates_are_refused(prep):
     assert prep([GOOD[0]] * 7, dedup={"exact": False}).figures["train_rows"] == 7
 
 
-def test_a_source_that_is_listed_twice_is_counted_as_duplicates(tmp_path, chatml):
+def test_a_source_that_is_listed_twice_is_refused(tmp_path):
     source = {"path": write_jsonl(tmp_path / "r.jsonl", GOOD)}
-    prepared = prepare(DataConfig(sources=[source, source]), chatml, tmp_path)
-    assert prepared.figures["dropped"] == {"exact duplicate": 4}
-    assert prepared.figures["sources"] == {source["path"]: 8}
-    strict = DataConfig(sources=[source, source], max_duplicates=0.4)
-    with pytest.raises(DataError, match="4 of 8 rows repeat"):
-        prepare(strict, chatml, tmp_path)
+    with pytest.raises(ValidationError, match=r"r\.jsonl is listed more than once"):
+        DataConfig(sources=[source, source])
+    assert DataConfig(sources=[source, source | {"split": "test"}])
+
+
+def test_a_witness_is_never_a_row_that_was_dropped_itself(tmp_path, chatml):
+    long = alpaca(3, answer="fox and dog " * 400)
+    source = {"path": write_jsonl(tmp_path / "r.jsonl", [*GOOD, long, long])}
+    prepared = prepare(DataConfig(sources=[source], max_tokens=256), chatml, tmp_path)
+    assert [entry["reason"] for entry in dropped(prepared)] == ["over max_tokens"] * 2
+
+
+def test_near_duplicates_are_dropped_with_their_tokens_and_a_certificate(prep):
+    text = " ".join(f"word{i}x" for i in range(60))
+    twins = [alpaca(30, answer=text), alpaca(31, answer=f"{text} more")]
+    prepared = prep([*GOOD, *twins], dedup={"minhash": {"on": "response"}})
+    (entry,) = dropped(prepared)
+    assert entry["reason"] == "near-duplicate"
+    assert int(entry["tokens"]) > 60
+    (line,) = (prepared.folder / "certificates.jsonl").read_text(encoding="utf-8").splitlines()
+    certificate = json.loads(line)
+    assert (certificate["removed"], certificate["witness"]) == (entry["where"], entry["witness"])
+    assert certificate["similarity"] == 60 / 61
 
 
 def test_rows_of_the_validation_source_are_dropped_from_training(tmp_path, chatml):
@@ -404,8 +421,8 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, chatml, packing):
         prepare(config, chatml, tmp_path / name)
         found.append(file_hashes(tmp_path / name))
     assert found[0] == found[1]
-    expected = {"dropped.jsonl", "ledger.json", "samples.jsonl", "train.arrow", "validation.arrow"}
-    assert set(found[0]) == expected
+    texts = {"certificates.jsonl", "dropped.jsonl", "ledger.json", "samples.jsonl"}
+    assert set(found[0]) == {*texts, "train.arrow", "validation.arrow"}
 
 
 def test_packed_and_unpacked_sequences_hold_the_same_rows(prep):
@@ -430,7 +447,7 @@ def test_progress_is_told_of_every_row(tmp_path, chatml):
 
     source = {"path": write_jsonl(tmp_path / "r.jsonl", GOOD)}
     prepare(DataConfig(sources=[source]), chatml, tmp_path, progress)
-    assert steps == {"reading rows": 4, "rendering rows": 4}
+    assert steps == {"reading rows": 4, "rendering rows": 4, "comparing rows": 4}
 
 
 def test_what_was_prepared_can_be_opened_again_and_another_folder_cannot(prep, tmp_path):

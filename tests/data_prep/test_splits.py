@@ -3,16 +3,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.ledger import Ledger
-from data_prep.rows import Completion, Conversation, Message
-from data_prep.splits import (
-    PlacedRow,
-    drop_duplicates,
-    drop_leaks,
-    hold_out,
-    prompt_hash,
-    row_hash,
-)
+from data_prep.rows import Completion, Conversation, Message, PlacedRow
+from data_prep.splits import find_leaks, hold_out, prompt_hash
 
 TEXT = st.sampled_from(["a", "b", "c", "d", "e", "f", " A ", "a  b", "A b", ""])
 ROWS = st.builds(Completion, TEXT, TEXT) | st.builds(
@@ -78,34 +70,13 @@ def test_completions_without_a_prompt_are_told_apart_by_their_text():
     assert [len(side) for side in hold_out(rows, 3, 0)] == [7, 3]
 
 
-@given(PLACED)
-def test_every_duplicate_names_a_surviving_equal_row(rows):
-    ledger = Ledger()
-    kept = drop_duplicates(rows, ledger)
-    by_place = {p.where: p.row for p in rows}
-    assert len({p.row for p in kept}) == len(kept) == len({p.row for p in rows})
-    assert len(kept) + len(ledger.dropped) == len(rows)
-    survivors = {p.where for p in kept}
-    for entry in ledger.dropped:
-        assert entry.reason == "exact duplicate"
-        assert entry.witness in survivors
-        assert by_place[entry.witness] == by_place[entry.where]
-
-
 @given(PLACED, PLACED)
-def test_training_rows_that_are_held_out_are_dropped_with_their_witness(rows, held_out):
-    ledger = Ledger()
+def test_training_rows_whose_question_is_held_out_are_found_with_their_witness(rows, held_out):
     held_out = [PlacedRow(f"v{p.where}", p.row) for p in held_out]
-    kept = drop_leaks(rows, held_out, ledger)
-    assert not {prompt_hash(p.row) for p in kept} & {prompt_hash(p.row) for p in held_out}
-    assert len(kept) + len(ledger.dropped) == len(rows)
-    validation = {p.where: p.row for p in held_out}
-    training = {p.where: p.row for p in rows}
-    for entry in ledger.dropped:
-        assert entry.reason == "also in validation"
-        assert prompt_hash(validation[entry.witness]) == prompt_hash(training[entry.where])
-
-
-@given(ROWS, ROWS)
-def test_hashes_are_equal_exactly_for_equal_rows(one, other):
-    assert (row_hash(one) == row_hash(other)) == (one == other)
+    leaks = find_leaks(rows, held_out)
+    validation = {p.where: prompt_hash(p.row) for p in held_out}
+    for index, placed in enumerate(rows):
+        if index in leaks:
+            assert validation[leaks[index]] == prompt_hash(placed.row)
+        else:
+            assert prompt_hash(placed.row) not in validation.values()

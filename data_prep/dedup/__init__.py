@@ -1,0 +1,1 @@
+"""Duplicates: found, verified, removed around a row that stays, and certified."""

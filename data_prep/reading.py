@@ -1,0 +1,65 @@
+"""Sources -> rows: each record read, converted and checked, or why it cannot be used."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from data_prep.errors import RowError
+from data_prep.formats import convert, detect, unused_fields
+from data_prep.rows import Conversation, Row, check_conversation, merge_repeated_roles
+from data_prep.sources import BadRecord, SourceConfig, read
+
+RolesPolicy = Literal["refuse", "drop", "merge"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRow:
+    """A row, and what happened to the record it was made of."""
+
+    where: str
+    row: Row
+    format: str
+    """Which format it was read as; with ``(from its fields)`` when it was detected."""
+    merged: bool
+    """Repeated roles were joined."""
+    unused: frozenset[str]
+    """Fields of the record that nothing was made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A record that no row can be made of."""
+
+    where: str
+    error: RowError
+
+
+def read_rows(source: SourceConfig, roles: RolesPolicy) -> Iterator[ReadRow | Unusable]:
+    """Read a source from its beginning; its first readable record decides an ``auto`` format.
+
+    Raises:
+        DataError: the source cannot be read as a whole.
+    """
+    chosen: str = source.format
+    note = ""
+    for record in read(source):
+        if isinstance(record, BadRecord):
+            yield Unusable(record.where, RowError("malformed", record.problem))
+            continue
+        try:
+            if chosen == "auto":
+                chosen, note = detect(record.value), " (from its fields)"
+            row = convert(record.value, chosen)
+            merged = _checked(row, roles)
+            unused = frozenset(unused_fields(record.value, chosen))
+            yield ReadRow(record.where, merged, chosen + note, merged != row, unused)
+        except RowError as error:
+            yield Unusable(record.where, error)
+
+
+def _checked(row: Row, roles: RolesPolicy) -> Row:
+    if not isinstance(row, Conversation):
+        return row
+    merged = merge_repeated_roles(row) if roles == "merge" else row
+    check_conversation(merged)
+    return merged

@@ -1,0 +1,288 @@
+"""Duplicates: what is found, what stays, and certificates that an audit can replay."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from data_prep.dedup.certificates import Certificate, _words, audit
+from data_prep.dedup.deduplicate import DedupConfig, deduplicate
+from data_prep.dedup.kernels import hash_words
+from data_prep.dedup.minhash import MinHashConfig, near_duplicates
+from data_prep.dedup.stars import stars
+from data_prep.dedup.words import Texts
+from data_prep.rows import Completion, Conversation, Message, PlacedRow
+
+ENDINGS = ("ab", "eck", "ill", "ong", "ust", "ane", "orm", "edge")
+WORDS = [f"{a}{b}{c}" for a in "bcdfghklmn" for b in "aeio" for c in ENDINGS]
+
+
+def sentences(seed: int, words: int = 60) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words))
+
+
+def placed(*texts: str) -> list[PlacedRow]:
+    return [PlacedRow(f"r.jsonl:{i}", Completion("", text)) for i, text in enumerate(texts, 1)]
+
+
+def found(texts: list[str], **settings: object) -> dict[int, Certificate]:
+    config = DedupConfig(minhash=MinHashConfig.model_validate(settings))
+    return deduplicate(placed(*texts), config)
+
+
+def replayed(rows: list[PlacedRow], certificates: dict[int, Certificate]) -> list[str]:
+    removed = [rows[index].where for index in certificates]
+    return audit(
+        certificates.values(),
+        {row.where: row.row for row in rows},
+        frozenset(row.where for row in rows) - set(removed),
+        removed,
+    )
+
+
+# Words.
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+@settings(max_examples=400)
+def test_words_are_those_that_the_audit_finds_with_a_regular_expression(text):
+    texts = Texts([text])
+    words, numeric = np.empty(texts.longest + 1, np.uint64), np.empty(texts.longest + 1, bool)
+    count = hash_words(texts.bytes, 0, len(texts.bytes), words, numeric)
+    independent = _words(text)
+    assert count == len(independent)
+    ids: dict[int, str] = {}
+    for value, word in zip(words[:count].tolist(), independent, strict=True):
+        assert ids.setdefault(value, word) == word
+    assert len(set(ids.values())) == len(ids)
+    marks = [bool(re.search(r"[0-9]|^[-%&*+/<=>^|~]$", word)) for word in independent]
+    assert numeric[:count].tolist() == marks
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't stop, e-mail ME.", ["don", "t", "stop", "e", "mail", "me"]),
+        ("3 + 4 = 7; x-1 - y", ["3", "+", "4", "=", "7", "x", "-", "1", "-", "y"]),
+        ("\ufb01ne \uff21\uff22\uff23 Straße", ["fine", "abc", "strasse"]),
+        ("日本語 text", ["日本", "本語", "text"]),
+        ("“quoted” — so", ["quoted", "so"]),
+        ("- a list\n- with well-known signs", ["a", "list", "with", "well", "known", "signs"]),
+    ],
+)
+def test_words_of_a_text(text, words):
+    assert _words(text) == words
+
+
+# What is found.
+
+
+def test_copies_are_found_however_they_differ_in_case_punctuation_and_order():
+    text = sentences(0)
+    half = text.split()
+    texts = [text, text.upper(), ", ".join(half) + "!", " ".join(half[30:] + half[:30]), text]
+    certificates = found([*texts, sentences(1)])
+    assert {index: c.measure for index, c in certificates.items()} == {
+        1: "same words",
+        2: "same words",
+        3: "jaccard",
+        4: "equal",
+    }
+    assert {c.witness for c in certificates.values()} == {"r.jsonl:1"}
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_edited_copies_are_found_and_rows_of_one_vocabulary_are_not(share):
+    rng = random.Random(5)
+    texts = [sentences(seed) for seed in range(300)]
+    edited = [
+        " ".join(rng.choice(WORDS) if rng.random() < share else w for w in text.split())
+        for text in texts[:100]
+    ]
+    certificates = found([*texts, *edited])
+    assert set(certificates) == set(range(300, 400)) or {
+        int(c.witness.partition(":")[2]) - 1 for c in certificates.values()
+    } | set(certificates) == {*range(100), *range(300, 400)}
+    assert len(certificates) == 100
+
+
+def test_rows_that_differ_in_their_numbers_stay_unless_asked_to_merge():
+    text = sentences(2) + " add {} and {} to {}"
+    texts = [text.format(3, 4, 5), text.format(6, 4, 5), text.format(3, 4, "five")]
+    assert [c.removed for c in found(texts).values()] == ["r.jsonl:3"]
+    assert len(found(texts, numbers="merge")) == 2
+
+
+@pytest.mark.parametrize(("one", "other"), [("7 - 3", "7 + 3"), ("a < b", "a > b")])
+def test_rows_that_differ_in_an_operator_stay(one, other):
+    text = sentences(3)
+    assert not found([f"{text} {one}", f"{text} {other}"])
+    assert found([f"{text} {one}", f"{text} {one}."])
+
+
+@pytest.mark.parametrize(("on", "expected"), [("prompt", [1, 2]), ("response", [1]), ("both", [1])])
+def test_prompts_responses_or_both_are_compared(on, expected):
+    question, answer, other = sentences(4), sentences(5), sentences(6)
+
+    def row(asked: str, said: str) -> Conversation:
+        return Conversation((Message("user", asked), Message("assistant", said)))
+
+    rows = [row(question, answer), row(question.upper(), answer), row(question, other)]
+    certificates = deduplicate(
+        [PlacedRow(str(i), r) for i, r in enumerate(rows)],
+        DedupConfig(exact=False, minhash=MinHashConfig(on=on)),
+    )
+    assert list(certificates) == expected
+
+
+def test_without_a_setting_only_equal_rows_are_removed():
+    text = sentences(7)
+    rows = placed(text, text, text.upper())
+    assert list(deduplicate(rows, DedupConfig())) == [1]
+    assert not deduplicate(rows, DedupConfig(exact=False))
+
+
+def test_texts_without_words_are_nobodys_duplicates():
+    assert not found(["", "!!!", "...", "?"])
+    assert list(found(["", "", "!"])) == [1]
+
+
+def test_many_copies_of_one_row_leave_exactly_one():
+    text = sentences(8)
+    rng = random.Random(0)
+    texts = [
+        " ".join(rng.choice(WORDS) if rng.random() < 0.02 else w for w in text.split())
+        for _ in range(500)
+    ]
+    assert len(found(texts)) == 499
+
+
+def test_the_result_is_the_same_for_every_run_and_grows_with_neither_threads_nor_time():
+    texts = [sentences(seed % 40, 30) + f" {'x' * (seed % 3)}" for seed in range(200)]
+    assert found(texts) == found(texts)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": 0}, {"threshold": 1.1}, {"bands": 0}, {"on": "all"}, {"treshold": 0.5}]
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        MinHashConfig.model_validate(wrong)
+
+
+def test_runs_of_words_can_be_compared_instead_of_words():
+    words = sentences(9).split()
+    shuffled = " ".join(random.Random(1).sample(words, len(words)))
+    assert found([" ".join(words), shuffled])
+    assert not found([" ".join(words), shuffled], ngram=3)
+
+
+# Stars.
+
+
+def graph(count: int) -> st.SearchStrategy[list[tuple[int, int, float]]]:
+    ends = st.integers(0, count - 1)
+    pair = st.tuples(ends, ends).filter(lambda p: p[0] < p[1])
+    score = st.sampled_from([0.6, 0.7, 0.9])
+    return st.dictionaries(pair, score, max_size=60).map(
+        lambda edges: [(a, b, s) for (a, b), s in edges.items()]
+    )
+
+
+@given(graph(12))
+def test_every_removed_row_is_like_a_row_that_stays_and_no_two_that_stay_are_alike(edges):
+    left, right, scores = (
+        (np.array(column) for column in zip(*edges, strict=True))
+        if edges
+        else (
+            np.empty(0, int),
+            np.empty(0, int),
+            np.empty(0),
+        )
+    )
+    result = stars(12, left, right, scores)
+    score = {(a, b): s for a, b, s in edges} | {(b, a): s for a, b, s in edges}
+    removed = set(result.removed.tolist())
+    for row, witness, similarity in zip(
+        result.removed.tolist(), result.witness.tolist(), result.similarity.tolist(), strict=True
+    ):
+        assert witness not in removed
+        assert score[row, witness] == similarity
+        kept_neighbours = [b for a, b in score if a == row and b not in removed]
+        assert similarity == max(score[row, other] for other in kept_neighbours)
+    assert not [pair for pair in score if not set(pair) & removed]
+
+
+def test_a_chain_is_not_removed_as_one():
+    result = stars(5, np.array([0, 1, 2, 3]), np.array([1, 2, 3, 4]), np.full(4, 0.7))
+    assert result.removed.tolist() == [0, 2, 4]
+    assert result.witness.tolist() == [1, 1, 3]
+
+
+# Certificates.
+
+
+@given(st.lists(st.sampled_from([sentences(i, 12) for i in range(4)]), max_size=8), st.data())
+@settings(max_examples=60)
+def test_every_certificate_holds(texts, data):
+    changed = [
+        data.draw(st.sampled_from([text, text.title(), text + ".", text + " more", text[5:]]))
+        for text in texts
+    ]
+    rows = placed(*changed)
+    certificates = deduplicate(rows, DedupConfig(minhash=MinHashConfig()))
+    assert replayed(rows, certificates) == []
+
+
+TEXT = sentences(10)
+ROWS = placed(TEXT, TEXT, TEXT.upper(), TEXT + " more words here", sentences(11), TEXT + " 5")
+
+
+@pytest.mark.parametrize(
+    ("index", "change", "problem"),
+    [
+        (1, {"witness": "r.jsonl:5"}, "is not equal to its witness"),
+        (1, {"witness": "r.jsonl:3"}, "its witness r.jsonl:3 did not stay"),
+        (2, {"witness": "r.jsonl:5"}, "has not the same words"),
+        (3, {"similarity": 0.99}, r"certified 0.990000 similar, counted 0\.9"),
+        (3, {"threshold": 0.999}, "below the threshold"),
+        (3, {"witness": "r.jsonl:9"}, "did not stay"),
+        (3, {"removed": "r.jsonl:5"}, "is still there"),
+    ],
+)
+def test_a_planted_bad_certificate_fails_the_audit(index, change, problem):
+    certificates = deduplicate(ROWS, DedupConfig(minhash=MinHashConfig()))
+    assert replayed(ROWS, certificates) == []
+    certificates[index] = certificates[index].model_copy(update=change)
+    assert re.search(problem, "\n".join(replayed(ROWS, certificates)))
+
+
+def test_a_removed_row_without_a_certificate_fails_the_audit():
+    certificates = deduplicate(ROWS, DedupConfig(minhash=MinHashConfig()))
+    rows = {row.where: row.row for row in ROWS}
+    kept = frozenset({"r.jsonl:1", "r.jsonl:5"})
+    removed = [c.removed for c in certificates.values()]
+    missing = list(certificates.values())[1:]
+    assert audit(missing, rows, kept, removed) == ["r.jsonl:2: is not certified"]
+
+
+def test_a_certificate_over_different_numbers_fails_the_audit():
+    text = sentences(12)
+    rows = placed(f"{text} 5", f"{text} 6")
+    (certificate,) = found([f"{text} 5", f"{text} 6"], numbers="merge").values()
+    lying = certificate.model_copy(update={"numbers": "distinct"})
+    assert replayed(rows, {1: certificate}) == []
+    assert "differs from its witness in its numbers" in replayed(rows, {1: lying})[0]
+
+
+def test_pairs_are_counted_exactly_as_set_similarity():
+    texts = [sentences(seed // 3, 40) + f" {WORDS[seed]} {WORDS[seed + 1]}" for seed in range(60)]
+    edges = near_duplicates(Texts(texts), MinHashConfig(threshold=0.3, numbers="merge"))
+    sets = [set(text.split()) for text in texts]
+    assert len(edges.left) >= 60
+    for a, b, similarity in zip(edges.left, edges.right, edges.similarity, strict=True):
+        assert similarity == len(sets[a] & sets[b]) / len(sets[a] | sets[b])
