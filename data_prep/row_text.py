@@ -9,11 +9,13 @@ from data_prep.rows import Completion, Message, Row
 def whole_text(row: Row) -> str:
     """All of a row: its turns with their roles, its calls and tools. Equal texts, equal rows."""
     if isinstance(row, Completion):
-        parts: Any = [row.prompt, row.completion]
-    else:
-        turns = [[m.role, m.content, m.train, _calls(m)] for m in row.messages]
-        parts = {"turns": turns, "tools": row.tools}
-    return json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+        return f"{len(row.prompt)}:{row.prompt}{row.completion}"
+    # Lengths stand before contents, so that no content can pass for another turn.
+    parts = [f"{m.role}{m.train:d}{len(m.content)}:{m.content}" for m in row.messages]
+    extra = [row.tools, *(_calls(message) for message in row.messages)]
+    if any(extra):
+        parts.append(json.dumps(extra, ensure_ascii=False, sort_keys=True, default=str))
+    return "".join(parts)
 
 
 def prompt_text(row: Row) -> str:

@@ -46,20 +46,12 @@ def deduplicate(rows: Sequence[Placed], config: DedupConfig) -> dict[int, Certif
         left = _keep_first(np.array(hashes, dtype="V16"), left, "equal", witness)
     if config.minhash and len(left):
         settings = config.minhash
-        texts = [text_of(rows[i].row, settings.on) for i in left.tolist()]
-        buffer = Texts(texts)
-        sequences = word_sequences(buffer)
-        stays = first_of_equal(sequences) == np.arange(len(left))
-        left = _keep_first(sequences, left, "same words", witness)
-        if not stays.all():
-            buffer = Texts(text for text, stay in zip(texts, stays, strict=True) if stay)
-        edges = near_duplicates(buffer, settings)
-        found = stars(len(left), edges.left, edges.right, edges.similarity)
+        texts = Texts(text_of(placed.row, settings.on) for placed in rows)
+        left = _keep_first(word_sequences(texts)[left], left, "same words", witness)
+        edges = near_duplicates(texts, settings, left)
+        found = stars(len(rows), edges.left, edges.right, edges.similarity)
         for removed, kept, similarity in zip(
-            left[found.removed].tolist(),
-            left[found.witness].tolist(),
-            found.similarity.tolist(),
-            strict=True,
+            found.removed.tolist(), found.witness.tolist(), found.similarity.tolist(), strict=True
         ):
             witness[removed] = (kept, "jaccard", similarity)
     return {index: _certificate(rows, index, witness, config) for index in sorted(witness)}

@@ -198,8 +198,8 @@ def unique_words(text, offsets, longest, ngram, chosen, found):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def sketch(text, offsets, longest, ngram, rows, common, keys):  # type: ignore[no-untyped-def]
-    """Write each text's band keys, ``keys[band, text]``; a text without words keeps ``EMPTY``."""
+def sketch(text, offsets, longest, chosen, ngram, rows, common, keys):  # type: ignore[no-untyped-def]
+    """Write band keys of the chosen texts, ``keys[band, text]``; without words it is ``EMPTY``."""
     bands = keys.shape[0]
     words, numeric, table, stamps = scratch(longest)
     rare = np.empty(longest + 1, np.uint64)
@@ -211,7 +211,7 @@ def sketch(text, offsets, longest, ngram, rows, common, keys):  # type: ignore[n
         factor[i], offset[i] = np.uint32(state) | np.uint32(1), np.uint32(state >> np.uint64(32))
     mask = np.uint64(len(common) - 1)
     least = np.empty(size, np.uint32)
-    for row in range(keys.shape[1]):
+    for row in chosen:
         count = hash_words(text, offsets[row], offsets[row + 1], words, numeric)
         count = join_grams(words, count, ngram)
         count = keep_unique(words, numeric, count, table, stamps, row)
@@ -225,11 +225,11 @@ def sketch(text, offsets, longest, ngram, rows, common, keys):  # type: ignore[n
             if not common[place]:
                 rare[left] = words[i]
                 left += 1
-        chosen, total = (rare, left) if left >= FEWEST else (words, count)
+        hashes, total = (rare, left) if left >= FEWEST else (words, count)
         least[:] = EMPTY
         for i in range(total):
-            high = np.uint32(chosen[i] >> np.uint64(32))
-            low = np.uint32(chosen[i])
+            high = np.uint32(hashes[i] >> np.uint64(32))
+            low = np.uint32(hashes[i])
             for k in range(size):
                 # Without the casts numba widens to 64 bits, and the loop is no longer one of SIMD.
                 value = np.uint32((high ^ offset[k]) * factor[k] + low)

@@ -61,15 +61,23 @@ class Edges:
     """Jaccard similarity, counted."""
 
 
-def near_duplicates(texts: Texts, config: MinHashConfig) -> Edges:
+def near_duplicates(texts: Texts, config: MinHashConfig, chosen: NDArray[np.int64]) -> Edges:
     """Find every pair of texts that are alike, up to what the S-curve misses.
 
     The result depends on the texts, their order and the configuration alone.
+
+    Args:
+        texts: normalised texts.
+        config: what counts as alike.
+        chosen: indices of the texts to compare, ascending.
+
+    Returns:
+        Pairs of indices into ``texts``.
     """
     keys = np.full((config.bands, len(texts)), kernels.EMPTY)
     common = _common_words(texts, config.ngram)
     kernels.sketch(
-        texts.bytes, texts.offsets, texts.longest, config.ngram, config.rows, common, keys
+        texts.bytes, texts.offsets, texts.longest, chosen, config.ngram, config.rows, common, keys
     )
     pairs = _candidates(keys)
     similarity = np.empty(len(pairs))

@@ -10,10 +10,12 @@ class Texts:
     """Normalised texts, one after the other in one buffer of UTF-8 bytes."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        encoded = [normalise(text).encode() for text in texts]
-        self.offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(text) for text in encoded], out=self.offsets[1:])
-        self.bytes = np.frombuffer(b"".join(encoded), np.uint8)
+        buffer, ends = bytearray(), [0]
+        for text in texts:
+            buffer += normalise(text).encode()
+            ends.append(len(buffer))
+        self.offsets = np.array(ends, np.int64)
+        self.bytes = np.frombuffer(buffer, np.uint8)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
