@@ -122,10 +122,11 @@ def main() -> None:
             figures[str(count)] = found
             for name, each in found.items():
                 print(
-                    f"{count:>9,} {name:<20} F1 {each['f1']:.4f} (precision {each['precision']:.4f},"
-                    f" recall {each['recall']:.4f}), wiped {each['clusters_wiped']}, twins removed"
-                    f" {each['removed_share'].get('twin', 0):.1%}, {each['cpu_seconds']:.1f} CPU s,"
-                    f" {each['memory_mib']:.0f} MiB"
+                    f"{count:>9,} {name:<20} F1 {each['f1']:.4f}"
+                    f" (precision {each['precision']:.4f}, recall {each['recall']:.4f}),"
+                    f" wiped {each['clusters_wiped']},"
+                    f" twins gone {each['removed_share'].get('twin', 0):.1%},"
+                    f" {each['cpu_seconds']:.1f} CPU s, {each['memory_mib']:.0f} MiB"
                 )
                 if name != "llmkit":
                     ours_, key = (

@@ -136,6 +136,7 @@ def prepare(
         "packs": len(train_packs),
         "packing_efficiency": round(efficiency(train_packs, config.max_tokens), 4),
         "stop_token": template.stop_token,
+        "stop_ids": sorted({row.tokens.stop_id for row in train}),
     }
     write(folder, "train", _sequences(train, train_packs))
     write(folder, "validation", _sequences(validation, _packed(config, validation)))
@@ -256,7 +257,7 @@ def _fit(
         reason = "over max_tokens" if config.overlong == "drop" else "nothing supervised left"
         ledger.drop(placed.where, reason, f"{tokens} tokens, max_tokens={limit}", tokens)
         return None
-    fitted = Rendered(row.ids[:limit], supervised, min(row.prompt_tokens, limit))
+    fitted = Rendered(row.ids[:limit], supervised, min(row.prompt_tokens, limit), row.stop_id)
     return _RenderedRow(placed.where, placed.row, fitted, cut=tokens - limit)
 
 

@@ -1,8 +1,9 @@
 """Sources -> rows: each record read, converted and checked, or why it cannot be used."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from data_prep.errors import RowError
 from data_prep.formats import convert, detect, unused_fields
@@ -54,7 +55,19 @@ def read_rows(source: SourceConfig, roles: RolesPolicy) -> Iterator[ReadRow | Un
             unused = frozenset(unused_fields(record.value, chosen))
             yield ReadRow(record.where, merged, chosen + note, merged != row, unused)
         except RowError as error:
-            yield Unusable(record.where, error)
+            yield Unusable(record.where, _hinted(error, record.value, source.format))
+
+
+def _hinted(error: RowError, record: Mapping[str, Any], asked: str) -> RowError:
+    """Say which format a record looks like when it is not of the one that was asked for."""
+    if asked == "auto" or error.reason not in ("missing field", "wrong field"):
+        return error
+    with suppress(RowError):
+        looks = detect(record)
+        if looks != asked:
+            detail = f"{error.detail}; it looks like {looks}: set the source's format to {looks}"
+            return RowError(error.reason, detail)
+    return error
 
 
 def _checked(row: Row, roles: RolesPolicy) -> Row:

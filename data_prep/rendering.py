@@ -31,6 +31,8 @@ class Rendered:
     """Same length as ``ids``: True where the loss is taken."""
     prompt_tokens: int
     """Ids before the last supervised turn: what the server renders when it is asked for it."""
+    stop_id: int = -1
+    """The token that ends its answers."""
 
 
 def render(rows: Sequence[Row], template: ChatTemplate) -> list[Rendered | RowError]:
@@ -206,14 +208,15 @@ def _mask(plan: _Plan, encoded: list[list[int]], tokenizer: Tokenizer) -> Render
             raise RowError(
                 "answer runs into its prompt",
                 "its first characters and the prompt's last ones are one token; the server would "
-                "never render that. Leave out the white space an answer begins with",
+                "never render that. Leave out the white space that the answer begins with, or that "
+                "a completion's prompt ends with",
             )
         try:
             stop = ids.index(plan.stop_id, start)
         except ValueError:
             raise RowError("stop token missing", "an assistant turn does not end in it") from None
         supervised[start : stop + 1] = [True] * (stop + 1 - start)
-    return Rendered(ids, supervised, prompt_tokens=len(prompts[-1]))
+    return Rendered(ids, supervised, len(prompts[-1]), plan.stop_id)
 
 
 def as_messages(row: Row) -> list[dict[str, Any]]:

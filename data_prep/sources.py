@@ -98,7 +98,14 @@ def _is_file(path: Path) -> bool:
 def _looks_like_hub_id(path: str) -> bool:
     parts = path.split("/")
     ending = Path(path).suffix[1:]  # of OpenHermes-2.5, "5": part of the name
-    return len(parts) == 2 and all(parts) and not ending.isalpha() and parts[0] not in (".", "..")
+    owner_is_a_folder = Path(parts[0]).is_dir()  # then a file in it was meant
+    return (
+        len(parts) == 2
+        and all(parts)
+        and not ending.isalpha()
+        and parts[0] not in (".", "..")
+        and not owner_is_a_folder
+    )
 
 
 def _jsonl(path: Path) -> Iterator[Record | BadRecord]:

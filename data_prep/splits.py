@@ -40,13 +40,15 @@ def hold_out(rows: Sequence[P], size: float, seed: int) -> tuple[list[P], list[P
     Args:
         rows: every row.
         size: a fraction of the rows (below 1) or their number; never exceeded, unless even the
-            smallest group is larger.
+            smallest group is larger. A fraction above 0 holds out at least one of several rows.
         seed: another seed, another split.
 
     Returns:
         Training rows and validation rows, each in their own order.
     """
     wanted = round(size * len(rows)) if size < 1 else int(size)
+    if size and len(rows) > 1:
+        wanted = max(1, wanted)  # of few rows a small fraction would be none
     groups: dict[str, int] = {}
     for placed in rows:
         key = prompt_hash(placed.row, seed)

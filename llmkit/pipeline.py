@@ -17,6 +17,7 @@ def run_recipe(project: Project) -> Path:
         The report's path.
     """
     with project:
+        stages.check_ahead(project)
         stages.prep(project)
         stages.train(project)
         stages.merge(project)

@@ -28,28 +28,40 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
     console.print(
         Text.assemble(
             "supervised tokens are ",
-            ("shown like this", SUPERVISED),
+            (
+                "shown like this" if console.is_terminal else "\u27e6shown like this\u27e7",
+                SUPERVISED,
+            ),
             f"; the stop token is {template.stop_token!r}",
         )
     )
     for source in recipe.data.sources:
+        shown = 0
         for read in islice(read_rows(source, recipe.data.roles), count):
+            shown += 1
             console.rule(read.where, align="left")
             found = read.error if isinstance(read, Unusable) else render([read.row], template)[0]
             console.print(
                 Text(f"cannot be used: {found}", "red")
                 if isinstance(found, RowError)
-                else coloured(found, template)
+                else coloured(found, template, marked=not console.is_terminal)
             )
+            if not isinstance(found, RowError) and len(found.ids) > recipe.data.max_tokens:
+                limit, rule = recipe.data.max_tokens, recipe.data.overlong
+                console.print(Text(f"over data.max_tokens={limit}: {rule}", "red"))
+        if not shown:
+            console.print(Text(f"{source.path}: has no rows", "red"))
 
 
-def coloured(row: Rendered, template: ChatTemplate) -> Text:
-    """A row's text; what carries loss stands out."""
+def coloured(row: Rendered, template: ChatTemplate, *, marked: bool = False) -> Text:
+    """A row's text; what carries loss stands out, between signs where there are no colours."""
     text = Text()
     start = 0
     for supervised, run in groupby(row.supervised):
         length = len(list(run))
         piece = template.tokenizer.decode(row.ids[start : start + length])
+        if supervised and marked:
+            piece = f"\u27e6{piece}\u27e7"
         text.append(piece, SUPERVISED if supervised else CONTEXT)
         start += length
     total = sum(row.supervised)

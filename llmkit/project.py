@@ -69,7 +69,12 @@ class Project:
         return str(record["outputs"][output]["sha256"])
 
     def data(self) -> PreparedDataset:
-        """The prepared data set."""
+        """The prepared data set.
+
+        Raises:
+            UsageError: it is not there, or something else changed it.
+        """
+        self.output_hash("prep", "data")
         return PreparedDataset.open(self.folder / "data")
 
     def write_report(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from llmkit.console import TerminalView, View
@@ -52,7 +53,8 @@ def show_answers(run: Path, console: Console) -> None:
             if row["tuned_right"] is None
             else ("[green]✓[/] ", "[red]✗[/] ")[not row["tuned_right"]]
         )
-        table.add_row(row["question"], _short(row["base"]), mark + _short(row["tuned"]))
+        base, tuned = (escape(_short(row[side])) for side in ("base", "tuned"))
+        table.add_row(escape(row["question"]), base, mark + tuned)
     console.print(table)
     if result.get("judged"):
         console.print(

@@ -35,7 +35,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """The run directory under ``runs/``, and the name the tuned model is served by."""
     model: ModelConfig
     data: DataConfig
@@ -180,7 +180,8 @@ def _override(document: CommentedMap, word: str) -> None:
             f"{word!r}: overrides are written key=value, for example training.epochs=2"
         )
     try:
-        value = YAML(typ="safe").load(text) if text else None
+        # A word of the command line has no comments: "#" belongs to the value.
+        value = text if " #" in text else YAML(typ="safe").load(text) if text else None
     except Exception as error:
         raise UsageError(f"{word!r}: the value is not YAML; quote it if it is text.") from error
     *parents, last = path.split(".")

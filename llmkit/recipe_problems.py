@@ -280,7 +280,9 @@ def explain(
     lines = []
     for location, message in problems:
         dotted = _dotted(location)
-        if any(dotted == key or dotted.startswith(f"{key}.") for key in overridden):
+        if any(
+            f"{dotted}.".startswith(f"{key}.") or key.startswith(f"{dotted}.") for key in overridden
+        ):
             lines.append((0, f"  command line: {message}"))
         else:
             line = _line(document, location)

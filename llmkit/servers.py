@@ -21,6 +21,11 @@ class Servers:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    def close(self) -> None:
+        """Shut down what runs."""
+        self._open.close()
+        self._running.clear()
+
     def tuned(self) -> Any:
         """A ready server of the merged model."""
         recipe = self._project.recipe
@@ -36,10 +41,14 @@ class Servers:
         from serve.process import ServerProcess
 
         if side not in self._running:
-            self._open.close()
-            self._running.clear()
+            self.close()
             log = self._project.folder / f"server-{side}.log"
-            process = ServerProcess(open_model(folder, name=name), log, self._project.recipe.serve)
+            settings = self._project.recipe.serve
+            if side == "base" and settings.chat_template is None:
+                # A base need not have a template; it is asked as its tuned model is.
+                template = self._project.folder / "merged" / "chat_template.jinja"
+                settings = settings.model_copy(update={"chat_template": template})
+            process = ServerProcess(open_model(folder, name=name), log, settings)
             with self._project.view.working(f"starting the server on the {side} model"):
                 self._running[side] = self._open.enter_context(process)
         return self._running[side]

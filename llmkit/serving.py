@@ -11,12 +11,15 @@ import pydantic
 from ruamel.yaml import YAML
 
 from llmkit.errors import CheckFailed, UsageError
+from llmkit.files import content_hash
 from llmkit.models.catalog import resolve
 from llmkit.recipe import load_recipe
 from llmkit.recipe_problems import problems_of
 from llmkit.run import Run, differences, flatten
+from serve.device import choose_device
 from serve.model import ServedModel, open_model
 from serve.settings import ServeSettings
+from serve.vllm_settings import compiles
 
 
 def serve_run_or_model(
@@ -96,6 +99,10 @@ def refuse_unverified(run: Run, settings: ServeSettings) -> None:
             f"then `{verify}`; or serve it --unverified."
         )
     now = flatten(settings.model_dump(mode="json", include=set(DECISIVE)), "serve.")
+    device = choose_device(settings.device)
+    now |= {"serve.device": device, "serve.compile": str(compiles(settings, device))}
+    if settings.chat_template and settings.chat_template.is_file():
+        now["serve.chat_template.text"] = content_hash(settings.chat_template)
     changed = differences({name: verified["inputs"].get(name, "absent") for name in now}, now)
     if changed:
         raise CheckFailed(

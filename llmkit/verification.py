@@ -10,7 +10,7 @@ Four checks, each with its figures:
 - ``stopping``: the template's stop token ends generation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ def verify(
     max_divergence: float,
     stop_ids: Sequence[int],
     device: str = "auto",
+    make_room: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """Compare a running server with training and with transformers.
 
@@ -79,18 +80,20 @@ def verify(
         max_divergence: the recipe's ``merge.max_divergence``.
         stop_ids: the template's stop tokens.
         device: where transformers computes.
+        make_room: called when the server has answered everything and before transformers loads
+            the weights: on a GPU the server holds nearly all of the memory.
     """
     quiet()
     client = Served(server_root, model_name)
-    model = load_base(merged, quantization="none", device=choose_device(device))
-    return Verdict(
-        [
-            check_rendering(client, samples),
-            check_merging(merge_figures, max_divergence),
-            check_serving(client, model, samples),
-            check_stopping(client, samples, stop_ids),
-        ]
+    rendering, stopping = (
+        check_rendering(client, samples),
+        check_stopping(client, samples, stop_ids),
     )
+    answers = [client.generate(sample, GENERATED_TOKENS) for sample in samples[:GENERATED_ROWS]]
+    make_room()
+    model = load_base(merged, quantization="none", device=choose_device(device))
+    merging, serving = check_merging(merge_figures, max_divergence), check_serving(answers, model)
+    return Verdict([rendering, merging, serving, stopping])
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,10 @@ class Served:
             "model": self.model,
             "max_tokens": max_tokens,
             "temperature": 0,
+            # A model's generation_config may set these, and they act on greedy answers too.
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
             "return_token_ids": True,
         }
         if sample.messages:
@@ -185,12 +192,11 @@ def check_merging(figures: dict[str, Any], max_divergence: float) -> Check:
     return Check("merging", passed, {"target": target, **found}, problem)
 
 
-def check_serving(client: Served, model: PreTrainedModel, samples: Sequence[Sample]) -> Check:
+def check_serving(answers: Sequence[Generation], model: PreTrainedModel) -> Check:
     """Greedy text and log-probabilities: server = transformers on the same weights."""
     regrets: list[float] = []
     gaps: list[float] = []
-    for sample in samples[:GENERATED_ROWS]:
-        answer = client.generate(sample, GENERATED_TOKENS)
+    for answer in answers:
         expected = _logprobs_after(model, answer.prompt_ids, answer.ids)
         chosen = expected.gather(-1, torch.tensor(answer.ids)[:, None])[:, 0]
         regrets += (expected.max(-1).values - chosen).tolist()

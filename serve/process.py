@@ -40,7 +40,7 @@ class ServerProcess:
         log: Path,
         settings: ServeSettings | None = None,
         *,
-        ready_seconds: float = 180.0,
+        ready_seconds: float = 900.0,
     ) -> None:
         self.model = model
         """What is served; ``model.name`` is the name to ask for."""

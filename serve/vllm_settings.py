@@ -49,15 +49,19 @@ def _compute_threads() -> int:
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable) - 1)
 
 
+def compiles(settings: ServeSettings, device: Device) -> bool:
+    """Whether vLLM will compile the model."""
+    return settings.compile if settings.compile is not None else device == "cuda"
+
+
 def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device) -> dict[str, Any]:
     """What differs from vLLM's defaults, by the names in its parsed arguments."""
-    compiled = settings.compile if settings.compile is not None else device == "cuda"
     arguments: dict[str, Any] = {
         "model": str(model.path),
         "served_model_name": [model.name],
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
-        "enforce_eager": not compiled,
+        "enforce_eager": not compiles(settings, device),
         "chat_template": str(settings.chat_template) if settings.chat_template else None,
         # Loading code from the model's folder would let a model run anything.
         "trust_remote_code": False,

@@ -39,16 +39,20 @@ def read_questions(path: Path) -> list[Question]:
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise UsageError(f"{path}: cannot be read: {why}") from None
     questions = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-            said = {"role": "user", "content": str(entry["question"])}
-            questions.append(Question([said], tuple(map(str, entry["expect"]))))
+            question, expect = entry["question"], entry["expect"]
+            texts = [question, *expect] if isinstance(expect, list) else [None]
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError
+            questions.append(Question([{"role": "user", "content": question}], tuple(expect)))
         except (ValueError, KeyError, TypeError):
             raise UsageError(
                 f'{path}:{number}: expected {{"question": "...", "expect": ["..."]}}'

@@ -64,7 +64,7 @@ def save(model: PeftModel, folder: Path, base_name: str) -> None:
 
 def load(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put a saved adapter on a base, frozen, in evaluation mode."""
-    tuned = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+    tuned = PeftModel.from_pretrained(model, folder)  # its weights stay float32, as trained
     tuned.eval()
     return tuned
 

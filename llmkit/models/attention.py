@@ -43,7 +43,7 @@ def rows_attention(
         scaling: of the scores; 1/sqrt(head_size) by default.
         dropout: of the attention weights.
         row_starts: where each row begins, and the total, shape ``[rows + 1]``; batch must be 1.
-            None: every sequence is one row.
+            None: every sequence is one row; with a mask, the mask decides.
         sliding_window: tokens a token sees, itself included.
         softcap: not supported.
 
@@ -56,6 +56,8 @@ def rows_attention(
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap (Gemma 2) is not supported")
     grouped = query.shape[1] != key.shape[1]
+    if row_starts is None and attention_mask is None and query.shape[2] == key.shape[2]:
+        row_starts = [0, query.shape[2]]
     if row_starts is None:
         # Generation: the newest token sees all that came before it.
         is_causal = attention_mask is None and query.shape[2] > 1

@@ -205,6 +205,13 @@ def _dequantize(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
+def context_length(folder: Path) -> int | None:
+    """The longest context that a model was made for, in tokens; None when its folder is silent."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = config.get("max_position_embeddings")
+    return int(found) if isinstance(found, int) else None
+
+
 def _remembered_hash(path: Path) -> str:
     """SHA-256 of a weight file, remembered while its size and time stay the same."""
     status = path.stat()

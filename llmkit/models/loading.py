@@ -1,5 +1,6 @@
 """Load a base model: as it is, in 8 bits, or in NF4; on CUDA or on the CPU."""
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ def choose_device(wanted: str) -> torch.device:
 def compute_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the machine computes in it, float32 elsewhere."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
     can = torch.cpu.get_capabilities()
     fast = any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.bfloat16 if fast else torch.float32
@@ -104,6 +109,13 @@ def _keep_4bit_weights_differentiable(model: PreTrainedModel) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (of bitsandbytes)
+
+
+def release() -> None:
+    """Give the GPU's memory back that no tensor holds any more: a server wants it next."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def weight_count(folder: Path) -> int:

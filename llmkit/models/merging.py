@@ -24,6 +24,8 @@ from llmkit.training.batching import Sequence as TokenSequence
 from llmkit.training.batching import collate, to_device
 from llmkit.training.loss import supervised_logits
 
+SEEN = 0.01
+"""Nats a token from which an adapter's effect stands out from bfloat16 rounding in the merge."""
 COMPARED_TOKENS = 2048
 """Tokens of real rows that models are compared on."""
 
@@ -118,6 +120,8 @@ def merge(
         load_base(model_folder, quantization=model_config.quantization, device=device), adapter
     )
     reference = list(logits_on(trained, rows))
+    with trained.disable_adapter():
+        without = compare(reference, trained, rows).kl
     dtype = getattr(torch, config.dtype)
     tried: dict[str, Closeness] = {}
     kept: tuple[str, PreTrainedModel] | None = None
@@ -137,11 +141,18 @@ def merge(
             f"{tried[name].top1_changed:.1%} of its top tokens changed. Nothing was kept; serve "
             "the adapter beside its base instead."
         )
+    if without > SEEN and tried[name].kl > without / 2:
+        raise CheckFailed(
+            f"the merged model is {tried[name].kl:.4f} nats a token away from the trained one, and "
+            f"the model without the adapter {without:.4f}: merging lost what was trained. Nothing "
+            "was kept; serve the adapter beside its base instead."
+        )
     save_model(merged, model_folder, folder, chat_template, stop_ids)
     return {
         "target": name,
         "dtype": config.dtype,
         "closeness": {target: asdict(found) for target, found in tried.items()},
+        "kl_without_adapter": without,
         "rows": len(rows),
     }
 
@@ -166,10 +177,13 @@ def _base_for(
 
 def _copy_dequantized(quantized: PreTrainedModel, base: PreTrainedModel) -> None:
     """Replace the weights of a 16-bit base by what the quantised one really computes with."""
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+
     plain = dict(base.named_modules())
     for name, layer in quantized.named_modules():
-        if isinstance(layer, LoraLayer):
-            plain[name].weight.data.copy_(_dequantized_weight(layer.get_base_layer()))
+        if isinstance(layer, Linear4bit | Linear8bitLt):  # with an adapter or without
+            weight = plain[name.removesuffix(".base_layer")].weight
+            weight.data.copy_(_dequantized_weight(layer))
 
 
 def _dequantized_weight(layer: Any) -> torch.Tensor:
@@ -223,6 +237,9 @@ def save_model(
     generation.eos_token_id = list(stop_ids)
     generation.bos_token_id = tokenizer.bos_token_id
     generation.pad_token_id = tokenizer.pad_token_id
+    sampling = (generation.temperature, generation.top_p, generation.top_k)
+    if not generation.do_sample and any(value is not None for value in sampling):
+        generation.do_sample = True  # saving refuses sampling values beside greedy decoding
     model.generation_config = generation
     model.config.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
     model.save_pretrained(folder)

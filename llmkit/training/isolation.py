@@ -1,4 +1,4 @@
-"""Proof, on the model at hand, that the rows of a pack do not see each other.
+"""Proof, on the model at hand, that we compute its own loss and that packed rows are apart.
 
 Some architectures carry state from token to token outside attention, and some do not hand our row
 boundaries to their attention layers. Then packing would train on neighbours in silence. So before
@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llmkit.errors import CheckFailed
+from llmkit.models.attention import ROWS_ATTENTION
 from llmkit.models.loading import computing_in
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.loss import supervised_logits
@@ -28,26 +29,65 @@ def check_rows_are_apart(
 
     Returns:
         The mean KL divergence (nats) over the row's supervised positions, and their number;
-        empty when no sequence holds two rows.
+        empty when there is one row only.
 
     Raises:
         CheckFailed: they differ by more than rounding.
     """
     packed = next((s for s in sequences if len(s.row_lengths) > 1), None)
-    if packed is None:
+    if packed is None and len(sequences) < 2:
         return {}
-    pair = _two_rows(packed)
+    pair = _two_rows(packed or _joined(sequences[0], sequences[1]))
     alone = _row(pair, 1)
     logits_alone = _logits(model, alone, dtype)
     logits_packed = _logits(model, pair, dtype)[-len(logits_alone) :]
     divergence = kl_divergence(logits_alone, logits_packed)
     if not divergence <= LARGEST_DIVERGENCE:
         raise CheckFailed(
-            f"packed rows see each other on this model ({type(model).__name__}): a row's "
-            f"prediction moves by {divergence:.3f} nats a token when another row is packed before "
-            "it. Set data.packing=false."
+            f"rows of one forward pass see each other on this model ({type(model).__name__}): a "
+            f"row's prediction moves by {divergence:.3f} nats a token when another row stands "
+            "before it. Set data.packing=false and training.batch.rows=1."
         )
     return {"kl_packed_vs_alone": divergence, "positions": len(logits_alone)}
+
+
+def check_loss_is_the_models_own(
+    model: PreTrainedModel, sequences: Sequences, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Compare the logits that the loss is taken from with the model's own forward pass.
+
+    Ours skips positions without loss and replaces the attention; what an architecture does besides
+    (attention sinks, factors on its logits) would be left out without a word.
+
+    Returns:
+        The mean KL divergence (nats) over a row's supervised positions.
+
+    Raises:
+        CheckFailed: they differ by more than rounding.
+    """
+    row = _row(sequences[0], 0)
+    keep = min(len(row.input_ids), MOST_TOKENS)
+    if any(row.supervised[1:keep]):
+        row = Sequence(row.input_ids[:keep], row.supervised[:keep], [keep])
+    batch = to_device(collate([row]), model.device)
+    found = _logits(model, row, dtype)
+    was_training = model.training
+    model.eval()
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad(), computing_in(dtype, model.device):
+            own = model(input_ids=batch["input_ids"], use_cache=False).logits[0]
+    finally:
+        model.set_attn_implementation(ROWS_ATTENTION)
+        model.train(was_training)
+    divergence = kl_divergence(own[batch["predict_at"]].float(), found)
+    if not divergence <= LARGEST_DIVERGENCE:
+        raise CheckFailed(
+            f"this model ({type(model).__name__}) computes something that training would leave "
+            f"out: its own predictions are {divergence:.3f} nats a token away from those that the "
+            "loss would be taken from. This architecture is not supported."
+        )
+    return {"kl_own_forward": divergence}
 
 
 def kl_divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
@@ -64,6 +104,15 @@ def _two_rows(sequence: Sequence) -> Sequence:
         first.input_ids[:keep] + last.input_ids,
         first.supervised[:keep] + last.supervised,
         [keep, len(last.input_ids)],
+    )
+
+
+def _joined(first: Sequence, second: Sequence) -> Sequence:
+    """Two sequences in one, as a batch joins them."""
+    return Sequence(
+        first.input_ids + second.input_ids,
+        first.supervised + second.supervised,
+        first.row_lengths + second.row_lengths,
     )
 
 

@@ -54,6 +54,10 @@ class Meter:
         self.targets += targets
         self.tokens += tokens
 
+    def restart(self) -> None:
+        """Begin a step's time now."""
+        self.began = time.monotonic()
+
     def close(self) -> dict[str, Any]:
         """The step's loss (nats a supervised token), tokens and seconds; starts the next one."""
         now = time.monotonic()
@@ -79,6 +83,7 @@ class Guard:
         if not math.isfinite(start_loss):
             raise Diverged(f"the loss before the first step is {start_loss}: check the base model.")
         self.start_loss = start_loss
+        self.highest = 0.0
         self.patience = patience
         self.streak = 0
 
@@ -90,12 +95,25 @@ class Guard:
         """
         if not math.isfinite(loss):
             raise Diverged(f"step {step}: the loss is {loss}.")
-        self.streak = self.streak + 1 if loss > MARGIN * self.start_loss else 0
+        if not self.highest:  # rows held out may be easier than those trained on
+            self.highest = max(self.start_loss, loss)
+        self.streak = self.streak + 1 if loss > MARGIN * self.highest else 0
         if self.streak >= self.patience:
             raise Diverged(
                 f"step {step}: the loss ({loss:.2f}) has been above its start "
-                f"({self.start_loss:.2f}) for {self.streak} steps: the model is being destroyed."
+                f"({self.highest:.2f}) for {self.streak} steps: the model is being destroyed."
             )
+
+    def check_weights(self, model: torch.nn.Module, step: int) -> None:
+        """Look at the trained weights before they are saved.
+
+        Raises:
+            Diverged: one is not a number. The loss would say so only after the next step.
+        """
+        trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
+        broken = next((name for name, p in trained if not bool(p.isfinite().all())), None)
+        if broken:
+            raise Diverged(f"step {step}: {broken} holds values that are no numbers.")
 
     def check_end(self, loss: float, steps: int) -> None:
         """Look at the loss after the last step.

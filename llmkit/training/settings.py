@@ -16,7 +16,7 @@ class AdapterConfig(BaseModel):
     alpha: float = Field(default=32, gt=0)
     """The update is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | list[str] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Which layers: every linear layer but the head, or names such as ``[q_proj, v_proj]``."""
 
 
@@ -57,5 +57,6 @@ class TrainingConfig(BaseModel):
     """Steps between checkpoints; None: about ten a run."""
     keep_checkpoints: int = Field(default=2, ge=1)
     patience: Annotated[int, Field(ge=1)] = 20
-    """Steps with a loss above the first step's before training is stopped as diverged."""
+    """Steps with a loss above the start's (before the first step, or of it) before training is
+    stopped as diverged."""
     seed: int = 0

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from data_prep.prepared import PreparedDataset
+from llmkit.errors import UsageError
 from llmkit.models.adapters import attach, base_of, save, trainable_figures
 from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
 from llmkit.models.settings import ModelConfig
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import last_whole, step_of
-from llmkit.training.isolation import check_rows_are_apart
+from llmkit.training.isolation import check_loss_is_the_models_own, check_rows_are_apart
 from llmkit.training.planning import plan_steps
 from llmkit.training.progress import Diverged, Events, Guard, Meter, TrainingView, read_events
 from llmkit.training.settings import TrainingConfig
@@ -52,7 +55,8 @@ def train(
         Diverged: the loss became NaN, stayed above its start, or ended there; the last good
             checkpoint is kept.
         UsageError: settings and model or data do not fit.
-        CheckFailed: rows of a pack see each other on this model.
+        CheckFailed: rows of a pack see each other on this model, or it computes something that
+            our loss leaves out.
     """
     data = _load_data(prepared)
     plan = plan_steps(config, len(data.train))
@@ -61,8 +65,11 @@ def train(
     quiet()
     view.say(f"loading {model_config.base} ({model_config.quantization}, {device}, {dtype})")
     base = load_base(model_folder, quantization=model_config.quantization, device=device)
+    _refuse_ids_without_embedding(base, data.train)
     model = attach(base, config.adapter, config.seed)
-    isolation = check_rows_are_apart(base_of(model), data.train, dtype)
+    isolation = check_loss_is_the_models_own(base_of(model), data.train, dtype)
+    if config.batch.rows > 1 or any(len(s.row_lengths) > 1 for s in data.train):
+        isolation |= check_rows_are_apart(base_of(model), data.train, dtype)
 
     start_loss = mean_loss(model, data.watched, dtype)
     events = Events(events_path, step_of(resume_from) if resume_from else 0)
@@ -85,7 +92,10 @@ def train(
         view.say(f"resuming after step {step_of(resume_from)}")
     try:
         meter.close()
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if resume_from and step_of(resume_from) >= plan.steps:  # the Trainer would do one more
+            trainer._load_from_checkpoint(str(resume_from))
+        else:
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         end_loss = running.validate(plan.steps)
         watched_loss = mean_loss(model, data.watched, dtype) if end_loss is None else end_loss
         guard.check_end(watched_loss, plan.steps)
@@ -122,6 +132,17 @@ def _load_data(prepared: PreparedDataset) -> _Data:
     validation = Sequences(prepared.sequences("validation"))
     few = [train[index] for index in range(min(START_SAMPLE, len(train)))]
     return _Data(train, validation, list(validation) or few)
+
+
+def _refuse_ids_without_embedding(base: PreTrainedModel, sequences: Sequences) -> None:
+    rows = len(base.get_input_embeddings().weight)  # type: ignore[arg-type]
+    largest = max(max(sequence.input_ids) for sequence in sequences)
+    if largest >= rows:
+        raise UsageError(
+            f"the data has token id {largest}, but the model has embeddings for 0 to {rows - 1}: "
+            "its tokenizer or chat template uses tokens that were added without enlarging the "
+            "model. Choose a template of tokens that the model knows: model.chat_template."
+        )
 
 
 def _last_good(checkpoints: Path) -> str:

@@ -84,6 +84,10 @@ class Watch(TrainerCallback):
         self.view = view
         self.last: dict[str, Any] = {}
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock after whatever was validated or saved."""
+        self.run.meter.restart()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Close the step; save only while the loss is where it should be."""
         self.last = self.run.meter.close()
@@ -91,6 +95,8 @@ class Watch(TrainerCallback):
         due = state.global_step % self.plan.checkpoint_every == 0
         is_last = state.global_step >= self.plan.steps
         control.should_save = (due or is_last) and self.run.guard.streak == 0
+        if control.should_save:
+            self.run.guard.check_weights(self.run.model, state.global_step)
         every = self.config.evaluate_every
         if every and state.global_step % every == 0 and not is_last:
             self.run.validate(state.global_step)
@@ -155,17 +161,24 @@ def mean_loss(model: nn.Module, sequences: list[Sequence], dtype: torch.dtype) -
     return total / max(1, targets)
 
 
+_SCHEDULES = {
+    "cosine": "cosine",
+    "linear": "linear",
+    "constant": "constant_with_warmup",  # "constant" would leave the warm-up out
+}
+
+
 def arguments(
     config: TrainingConfig, plan: Plan, folder: Path, device: torch.device, dtype: torch.dtype
 ) -> TrainingArguments:
     """Our settings as the Trainer spells them; it neither logs nor saves on its own."""
-    return TrainingArguments(
+    found = TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.steps,
         per_device_train_batch_size=config.batch.rows,
         gradient_accumulation_steps=config.batch.accumulate,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
+        lr_scheduler_type=_SCHEDULES[config.schedule],
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
@@ -184,3 +197,7 @@ def arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=device.type == "cuda",
     )
+    # With several GPUs the Trainer would split batches over all of them, and so multiply both the
+    # batch and the epochs.
+    found._n_gpu = min(found.n_gpu, 1)
+    return found

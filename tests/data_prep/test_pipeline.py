@@ -306,9 +306,24 @@ def test_a_validation_that_takes_every_row_is_refused(prep, validation, side):
         prep(GOOD, validation=validation)
 
 
-def test_a_validation_fraction_that_leaves_none_is_refused(prep):
-    with pytest.raises(DataError, match="No row is left for validation: 4 rows in"):
-        prep(GOOD, validation=0.001)
+def test_a_small_fraction_of_few_rows_holds_out_one(prep):
+    assert prep(GOOD, validation=0.001).figures["validation_rows"] == 1
+
+
+def test_rows_read_as_the_wrong_format_are_told_which_one_they_look_like(tmp_path, chatml):
+    talk = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
+    source = {"path": write_jsonl(tmp_path / "r.jsonl", [talk]), "format": "alpaca"}
+    with pytest.raises(DataError, match="looks like sharegpt: set the source's format to sharegpt"):
+        prepare(DataConfig(sources=[source]), chatml, tmp_path)
+
+
+def test_a_file_in_a_folder_that_is_there_is_not_looked_for_on_the_hub(
+    tmp_path, chatml, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("my").mkdir()
+    with pytest.raises(DataError, match="my/rows: no such file"):
+        prepare(DataConfig(sources=[{"path": "my/rows"}]), chatml, tmp_path)
 
 
 def test_rows_of_one_question_only_cannot_be_split_and_the_error_says_why(prep):

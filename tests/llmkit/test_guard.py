@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from llmkit.training.progress import MARGIN, Diverged, Events, Guard, Meter, read_events
 
@@ -23,16 +24,33 @@ def test_a_model_that_is_broken_before_training_is_not_trained(loss: float) -> N
 
 def test_a_loss_above_its_start_stops_after_patience_steps() -> None:
     guard = Guard(2.0, patience=3)
-    guard.check(2.5, 1)
-    guard.check(9.0, 2)
-    with pytest.raises(Diverged, match=r"step 3: .*\(2\.41\).*\(2\.00\) for 3 steps"):
-        guard.check(2.41, 3)
+    guard.check(1.9, 1)
+    guard.check(2.5, 2)
+    guard.check(9.0, 3)
+    with pytest.raises(Diverged, match=r"step 4: .*\(2\.41\).*\(2\.00\) for 3 steps"):
+        guard.check(2.41, 4)
+
+
+def test_rows_held_out_that_are_easier_than_those_trained_on_stop_nothing() -> None:
+    guard = Guard(0.1, patience=2)
+    for step, loss in enumerate((8.9, 8.7, 8.6, 8.1), 1):
+        guard.check(loss, step)
+    assert guard.streak == 0
+
+
+def test_weights_that_are_no_numbers_are_not_saved() -> None:
+    model = torch.nn.Linear(2, 2)
+    Guard(1.0, patience=1).check_weights(model, 3)
+    model.weight.data[0, 0] = math.nan
+    with pytest.raises(Diverged, match="step 3: weight holds values that are no numbers"):
+        Guard(1.0, patience=1).check_weights(model, 3)
 
 
 def test_one_good_step_starts_the_count_again() -> None:
     guard = Guard(2.0, patience=2)
-    for step in range(10):
+    for step in range(1, 11):
         guard.check(2.0 if step % 2 else 5.0, step)
+    guard.check(2.0, 11)
     assert guard.streak == 0
 
 

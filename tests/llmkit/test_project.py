@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from llmkit import stages
 from llmkit.console import QuietView
 from llmkit.errors import UsageError
 from llmkit.files import write_json
 from llmkit.project import Project, open_run
-from llmkit.recipe import load_recipe
+from llmkit.recipe import Recipe, load_recipe
 from llmkit.run import Run
 
 RECIPE = "name: demo\nmodel: {base: ./none}\ndata: {sources: [{path: rows.jsonl}]}\n"
@@ -121,3 +122,27 @@ def test_a_refused_recipe_does_not_replace_the_one_that_was_trained(project: Pro
     with Project(other, Run(project.folder), QuietView()):
         pass
     assert "name: other" in (project.folder / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"serve": {"max_model_len": 4096}}, r"serve\.max_model_len: 4096 tokens.*made for 512"),
+        ({"data": {"max_tokens": 1024}}, r"data\.max_tokens: 1024.*made for 512"),
+        ({"evaluation": {"questions": "none.jsonl"}}, r"none\.jsonl: cannot be read"),
+    ],
+)
+def test_what_only_the_last_stages_need_is_looked_at_first(
+    tiny: Path, tmp_path: Path, change: dict[str, dict[str, object]], message: str
+) -> None:
+    plain = {
+        "name": "demo",
+        "model": {"base": str(tiny)},
+        "data": {"sources": [{"path": "rows.jsonl"}], "max_tokens": 64},
+    }
+    for section, values in change.items():
+        plain[section] = plain.get(section, {}) | values  # type: ignore[operator]
+    recipe = Recipe.model_validate(plain)
+    project = Project(recipe, Run(tmp_path / "demo"), QuietView())
+    with pytest.raises(UsageError, match=message):
+        stages.check_ahead(project)

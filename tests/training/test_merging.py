@@ -112,3 +112,39 @@ def test_stop_tokens_follow_the_template_not_the_bases_end_of_text(tiny, tmp_pat
     merging.save_model(model, tiny, tmp_path, "{{ messages }}", [2])
     assert stop_token_ids(tmp_path) == [2]
     assert AutoTokenizer.from_pretrained(tmp_path).eos_token == "<|im_end|>"
+
+
+def test_layers_without_an_adapter_are_dequantised_as_well(tiny, prepared, tmp_path):
+    base = load_base(tiny, quantization="nf4", device=CPU, dtype=torch.float32)
+    model = adapters.attach(base, AdapterConfig(rank=4, targets=["q_proj", "v_proj"]), seed=0)
+    adapters.save(model, tmp_path / "adapter", "tiny")
+    samples = prepared(validation=6).samples()
+    found = _merge(tiny, tmp_path / "adapter", samples, tmp_path / "merged", "nf4", dtype="float32")
+    assert found["target"] == "dequantized"
+    assert found["closeness"]["dequantized"]["kl"] < 1e-3 < found["closeness"]["base"]["kl"]
+
+
+def test_a_merge_that_loses_the_adapter_is_refused(tiny, adapter, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(merging, "merged_into", lambda base, _adapter, dtype: base.to(dtype))
+    samples = prepared(validation=6).samples()
+    with pytest.raises(CheckFailed, match="merging lost what was trained"):
+        _merge(tiny, adapter, samples, tmp_path / "merged", max_divergence=100)
+
+
+def test_an_adapter_is_loaded_as_it_was_trained_also_on_a_base_in_bfloat16(tiny, adapter):
+    base = load_base(tiny, quantization="none", device=CPU, dtype=torch.bfloat16)
+    tuned = adapters.load(base, adapter)
+    found = {p.dtype for n, p in tuned.named_parameters() if "lora_" in n}
+    assert found == {torch.float32}
+
+
+def test_sampling_values_of_the_base_do_not_stop_the_merge(tiny, adapter, prepared, tmp_path):
+    import shutil
+
+    folder = tmp_path / "base"
+    shutil.copytree(tiny, folder)
+    (folder / "generation_config.json").write_text('{"temperature": 0.7}', encoding="utf-8")
+    _merge(folder, adapter, prepared(validation=6).samples(), tmp_path / "merged")
+    saved = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    assert saved["temperature"] == 0.7
+    assert saved["do_sample"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llmkit.errors import UsageError
+from llmkit.errors import CheckFailed, UsageError
 from llmkit.models.settings import ModelConfig
 from llmkit.training.batching import Sequences
 from llmkit.training.checkpoints import all_checkpoints, last_whole
@@ -183,6 +183,65 @@ def test_a_warm_up_as_long_as_the_training_is_refused_before_loading(prepared):
     with pytest.raises(UsageError, match=r"warmup_steps: 50 of \d+ steps"):
         plan_steps(config, 10)
     assert plan_steps(TrainingConfig(warmup_steps=19, epochs=2), 10).steps == 20
+
+
+def test_a_constant_schedule_warms_up_as_well(tiny, prepared, tmp_path):
+    _train(tiny, prepared(), tmp_path, max_steps=6, schedule="constant", warmup_steps=4)
+    events = read_events(tmp_path / "events.jsonl")
+    rates = [event["learning_rate"] for event in events if event["event"] == "step"]
+    assert rates == sorted(rates)
+    assert len(set(rates)) > 3
+    assert rates[-1] == 1e-2
+
+
+def test_several_gpus_do_not_multiply_the_batch(tmp_path, monkeypatch):
+    from llmkit.training import trainer
+
+    monkeypatch.setattr(trainer.TrainingArguments, "n_gpu", property(lambda _: 2))
+    config = TrainingConfig(batch={"rows": 3})
+    found = trainer.arguments(
+        config, plan_steps(config, 9), tmp_path, torch.device("cpu"), torch.float32
+    )
+    assert found._n_gpu <= 1
+
+
+def test_a_training_killed_after_its_last_step_is_not_trained_further(tiny, prepared, tmp_path):
+    data = prepared(40)
+    settings = {"max_steps": 6, "checkpoint_every": 1, "schedule": "constant"}
+    figures, one = _train(tiny, data, tmp_path / "run", **settings)
+    again, other = _train(tiny, data, tmp_path / "run", resume=True, **settings)
+    assert _same(one, other)
+    assert again["loss_last"] == figures["loss_last"]
+    events = read_events(tmp_path / "run" / "events.jsonl")
+    assert [e["step"] for e in events if e["event"] == "step"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_model_that_computes_more_than_our_loss_is_refused(tiny_model, prepared, monkeypatch):
+    from llmkit.training.isolation import check_loss_is_the_models_own
+
+    sequences = Sequences(prepared(8).sequences("train"))
+    found = check_loss_is_the_models_own(tiny_model, sequences, torch.float32)
+    assert found["kl_own_forward"] < 1e-6
+    forward = tiny_model.forward
+
+    def scaled(**inputs):
+        output = forward(**inputs)
+        output.logits = output.logits * 0.3
+        return output
+
+    monkeypatch.setattr(tiny_model, "forward", scaled)
+    with pytest.raises(CheckFailed, match="computes something that training would leave out"):
+        check_loss_is_the_models_own(tiny_model, sequences, torch.float32)
+
+
+def test_token_ids_that_the_model_has_no_embedding_for_are_refused(tiny_model, prepared):
+    from llmkit.training.sft import _refuse_ids_without_embedding
+
+    sequences = Sequences(prepared(8).sequences("train"))
+    _refuse_ids_without_embedding(tiny_model, sequences)
+    tiny_model.resize_token_embeddings(10)
+    with pytest.raises(UsageError, match="has embeddings for 0 to 9"):
+        _refuse_ids_without_embedding(tiny_model, sequences)
 
 
 @pytest.mark.parametrize(
