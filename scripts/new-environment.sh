@@ -19,4 +19,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         exit 2
     fi
 fi
-[ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
+# An environment that an interrupted run left behind has no pip; one of another Python was not asked for.
+wanted=$("$python" -c 'import sys; print(sys.version_info[:2])')
+found=$("$folder/bin/python" -c 'import pip, sys; print(sys.version_info[:2])' 2>/dev/null || true)
+[ "$found" = "$wanted" ] || "$python" -m venv --clear "$folder"

@@ -10,7 +10,7 @@ from serve.errors import DeviceNotAvailable
 
 Device = Literal["cpu", "cuda"]
 
-_HOW_TO_USE_CPU = "To serve on CPU: pip install 'llmkit[cpu]' and device: cpu (or auto)."
+_HOW_TO_USE_CPU = "To serve on CPU: make install LIST=cpu, and device: cpu (or auto)."
 
 
 def choose_device(
@@ -33,7 +33,7 @@ def choose_device(
         other = "" if asked == "cpu" else f" {_HOW_TO_USE_CPU}"
         raise DeviceNotAvailable(
             f"device: {asked} was asked for, but the installed vLLM is built for {build}. "
-            f"Install the other build: pip install 'llmkit[{asked}]'.{other}"
+            f"Install the other build: make install LIST={asked}.{other}"
         )
     if build == "cuda" and not gpu:
         raise DeviceNotAvailable(
@@ -54,8 +54,7 @@ def installed_build() -> Device:
     found = _version("vllm")
     if found is None:
         raise DeviceNotAvailable(
-            "vLLM is not installed, and serving needs it: pip install 'llmkit[cpu]' or "
-            "'llmkit[cuda]'."
+            "vLLM is not installed, and serving needs it: make install LIST=cpu, or LIST=cuda."
         )
     return "cpu" if "cpu" in found else "cuda"
 

@@ -23,6 +23,8 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
+    except UnicodeError:
+        raise AddressNotUsable(host, port, "not a host name") from None
     except OSError as error:
         raise AddressNotUsable(host, port, error.strerror or str(error)) from None
     try:

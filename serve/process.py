@@ -70,7 +70,7 @@ class ServerProcess:
             self.root_url = address_of(listening)
             descriptor = listening.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "serve", *self._arguments(descriptor)],
+                [sys.executable, "-P", "-m", "serve", *self._arguments(descriptor)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -106,7 +106,7 @@ class ServerProcess:
     def ready(self) -> bool:
         """Whether ``/ready`` says so now."""
         try:
-            with urllib.request.urlopen(f"{self.root_url}/ready", timeout=10) as answer:
+            with _DIRECTLY.open(f"{self.root_url}/ready", timeout=10) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -169,6 +169,10 @@ class ServerProcess:
     def _log_tail(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-_LINES_SHOWN:])
+
+
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks this machine without the proxy that may be set for others."""
 
 
 def _environment() -> dict[str, str]:

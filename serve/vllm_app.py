@@ -24,7 +24,7 @@ from serve.errors import EngineFailed, ServeError
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.model import ServedModel
 from serve.settings import ServeSettings
-from serve.vllm_settings import engine_arguments, environment
+from serve.vllm_settings import OVERRIDING, engine_arguments, environment
 
 if TYPE_CHECKING:
     from starlette.datastructures import State
@@ -77,6 +77,8 @@ def start_engine(model: ServedModel, settings: ServeSettings, device: Device) ->
         EngineFailed: vLLM refused the model or a setting, or its process ended. The reason
             that vLLM gave is in the message, or in its output before it.
     """
+    for name in OVERRIDING:
+        os.environ.pop(name, None)
     os.environ.update(environment(settings, device))
     if settings.log_level in ("warning", "error"):
         warnings.filterwarnings("ignore")
@@ -109,7 +111,7 @@ def _set(args: Namespace, values: dict[str, Any]) -> None:
         if not hasattr(args, name):
             raise ServeError(
                 f"the installed vLLM has no argument {name!r}; llmkit is made for vLLM 0.32. "
-                "Install the pinned version: pip install 'llmkit[cpu]' or 'llmkit[cuda]'."
+                "Install the pinned version: make install."
             )
         setattr(args, name, value)
 

