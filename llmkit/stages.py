@@ -14,6 +14,7 @@ from data_prep.sources import SourceConfig
 from llmkit import stage_lines
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash, whole_folder, write_json
+from llmkit.models.catalog import context_length
 from llmkit.project import Project
 from llmkit.recipe import Recipe
 from llmkit.run import Outcome, code_hash, differences, flatten, package_inputs
@@ -30,7 +31,6 @@ def check_ahead(project: Project) -> None:
         DeviceNotAvailable: the device to serve on is not there.
     """
     from llmkit.evaluation.answers import read_questions
-    from llmkit.models.catalog import context_length
     from serve.device import choose_device as serving_device
 
     recipe = project.recipe
@@ -46,15 +46,21 @@ def check_ahead(project: Project) -> None:
     if template and not template.is_file():
         raise UsageError(f"serve.chat_template: {template}: no such file.")
     serving_device(recipe.serve.device)
-    if longest and recipe.data.max_tokens > longest:
+    _refuse_rows_longer_than_the_model(project)
+
+
+def _refuse_rows_longer_than_the_model(project: Project) -> None:
+    longest, wanted = context_length(project.model.folder), project.recipe.data.max_tokens
+    if longest and wanted > longest:
         raise UsageError(
-            f"data.max_tokens: {recipe.data.max_tokens}, but {recipe.model.base} was made for "
-            f"{longest} tokens. Lower it."
+            f"data.max_tokens: {wanted}, but {project.recipe.model.base} was made for {longest} "
+            "tokens. Lower it."
         )
 
 
 def prep(project: Project) -> Outcome:
     """Rows -> packed sequences and their ledger."""
+    _refuse_rows_longer_than_the_model(project)
     config = project.recipe.data
     template = project.template
 

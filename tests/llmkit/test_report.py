@@ -224,6 +224,23 @@ def test_a_run_without_validation_says_nothing_of_it(run: Path) -> None:
     assert "validation loss" not in Page(render(run)).text
 
 
+@pytest.mark.parametrize("found", [{}, {"kl_own_forward": -1e-9}])
+def test_a_run_of_one_row_a_step_says_nothing_of_packing(
+    run: Path, found: dict[str, float]
+) -> None:
+    done = stages()
+    done["train"]["figures"]["isolation"] = found
+    write_json(run / "manifest.json", {"stages": done})
+    text = Page(render(run)).text
+    assert "packed behind" not in text
+    assert ("own predictions: KL 0.00000" in text) == bool(found)
+
+
+def test_an_edited_evaluation_is_left_out(run: Path) -> None:
+    (run / "evaluation.json").write_text("{")
+    assert "5 of 5 stages" in Page(render(run)).text
+
+
 def test_a_damaged_manifest_is_said_to_be_damaged(run: Path) -> None:
     (run / "manifest.json").write_text("{")
     with pytest.raises(UsageError, match="damaged"):
