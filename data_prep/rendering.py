@@ -9,6 +9,7 @@ are where the answer starts. Where it ends is the template's stop token.
     supervised       .        .   .  .      .      .       .          .      .   x      x      .
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -46,28 +47,41 @@ def render(rows: Sequence[Row], template: ChatTemplate) -> list[Rendered | RowEr
         For every row its tokens, or why it cannot be trained on.
     """
     plans = [_attempt(lambda row=row: _plan(row, template)) for row in rows]  # type: ignore[misc]
-    texts = [text for plan in plans if isinstance(plan, _Plan) for text in plan.texts]
+    texts = [t for plan in plans if isinstance(plan, _Plan) for t in (plan.whole, *plan.tails)]
     ids = iter(template.tokenizer.encode(texts))
     answers: list[Rendered | RowError] = []
     for plan in plans:
         if isinstance(plan, RowError):
             answers.append(plan)
         else:
-            encoded = [[*plan.prefix, *next(ids)] for _ in plan.texts]
+            whole = [*plan.prefix, *next(ids)]
+            tails = [next(ids) for _ in plan.tails]
             answers.append(
-                _attempt(lambda p=plan, e=encoded: _mask(p, e, template.tokenizer))  # type: ignore[misc]
+                _attempt(lambda p=plan, w=whole, t=tails: _mask(p, w, t, template.tokenizer))  # type: ignore[misc]
             )
     return answers
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The texts of one row: each prompt that the server would render, then the whole."""
+    """The texts of one row."""
 
-    texts: list[str]
+    whole: str
+    prompts: list[str]
+    """What the server would render before each supervised turn; beginnings of ``whole``."""
     stop_id: int
+    stop: str
     prefix: Sequence[int] = ()
     """Ids that come before each of them."""
+
+    @property
+    def tails(self) -> list[str]:
+        """Each prompt from its last stop token on.
+
+        Special tokens part a text before it is encoded, so what stands before one does not change
+        what comes after. Encoding whole prompts would cost the square of the number of turns.
+        """
+        return [prompt[max(0, prompt.rfind(self.stop)) :] for prompt in self.prompts]
 
 
 def _attempt(action: Callable[[], T]) -> T | RowError:
@@ -87,7 +101,7 @@ def _plan(row: Row, template: ChatTemplate) -> _Plan:
     whole = template.text(row.as_dicts(), generation_prompt=False, tools=row.tools)
     _refuse_lost_parts(row, whole)
     prompts = [_prompt(row, turn, whole, template) for turn in answers]
-    return _Plan([*prompts, whole], template.stop_id)
+    return _Plan(whole, prompts, template.stop_id, template.tokenizer.text_of(template.stop_id))
 
 
 def supervised_turns(row: Conversation) -> list[int]:
@@ -159,7 +173,7 @@ def _completion_plan(row: Completion, template: ChatTemplate) -> _Plan:
     if eos_id is None:
         raise RowError("no end-of-text token", "the tokenizer names none, so nothing would stop")
     prefix = tokenizer.text_prefix_ids
-    return _Plan([row.prompt, row.prompt + row.completion + eos], eos_id, prefix)
+    return _Plan(row.prompt + row.completion + eos, [row.prompt], eos_id, eos, prefix)
 
 
 def _refuse_markers(contents: Sequence[str], markers: Sequence[str]) -> None:
@@ -195,28 +209,52 @@ def _tool_texts(row: Conversation) -> list[str]:
     return [to_json(entry) for entry in (*row.tools, *calls)]
 
 
-def _mask(plan: _Plan, encoded: list[list[int]], tokenizer: Tokenizer) -> Rendered:
-    *prompts, ids = encoded
+def _mask(plan: _Plan, ids: list[int], tails: list[list[int]], tokenizer: Tokenizer) -> Rendered:
     if tokenizer.doubles_bos(ids):
         raise RowError("doubled beginning-of-text token", "the template writes it twice")
     supervised = [False] * len(ids)
-    for prompt in prompts:
-        start = len(prompt)
+    stops = [index for index, token in enumerate(ids) if token == plan.stop_id]
+    start = 0
+    for prompt, tail in zip(plan.prompts, tails, strict=True):
+        start = _start_of_answer(plan, prompt, tail, ids, stops, tokenizer)
         if not start:
             raise RowError("empty prompt", "nothing comes before the first token to be learned")
-        if ids[:start] != prompt:
-            raise RowError(
-                "answer runs into its prompt",
-                "its first characters and the prompt's last ones are one token; the server would "
-                "never render that. Leave out the white space that the answer begins with, or that "
-                "a completion's prompt ends with",
-            )
-        try:
-            stop = ids.index(plan.stop_id, start)
-        except ValueError:
-            raise RowError("stop token missing", "an assistant turn does not end in it") from None
+        after = bisect_left(stops, start)
+        if after == len(stops):
+            raise RowError("stop token missing", "an assistant turn does not end in it")
+        stop = stops[after]
         supervised[start : stop + 1] = [True] * (stop + 1 - start)
-    return Rendered(ids, supervised, len(prompts[-1]), plan.stop_id)
+    return Rendered(ids, supervised, start, plan.stop_id)
+
+
+def _start_of_answer(
+    plan: _Plan,
+    prompt: str,
+    tail: list[int],
+    ids: list[int],
+    stops: list[int],
+    tokenizer: Tokenizer,
+) -> int:
+    """Where the ids of a prompt end in those of the whole.
+
+    Raises:
+        RowError: nowhere: the whole does not begin with the prompt's ids.
+    """
+    before = prompt.count(plan.stop)
+    begin = stops[before - 1] if 0 < before <= len(stops) else len(plan.prefix)
+    if ids[begin : begin + len(tail)] == tail:
+        return begin + len(tail)
+    # Tokenizers that put a mark before any text they encode have put one before the tail.
+    (alone,) = tokenizer.encode([prompt])
+    found = [*plan.prefix, *alone]
+    if ids[: len(found)] != found:
+        raise RowError(
+            "answer runs into its prompt",
+            "its first characters and the prompt's last ones are one token; the server would "
+            "never render that. Leave out the white space that the answer begins with, or that "
+            "a completion's prompt ends with",
+        )
+    return len(found)
 
 
 def as_messages(row: Row) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from data_prep.errors import RowError
 from data_prep.formats import CONVERTERS
 from data_prep.rendering import Rendered, as_messages, render
 from data_prep.rows import Completion, Conversation, Message
-from data_prep.tokenizer import load_tokenizer
+from data_prep.tokenizer import Tokenizer, load_tokenizer
 
 STOP = {
     "chatml": "<|im_end|>",
@@ -421,3 +421,36 @@ def test_a_completion_is_encoded_as_the_server_encodes_its_prompt(tmp_path):
     found = rendered(Completion("Paris", "Rome"), load_template("chatml", tokenizer))
     served = tokenizer.backend.encode("Paris").ids
     assert found.ids[: found.prompt_tokens] == served
+
+
+@given(st.lists(st.text("ab .\n<|\u00e9", min_size=1, max_size=6), min_size=2, max_size=14))
+@settings(max_examples=60)
+def test_every_answer_begins_where_the_server_would_begin_it(chatml, said):
+    row = conversation(*said[: len(said) // 2 * 2])
+    (found,) = render([row], chatml)
+    if isinstance(found, RowError):
+        return
+    starts = [
+        index
+        for index, flag in enumerate(found.supervised)
+        if flag and not found.supervised[index - 1]
+    ]
+    turns = [turn for turn, message in enumerate(row.messages) if message.role == "assistant"]
+    for start, turn in zip(starts, turns, strict=True):
+        prompt = chatml.text(row.as_dicts()[:turn], generation_prompt=True)
+        assert chatml.tokenizer.encode([prompt])[0] == found.ids[:start]
+
+
+def test_a_hundred_turns_cost_little_more_than_their_length(template, monkeypatch):
+    encoded: list[int] = []
+    original = Tokenizer.encode
+
+    def counting(self, texts):
+        encoded.extend(map(len, texts))
+        return original(self, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode", counting)
+    row = conversation(*(f"turn {i}" for i in range(200)))
+    whole = len(template.text(row.as_dicts(), generation_prompt=False))
+    rendered(row, template)
+    assert sum(encoded) < 4 * whole
