@@ -216,7 +216,9 @@ def test_debug_shows_the_traceback() -> None:
 
 def test_ctrl_c_ends_with_130_and_one_line() -> None:
     code = (
-        "import sys, time\nfrom llmkit import cli, recipe\n"
+        "import signal, sys, time\nfrom llmkit import cli, recipe\n"
+        # Whoever starts the tests in the background has Ctrl-C ignored in all that they start.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def wait(*_):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
         "recipe.load_recipe = wait\ncli.main()"
     )
