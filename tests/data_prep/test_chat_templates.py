@@ -19,8 +19,6 @@ STOP = {
     "mistral": "</s>",
     "zephyr": "</s>",
 }
-WRITTEN = {"mistral": ("[/INST]", "[INST]"), "zephyr": ("<|assistant|>", "<|system|>", "<|user|>")}
-"""Markers that a template writes as plain text."""
 
 
 def test_filters_and_blocks_of_templates_are_those_of_transformers(tokenizer, tmp_path):
