@@ -8,7 +8,15 @@ from data_prep.formats import CONVERTERS
 from data_prep.rendering import Rendered, render
 from data_prep.rows import Conversation, Message, Row
 
-TEMPLATES = ["chatml", "gemma", "llama-3", "mistral", "zephyr"]
+STOP = {
+    "chatml": "<|im_end|>",
+    "gemma": "<end_of_turn>",
+    "llama-3": "<|eot_id|>",
+    "mistral": "</s>",
+    "zephyr": "</s>",
+}
+"""The token that ends a turn in each template."""
+TEMPLATES = sorted(STOP)
 
 RECORDS = {
     "alpaca": {"instruction": "Name a fox.", "input": "Any.", "output": "The quick brown fox."},

@@ -4,21 +4,13 @@ import json
 from datetime import date
 
 import pytest
-from chat_rows import CHATML, TEMPLATES, write_template
+from chat_rows import CHATML, STOP, TEMPLATES, write_template
 from tiny_tokenizer import SPECIAL, build_tokenizer
 
 from data_prep.chat_templates import ChatTemplate, TemplateError, known_templates, load_template
 from data_prep.errors import DataError
 from data_prep.template_engine import compile_template
 from data_prep.tokenizer import load_tokenizer
-
-STOP = {
-    "chatml": "<|im_end|>",
-    "gemma": "<end_of_turn>",
-    "llama-3": "<|eot_id|>",
-    "mistral": "</s>",
-    "zephyr": "</s>",
-}
 
 
 def test_filters_and_blocks_of_templates_are_those_of_transformers(tokenizer, tmp_path):

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from chat_rows import CHATML, RECORDS, conversation, refused, rendered, row_of, write_template
+from chat_rows import CHATML, RECORDS, STOP, conversation, refused, rendered, row_of, write_template
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizer import SPECIAL, build_tokenizer, supervised_runs
@@ -16,13 +16,6 @@ from data_prep.rendering import Rendered, as_messages, render
 from data_prep.rows import Completion, Conversation, Message
 from data_prep.tokenizer import Tokenizer, load_tokenizer
 
-STOP = {
-    "chatml": "<|im_end|>",
-    "gemma": "<end_of_turn>",
-    "llama-3": "<|eot_id|>",
-    "mistral": "</s>",
-    "zephyr": "</s>",
-}
 WRITTEN = {"mistral": ("[/INST]", "[INST]"), "zephyr": ("<|assistant|>", "<|system|>", "<|user|>")}
 """Markers that a template writes as plain text."""
 

@@ -1,5 +1,7 @@
 """What entering and leaving a run does, and what stages ask of each other."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,45 @@ def test_what_only_the_last_stages_need_is_looked_at_first(
     project = Project(recipe, Run(tmp_path / "demo"), QuietView())
     with pytest.raises(UsageError, match=message):
         stages.check_ahead(project)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("base", "other"), ("quantization", "nf4"), ("chat_template", "zephyr-like.jinja")],
+)
+def test_an_adapter_is_not_merged_into_what_it_was_not_trained_on(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"how {i}", "completion": f"so {i}"} for i in range(4)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    other = shutil.copytree(tiny, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
+    source = (tiny / "chat_template.jinja").read_text()
+    Path("zephyr-like.jinja").write_text(source.replace("\\n", "\\n\\n", 1))
+    plain = {
+        "name": "demo",
+        "model": {"base": str(tiny)},
+        "data": {"sources": [{"path": "rows.jsonl"}], "max_tokens": 64},
+    }
+
+    def project(**model: str) -> Project:
+        recipe = plain | {"model": plain["model"] | model}
+        return Project(Recipe.model_validate(recipe), Run(tmp_path / "demo"), QuietView())
+
+    def train() -> dict[str, object]:
+        (tmp_path / "demo" / "adapter").mkdir()
+        return {}
+
+    with project() as trained:
+        stages.prep(trained)
+        inputs = {
+            "model": trained.model.content_hash(),
+            "quantization": "none",
+            "data": trained.output_hash("prep", "data"),
+        }
+        trained.run.stage("train", inputs, ["adapter"], train)
+        stages._refuse_another_base(trained)
+    with pytest.raises(UsageError, match="changed since the adapter was trained"):
+        stages._refuse_another_base(project(**{key: str(other) if key == "base" else value}))
