@@ -1,6 +1,6 @@
 """Sources -> rows: each record read, converted and checked, or why it cannot be used."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from data_prep.errors import RowError
 from data_prep.formats import convert, detect, unused_fields
 from data_prep.rows import Conversation, Row, check_conversation, merge_repeated_roles
-from data_prep.sources import BadRecord, SourceConfig, read
+from data_prep.sources import BadRecord, Record, SourceConfig, read
 
 RolesPolicy = Literal["refuse", "drop", "merge"]
 
@@ -41,21 +41,47 @@ def read_rows(source: SourceConfig, roles: RolesPolicy) -> Iterator[ReadRow | Un
     Raises:
         DataError: the source cannot be read as a whole.
     """
+    for record, chosen in with_format(source, read(source)):
+        yield read_row(record, source.format, chosen, roles)
+
+
+def with_format(
+    source: SourceConfig, records: Iterable[Record | BadRecord]
+) -> Iterator[tuple[Record | BadRecord, str]]:
+    """The records of a source, each with the format that it is to be read as.
+
+    Of an ``auto`` source that is ``auto`` up to the first record whose fields tell the format.
+    """
     chosen: str = source.format
-    note = ""
-    for record in read(source):
-        if isinstance(record, BadRecord):
-            yield Unusable(record.where, RowError("malformed", record.problem))
-            continue
-        try:
-            if chosen == "auto":
-                chosen, note = detect(record.value), " (from its fields)"
-            row = convert(record.value, chosen)
-            merged = _checked(row, roles)
-            unused = frozenset(unused_fields(record.value, chosen))
-            yield ReadRow(record.where, merged, chosen + note, merged != row, unused)
-        except RowError as error:
-            yield Unusable(record.where, _hinted(error, record.value, source.format))
+    for record in records:
+        if chosen == "auto" and isinstance(record, Record):
+            with suppress(RowError):
+                chosen = detect(record.value)
+        yield record, chosen
+
+
+def read_row(
+    record: Record | BadRecord, asked: str, chosen: str, roles: RolesPolicy
+) -> ReadRow | Unusable:
+    """Make a row of a record.
+
+    Args:
+        record: what a source gave.
+        asked: the format that the source asks for; maybe ``auto``.
+        chosen: the format to read it as; ``auto`` when none was recognised up to here.
+        roles: what becomes of a broken order of roles.
+    """
+    if isinstance(record, BadRecord):
+        return Unusable(record.where, RowError("malformed", record.problem))
+    try:
+        name = detect(record.value) if chosen == "auto" else chosen
+        row = convert(record.value, name)
+        merged = _checked(row, roles)
+        unused = frozenset(unused_fields(record.value, name))
+        note = " (from its fields)" if asked == "auto" else ""
+        return ReadRow(record.where, merged, name + note, merged != row, unused)
+    except RowError as error:
+        return Unusable(record.where, _hinted(error, record.value, asked))
 
 
 def _hinted(error: RowError, record: Mapping[str, Any], asked: str) -> RowError:
