@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,30 @@ PEERS = {
 }
 
 
-def ours(rows: Path, out: Path) -> None:
-    """Deduplicate with llmkit in this process, certificates included."""
+def ours(path: Path, out: Path) -> None:
+    """Deduplicate with llmkit in this process, from shards on disk as `llmkit prep` does."""
+    import numpy as np
+    import pyarrow as pa
+    import xxhash
+
     from data_prep.dedup.deduplicate import DedupConfig, deduplicate
     from data_prep.dedup.minhash import MinHashConfig
-    from data_prep.rows import Completion, PlacedRow
+    from data_prep.dedup.words import Texts, TextsInShards
+    from data_prep.shards import Rows, Shards
 
-    placed = []
-    with rows.open(encoding="utf-8") as lines:
-        for index, line in enumerate(lines):
-            placed.append(PlacedRow(str(index), Completion("", json.loads(line)["text"])))
-    certificates = deduplicate(placed, DedupConfig(minhash=MinHashConfig()))
-    out.write_text(json.dumps(list(certificates)))
+    with tempfile.TemporaryDirectory() as folder, path.open(encoding="utf-8") as lines:
+        shards, number = Shards(Path(folder)), 0
+        hashes: list[bytes] = []
+        while batch := list(islice(lines, 2048)):
+            texts = [json.loads(line)["text"] for line in batch]
+            hashes += [xxhash.xxh3_128_digest(text.encode()) for text in texts]
+            shards.write(number, pa.table({"words": Texts.of(texts).to_arrow()}), {})
+            number += 1
+        keys = np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2)
+        source = TextsInShards(Rows(shards, number))
+        config = DedupConfig(minhash=MinHashConfig())
+        found = deduplicate(keys, source, config, np.arange(len(keys)))
+    out.write_text(json.dumps(found.removed.tolist()))
 
 
 def measure(command: list[str]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import xxhash
 
 from data_prep.chat_templates import ChatTemplate
-from data_prep.dedup.words import normalise
+from data_prep.dedup.words import Texts
 from data_prep.errors import DataError, RowError
 from data_prep.reading import ReadRow, Unusable, read_row, with_format
 from data_prep.rendering import Rendered, render
@@ -214,7 +214,7 @@ class RowMaker:
             "hash_high": [each[0] for each in hashes],
             "hash_low": [each[1] for each in hashes],
             "prompt": [each[2] for each in hashes],
-            "words": [self._words(each) for each in made],
+            "words": Texts.of(map(self._words, made)).to_arrow(),
         }
         arrays = [
             column if isinstance(column, pa.Array) else pa.array(column, field.type)
@@ -222,10 +222,11 @@ class RowMaker:
         ]
         return pa.table(arrays, schema=SCHEMA)
 
-    def _words(self, made: _Made) -> bytes:
+    def _words(self, made: _Made) -> str:
+        """What is compared of a row; nothing of one that is not left to be compared."""
         if self.words_on is None or made.row is None or made.rendered is None:
-            return b""
-        return normalise(text_of(made.row, self.words_on)).encode()
+            return ""
+        return text_of(made.row, self.words_on)
 
 
 def _lists(kind: type[np.generic], parts: Sequence[Sequence[int]]) -> pa.Array:

@@ -323,3 +323,11 @@ def hash_sequences(text, offsets, longest, first, hashes):  # type: ignore[no-un
         for i in range(count):
             value = mix(value ^ words[i]) + np.uint64(i)
         hashes[row] = value if count else mix(np.uint64(first + row))
+
+
+@njit(cache=True)
+def gather(text, offsets, chosen, places, buffer):  # type: ignore[no-untyped-def]
+    """Copy the chosen texts to their places in a buffer."""
+    for index in range(len(chosen)):
+        begin, length = offsets[chosen[index]], places[index + 1] - places[index]
+        buffer[places[index] : places[index] + length] = text[begin : begin + length]

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data_prep.dedup import kernels
 from data_prep.shards import Rows
 
 
@@ -37,6 +38,11 @@ class Texts:
         if data is None:
             return cls(np.empty(0, np.uint8), starts)
         return cls(np.frombuffer(data, np.uint8), starts)
+
+    def to_arrow(self) -> pa.Array:
+        """The same bytes as an Arrow column; one built a text at a time takes far more memory."""
+        buffers = [None, pa.py_buffer(self.offsets), pa.py_buffer(self.bytes)]
+        return pa.Array.from_buffers(pa.large_binary(), len(self), buffers)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -75,14 +81,7 @@ class TextsInMemory:
 
     def take(self, chosen: NDArray[np.int64]) -> Texts:
         """Copies of some texts."""
-        texts = self._texts
-        lengths = texts.offsets[chosen + 1] - texts.offsets[chosen]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        buffer = np.empty(int(offsets[-1]), np.uint8)
-        for place, row in enumerate(chosen.tolist()):
-            begin, end = texts.offsets[row], texts.offsets[row + 1]
-            buffer[offsets[place] : offsets[place + 1]] = texts.bytes[begin:end]
-        return Texts(buffer, offsets)
+        return _gathered(self, chosen)
 
 
 class TextsInShards:
@@ -101,7 +100,24 @@ class TextsInShards:
 
     def take(self, chosen: NDArray[np.int64]) -> Texts:
         """The texts of some rows."""
-        return Texts.from_arrow(self._rows.take(chosen, "words").column(0))
+        return _gathered(self, chosen)
+
+
+def _gathered(source: TextSource, chosen: NDArray[np.int64]) -> Texts:
+    """Copies of some texts, ascending; beside them one part at a time is in memory."""
+    offsets = np.zeros(len(chosen) + 1, np.int64)
+    for first, texts in source.chunks():
+        begin, end = np.searchsorted(chosen, [first, first + len(texts)])
+        inside = chosen[begin:end] - first
+        offsets[begin + 1 : end + 1] = texts.offsets[inside + 1] - texts.offsets[inside]
+    np.cumsum(offsets, out=offsets)
+    buffer = np.empty(int(offsets[-1]), np.uint8)
+    for first, texts in source.chunks():
+        begin, end = np.searchsorted(chosen, [first, first + len(texts)])
+        kernels.gather(
+            texts.bytes, texts.offsets, chosen[begin:end] - first, offsets[begin:], buffer
+        )
+    return Texts(buffer, offsets)
 
 
 def normalise(text: str) -> str:
