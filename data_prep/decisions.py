@@ -54,6 +54,18 @@ class Decisions:
         left = self.left()
         self.steps[step] = Count(rows=len(left), tokens=int(self.tokens[left].sum()))
 
+    def dropped_for(self, reason: str) -> NDArray[np.int64]:
+        """The rows that were dropped for a reason, ascending."""
+        return np.flatnonzero(self._reason == self._names.index(reason))
+
+    def details(self, rows: NDArray[np.int64]) -> list[str]:
+        """What exactly was found in each of some dropped rows."""
+        table = self._rows.take(rows, "detail").column(0).to_pylist()
+        return [
+            self._details.get(row, detail or "")
+            for row, detail in zip(rows.tolist(), table, strict=True)
+        ]
+
     def counts(self) -> dict[str, Count]:
         """Dropped rows and their tokens by reason, most frequent first, then by name."""
         rows = np.bincount(self._reason, minlength=len(self._names))

@@ -16,6 +16,7 @@ from data_prep.dedup.deduplicate import MEASURES, certificates, deduplicate
 from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
 from data_prep.dedup.words import TextsInShards
 from data_prep.making import make_rows
+from data_prep.overview import overview
 from data_prep.packing import Pack, efficiency, pack
 from data_prep.prepared import PreparedDataset
 from data_prep.samples import choose_samples
@@ -109,8 +110,9 @@ class _Preparation:
         held_out_packs = self._packed(validation)
         write_sequences(folder / "validation.arrow", self.rows, validation, held_out_packs)
         samples = choose_samples(self.rows, train, validation)
+        shown = overview(config, self.template, self.rows, decisions, self.certificates, train)
         return PreparedDataset.create(
-            folder, figures, decisions.dropped(), samples, self.certificates
+            folder, figures, shown, decisions.dropped(), samples, self.certificates
         )
 
     def _by_side(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -41,14 +41,16 @@ class PreparedDataset:
     def create(
         folder: Path,
         figures: dict[str, Any],
+        overview: dict[str, Any],
         dropped: Iterable[Dropped],
         samples: Sequence[tuple[str, Row, Rendered]],
         certificates: Iterable[Certificate],
     ) -> "PreparedDataset":
-        """Write the ledger with its figures, the dropped rows, certificates, and the samples."""
+        """Write the ledger, what a report shows, dropped rows, certificates, and the samples."""
         _write_lines(folder / "certificates.jsonl", (c.model_dump() for c in certificates))
         _write_lines(folder / "dropped.jsonl", (row.model_dump() for row in dropped))
         _write_lines(folder / "samples.jsonl", (_sample(*sample) for sample in samples))
+        _write_json(folder / "overview.json", overview)
         _write_json(folder / "ledger.json", figures)
         return PreparedDataset(folder, figures)
 

@@ -90,7 +90,7 @@ def hold_out(
         return np.zeros(count, bool)
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     smallest = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(smallest, group, _mixed(prompts, seed))
+    np.minimum.at(smallest, group, mixed(prompts, seed))
     order = np.argsort(smallest, kind="stable")
     chosen = np.zeros(len(sizes), bool)
     room = wanted
@@ -105,11 +105,11 @@ def hold_out(
     return chosen[group]
 
 
-def _mixed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
-    """Other bits for another seed (SplitMix64's finaliser)."""
+def mixed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Shuffle hashes: other bits for another seed (the finaliser of SplitMix64)."""
     with np.errstate(over="ignore"):
-        mixed = values + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+        bits = values + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    found: NDArray[np.uint64] = bits ^ (bits >> np.uint64(31))
     return found

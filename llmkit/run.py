@@ -214,7 +214,7 @@ def code_hash(*packages: str) -> str:
     return hashlib.sha256("".join(map(content_hash, sorted(sources))).encode()).hexdigest()
 
 
-_SOURCES = ("*.py", "*.jinja")
+_SOURCES = ("*.py", "*.jinja", "*.css")
 
 
 @cache

@@ -13,10 +13,11 @@ from data_prep.pipeline import prepare
 from data_prep.sources import SourceConfig
 from llmkit import stage_lines
 from llmkit.errors import CheckFailed, UsageError
-from llmkit.files import content_hash, remove, whole_folder, write_json
+from llmkit.files import content_hash, remove, whole_folder, write_json, write_text
 from llmkit.models.catalog import context_length
 from llmkit.project import Project
 from llmkit.recipe import Recipe
+from llmkit.report.data_report import render_data_report
 from llmkit.run import Outcome, code_hash, differences, flatten, package_inputs
 from llmkit.servers import Servers
 from llmkit.serving import serve_inputs
@@ -60,6 +61,7 @@ def _refuse_rows_longer_than_the_model(project: Project) -> None:
 
 HOW_NOT_WHAT = {"workers", "shard_rows"}
 """Settings of the data that change how it is prepared and not what comes out."""
+DATA_REPORT = "data-report.html"
 UNFINISHED = ".prep-"
 """How the folder begins where an interrupted preparation finds what it had done."""
 
@@ -86,9 +88,11 @@ def prep(project: Project) -> Outcome:
         with whole_folder(project.folder / "data") as folder:
             figures = prepare(config, template, folder, project.view.count, work=unfinished).figures
         remove(unfinished)
+        report = render_data_report(project.recipe.name, project.folder / "data")
+        write_text(project.folder / DATA_REPORT, report)
         return figures
 
-    outcome = project.run.stage("prep", inputs, ["data"], work)
+    outcome = project.run.stage("prep", inputs, ["data", DATA_REPORT], work)
     project.view.stage("prep", stage_lines.prep_line(outcome.figures), outcome)
     return outcome
 

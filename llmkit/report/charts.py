@@ -67,3 +67,37 @@ def _points(events: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[int, f
         for step, loss in found
         if isinstance(step, int) and isinstance(loss, int | float) and math.isfinite(loss)
     ]
+
+
+def histogram(counts: Sequence[int], label: str) -> Markup | None:
+    """Bars of how many values lie in ``[1, 2)``, ``[2, 4)``, ``[4, 8)``, ...; None without any."""
+    if not any(counts):
+        return None
+    first = next(i for i, count in enumerate(counts) if count)
+    shown = list(counts[first:])
+    width = (WIDTH - LEFT - RIGHT) / len(shown)
+    floor = HEIGHT - BOTTOM
+    bars = ""
+    for place, count in enumerate(shown):
+        height = (floor - TOP) * count / max(shown)
+        low = 2 ** (first + place)
+        bars += (
+            f'<rect x="{LEFT + place * width + 1:.1f}" y="{floor - height:.1f}" '
+            f'width="{width - 2:.1f}" height="{height:.1f}" class="bar">'
+            f"<title>{low:,} to {2 * low - 1:,}: {count:,}</title></rect>"
+            f'<text x="{LEFT + place * width:.1f}" y="{HEIGHT - 8}" text-anchor="middle">'
+            f"{_short(low)}</text>"
+        )
+    top = f'<text x="{LEFT - 8}" y="{TOP + 6}" text-anchor="end">{_short(max(shown))}</text>'
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        f'<path d="M{LEFT} {floor}H{WIDTH - RIGHT}" class="grid"/>{top}{bars}</svg>'
+    )
+
+
+def _short(number: int) -> str:
+    """``512``, ``16k``, ``2M``: powers of two in the units of 1024 that token counts come in."""
+    for unit, size in (("M", 2**20), ("k", 2**10)):
+        if number >= size and number % size == 0:
+            return f"{number // size}{unit}"
+    return f"{number:,}"

@@ -1,7 +1,7 @@
 """The run's report: one HTML file, nothing fetched, readable on a phone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from llmkit.report.charts import loss_curve
 from llmkit.run import Run
 from llmkit.training.progress import read_events
 
-TEMPLATE = Path(__file__).parent / "report.html.jinja"
+PAGES = Path(__file__).parent
 STAGES = ["prep", "train", "merge", "verify", "evaluate"]
 
 
@@ -28,9 +28,7 @@ def render(run: Path) -> str:
     Raises:
         UsageError: the manifest is damaged.
     """
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"duration": _duration, "plainly": _plainly}
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = load_page("report.html.jinja", {"duration": _duration, "plainly": _plainly})
     stages: dict[str, Any] = Run(run).manifest()["stages"]
     recipe = run / "recipe.yaml"
     return template.render(
@@ -49,6 +47,18 @@ def render(run: Path) -> str:
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
         packages=next((s["packages"] for s in reversed(list(stages.values()))), {}),
     )
+
+
+def load_page(name: str, filters: Mapping[str, Callable[..., Any]]) -> jinja2.Template:
+    """A page of this folder; whatever it shows is escaped."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(PAGES),
+    )
+    environment.filters |= filters
+    return environment.get_template(name)
 
 
 def _figures(stages: Mapping[str, Any], name: str) -> Any:

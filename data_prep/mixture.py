@@ -1,0 +1,79 @@
+"""Sources in the shares that were asked for, measured on what is trained on.
+
+Weights are applied last, to rows that filters and deduplication left: a source that is mostly
+duplicates does not take more of the training than its weight says.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from data_prep.splits import mixed
+
+
+class MixtureConfig(BaseModel):
+    """How the sources' weights are understood."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: Literal["tokens", "rows"] = "tokens"
+    """What the weights are shares of."""
+    until: Literal["first", "all"] = "first"
+    """``first``: no row is used twice, so the scarcest source limits the rest. ``all``: every row
+    of every source is used, and those of scarcer sources are repeated."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What is trained on, and what is not."""
+
+    rows: NDArray[np.int64]
+    """Row numbers in their order; a repeated row stands there as often as it is trained on."""
+    left_out: NDArray[np.int64]
+
+
+def mix(
+    config: MixtureConfig,
+    weights: Sequence[float],
+    rows: NDArray[np.int64],
+    source: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    seed: int,
+) -> Mixture:
+    """Choose rows so that every source has its share.
+
+    Which rows of a source are taken depends on what they say and the seed, not on their order.
+
+    Args:
+        config: rows or tokens, with or without repetition.
+        weights: of every source; shares are these divided by their sum.
+        rows: numbers of the rows there are, ascending.
+        source: the source of each, shape ``[rows]``.
+        tokens: the tokens of each.
+        keys: a hash of what each says.
+        seed: another seed, other rows.
+    """
+    sizes = tokens if config.by == "tokens" else np.ones(len(rows), np.int64)
+    totals = np.bincount(source, sizes, len(weights))
+    shares = np.asarray(weights) / sum(weights)
+    present = totals > 0
+    scales = totals[present] / shares[present]
+    if not len(scales):
+        return Mixture(rows, rows[:0])
+    scale = scales.min() if config.until == "first" else scales.max()
+    chosen: list[NDArray[np.int64]] = []
+    for each in np.flatnonzero(present).tolist():
+        own = np.flatnonzero(source == each)
+        own = own[np.lexsort((own, mixed(keys[own], seed)))]
+        whole, rest = divmod(float(shares[each] * scale), float(totals[each]))
+        if rest > totals[each] * (1 - 1e-9):  # all of it, but for rounding
+            whole, rest = whole + 1, 0.0
+        chosen += [own] * int(whole)
+        chosen.append(own[: np.searchsorted(np.cumsum(sizes[own]), rest * (1 + 1e-9), "right")])
+    places = np.sort(np.concatenate(chosen), kind="stable")
+    return Mixture(rows[places], np.setdiff1d(rows, rows[places]))

@@ -1,0 +1,186 @@
+"""What a person looks at before trusting a data set: facts and examples, gathered once.
+
+Written as ``overview.json`` beside the sequences; whoever shows it (llmkit's data report) reads
+that file alone.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.chat_templates import ChatTemplate
+from data_prep.decisions import Decisions
+from data_prep.dedup.certificates import Certificate
+from data_prep.row_codec import decode_row
+from data_prep.row_text import text_of
+from data_prep.settings import DataConfig
+from data_prep.shards import Rows
+
+RENDERED = 50
+"""Random rows shown as the model sees them."""
+PER_REASON = 3
+"""Dropped rows shown of every reason."""
+DUPLICATES = 8
+"""Pairs of duplicates shown of every measure."""
+LANGUAGE_SAMPLE = 1000
+"""Rows whose language is told, evenly spread."""
+LONGEST_SHOWN = 2000
+"""Characters of a text that are shown."""
+
+
+def overview(
+    config: DataConfig,
+    template: ChatTemplate,
+    rows: Rows,
+    decisions: Decisions,
+    certificates: Sequence[Certificate],
+    train: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Gather what the data report shows.
+
+    Args:
+        config: what was prepared.
+        template: what rows were rendered with.
+        rows: all of them.
+        decisions: what became of them.
+        certificates: of the duplicates that were removed.
+        train: the rows that are trained on.
+    """
+    return {
+        "max_tokens": config.max_tokens,
+        "sources": _sources(config, decisions),
+        "lengths": {
+            "rows in": histogram(decisions.tokens[decisions.tokens > 0]),
+            "trained on": histogram(rows.array("kept")[train]),
+            "supervised": histogram(rows.array("taught")[train]),
+        },
+        "languages": _languages(rows, decisions.left()),
+        "dropped": _dropped(rows, decisions),
+        "duplicates": _duplicates(rows, certificates),
+        "rendered": _rendered(rows, train, template, config.seed),
+    }
+
+
+def histogram(values: NDArray[np.integer]) -> dict[str, Any]:
+    """Counts of values in ranges that double: ``[1, 2)``, ``[2, 4)``, ...; and their quantiles."""
+    if not len(values):
+        return {"counts": [], "quantiles": {}}
+    counts = np.bincount(np.log2(np.maximum(values, 1)).astype(np.int64)).tolist()
+    marks = (0, 10, 50, 90, 99, 100)
+    quantiles = np.percentile(values, marks, method="nearest").tolist()
+    return {"counts": counts, "quantiles": dict(zip(map(str, marks), quantiles, strict=True))}
+
+
+def _sources(config: DataConfig, decisions: Decisions) -> list[dict[str, Any]]:
+    """Rows and tokens of each source, before and after."""
+    count = len(config.all_sources)
+    left = decisions.left()
+
+    def totals(rows: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+        source = decisions.source[rows]
+        tokens = np.bincount(source, decisions.tokens[rows], count)
+        return np.bincount(source, minlength=count).tolist(), tokens.astype(int).tolist()
+
+    before, after = totals(np.arange(len(decisions.tokens))), totals(left)
+    return [
+        {
+            "source": source.path,
+            "rows_in": before[0][i],
+            "tokens_in": before[1][i],
+            "rows_kept": after[0][i],
+            "tokens_kept": after[1][i],
+        }
+        for i, source in enumerate(config.all_sources)
+    ]
+
+
+def _languages(rows: Rows, left: NDArray[np.int64]) -> dict[str, int]:
+    """Languages of an evenly spread sample, most frequent first."""
+    from data_prep.filters.language import detect_language
+
+    chosen = left[np.unique(np.linspace(0, max(0, len(left) - 1), LANGUAGE_SAMPLE).astype(int))]
+    texts = (text_of(decode_row(row), "both") for row in _texts(rows, chosen))
+    found = Counter(detect_language(text[:LONGEST_SHOWN])[0] for text in texts)
+    return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _texts(rows: Rows, chosen: NDArray[np.int64]) -> list[str]:
+    return list(rows.take(chosen, "row").column(0).to_pylist())
+
+
+def _dropped(rows: Rows, decisions: Decisions) -> dict[str, list[dict[str, str]]]:
+    """The first rows dropped for every reason, with what they say."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for reason in decisions.counts():
+        chosen = decisions.dropped_for(reason)[:PER_REASON]
+        table = rows.take(chosen, "where", "row").to_pylist()
+        details = decisions.details(chosen)
+        found[reason] = [
+            {"where": each["where"], "detail": detail, "text": _shown(each["row"])}
+            for each, detail in zip(table, details, strict=True)
+        ]
+    return found
+
+
+def _shown(row: str | None) -> str:
+    return "" if row is None else text_of(decode_row(row), "both")[:LONGEST_SHOWN]
+
+
+def _duplicates(rows: Rows, certificates: Sequence[Certificate]) -> list[dict[str, Any]]:
+    """Pairs of every measure side by side, the least similar ones: they are the ones to look at."""
+    shown: list[dict[str, Any]] = []
+    by_measure: dict[str, list[Certificate]] = {}
+    for certificate in certificates:
+        by_measure.setdefault(certificate.measure, []).append(certificate)
+    for found in by_measure.values():
+        least = sorted(found, key=lambda c: (c.similarity, c.removed))[:DUPLICATES]
+        shown += [certificate.model_dump() for certificate in least]
+    places = {place for each in shown for place in (each["removed"], each["witness"])}
+    texts = _texts_at(rows, places)
+    for each in shown:
+        each["removed_text"] = _shown(texts.get(each["removed"]))
+        each["witness_text"] = _shown(texts.get(each["witness"]))
+    return shown
+
+
+def _texts_at(rows: Rows, places: set[str]) -> dict[str, str]:
+    """The rows at some places."""
+    found: dict[str, str] = {}
+    for _, table in rows.each("where", "row"):
+        where = table.column(0).to_pylist()
+        inside = [i for i, place in enumerate(where) if place in places]
+        found |= {where[i]: table.column(1)[i].as_py() for i in inside}
+    return found
+
+
+def _rendered(
+    rows: Rows, train: NDArray[np.int64], template: ChatTemplate, seed: int
+) -> list[dict[str, Any]]:
+    """Random rows as runs of text, supervised or not."""
+    count = min(RENDERED, len(train))
+    chosen = train[sorted(random.Random(seed).sample(range(len(train)), count))]
+    table = rows.take(chosen, "where", "ids", "supervised").to_pylist()
+    return [
+        {
+            "where": each["where"],
+            "tokens": len(each["ids"]),
+            "supervised": sum(each["supervised"]),
+            "runs": _runs(each["ids"], each["supervised"], template),
+        }
+        for each in table
+    ]
+
+
+def _runs(ids: list[int], supervised: list[int], template: ChatTemplate) -> list[tuple[str, bool]]:
+    runs: list[tuple[str, bool]] = []
+    start = 0
+    for flag, run in groupby(supervised):
+        length = len(list(run))
+        runs.append((template.tokenizer.decode(ids[start : start + length]), bool(flag)))
+        start += length
+    return runs
