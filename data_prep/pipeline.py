@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import inf
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from data_prep.prepared import PreparedDataset, write
 from data_prep.reading import RolesPolicy, Unusable, read_rows
 from data_prep.rendering import Rendered, render
 from data_prep.rows import PlacedRow, Row
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 from data_prep.splits import find_leaks, hold_out
 
 RENDER_BATCH = 1024
@@ -60,10 +61,12 @@ class DataConfig(BaseModel):
     @field_validator("sources")
     @classmethod
     def _each_once(cls, value: list[SourceConfig]) -> list[SourceConfig]:
-        places = [(source.path, source.split) for source in value]
-        for path, split in places:
-            if places.count((path, split)) > 1:
-                raise ValueError(f"{path} is listed more than once")
+        for first, second in combinations(value, 2):
+            if first.shares_records_with(second):
+                raise ValueError(
+                    f"{first.path} is listed more than once; give the entries a skip and a take "
+                    "that do not overlap"
+                )
         return value
 
     @field_validator("validation", mode="before")

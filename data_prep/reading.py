@@ -8,7 +8,9 @@ from typing import Any, Literal
 from data_prep.errors import RowError
 from data_prep.formats import convert, detect, unused_fields
 from data_prep.rows import Conversation, Row, check_conversation, merge_repeated_roles
-from data_prep.sources import BadRecord, SourceConfig, read
+from data_prep.sources.config import SourceConfig
+from data_prep.sources.records import BadRecord
+from data_prep.sources.scan import read
 
 RolesPolicy = Literal["refuse", "drop", "merge"]
 

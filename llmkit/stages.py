@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.pipeline import prepare
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 from llmkit import stage_lines
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash, whole_folder, write_json

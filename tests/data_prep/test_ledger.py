@@ -9,7 +9,7 @@ from tiny_tokenizer import alpaca, dropped, write_jsonl
 from data_prep.errors import DataError
 from data_prep.ledger import Dropped, Ledger, examples
 from data_prep.pipeline import DataConfig, prepare
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 
 WORDS = st.sampled_from(["fox", "dog", "", " ", "<|im_end|>", "Paris.", "\u2028 é \U0001f98a"])
 TEXT = st.lists(WORDS, max_size=12).map(" ".join)

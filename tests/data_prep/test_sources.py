@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.errors import DataError
-from data_prep.sources import BadRecord, Record, SourceConfig, read
+from data_prep.sources.config import SourceConfig
+from data_prep.sources.records import BadRecord, Record
+from data_prep.sources.scan import read
 
 ROWS = [{"instruction": "ä", "output": "b\nc"}, {"instruction": "c", "output": "d, e"}]
 
