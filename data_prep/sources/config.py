@@ -1,9 +1,9 @@
 """Where rows come from, and which of them are meant."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from data_prep.formats import FormatName
 from data_prep.sources.kinds import kind_of
@@ -44,14 +44,17 @@ class SourceConfig(BaseModel):
     """A field of the records: rows with one value of it are never parted into training and
     validation."""
 
-    @model_validator(mode="after")
-    def _fits_the_file(self) -> Self:
-        kind = kind_of(Path(self.path))
-        if kind and (wrong := self.hub_settings()):
-            raise ValueError(f"{self.path}: {wrong[0]} is for hub data sets; a file has none")
-        if kind and kind.format != "text" and self.text_unit != "line":
-            raise ValueError(f"{self.path}: text_unit is for .txt files")
-        return self
+    @field_validator("split", "name", "revision", "streaming", "text_unit")
+    @classmethod
+    def _means_something(cls, value: object, info: ValidationInfo) -> object:
+        kind = kind_of(Path(info.data.get("path", "")))
+        if not kind or value == cls.model_fields[str(info.field_name)].default:
+            return value
+        if info.field_name != "text_unit":
+            raise ValueError(f"is for hub data sets, and {info.data['path']} is a file")
+        if kind.format != "text":
+            raise ValueError(f"is for .txt files, and {info.data['path']} is none")
+        return value
 
     def hub_settings(self) -> list[str]:
         """The settings that were made and mean something for a hub data set only."""
