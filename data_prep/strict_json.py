@@ -44,9 +44,14 @@ def parse(text: str) -> tuple[Any, bool]:
         RecursionError: it is nested too deep.
     """
     try:
-        return _STRICT.decode(text), _may_hold_half(text, 0, len(text))
-    except (_NotAllowed, ValueError):
+        value, end = _STRICT.raw_decode(text)
+    except (_NotAllowed, ValueError):  # white space at the beginning is one
+        if text.startswith("\ufeff"):
+            raise json.JSONDecodeError("Unexpected UTF-8 byte order mark", text, 0) from None
         return _LENIENT.decode(text), True
+    if end != len(text) and text[end:].strip(" \t\n\r"):
+        return _LENIENT.decode(text), True
+    return value, _may_hold_half(text, 0, len(text))
 
 
 def parse_at(text: str, start: int) -> tuple[Any, int, bool]:
@@ -116,7 +121,12 @@ _LENIENT = json.JSONDecoder(
 
 
 def _may_hold_half(text: str, start: int, end: int) -> bool:
-    return text.find("\\ud", start, end) >= 0 or text.find("\\uD", start, end) >= 0
+    # From the quick search to the exact one: few texts need them all.
+    return (
+        text.find("\\", start, end) >= 0
+        and text.find("\\u", start, end) >= 0
+        and (text.find("\\ud", start, end) >= 0 or text.find("\\uD", start, end) >= 0)
+    )
 
 
 def find_problem(value: Any) -> Problem | None:

@@ -16,8 +16,6 @@ def arrow_rows(table: "pyarrow.RecordBatch | pyarrow.Table") -> Iterator[dict[st
     """Rows of the columns that hold JSON values; dates, decimals, bytes: no format reads them."""
     plain = table.select([field.name for field in table.schema if _holds_json(field.type)])
     for start in range(0, table.num_rows, ROWS_AT_ONCE):
-        if not plain.num_columns:
-            yield from ({} for _ in range(start, min(start + ROWS_AT_ONCE, table.num_rows)))
         yield from plain.slice(start, ROWS_AT_ONCE).to_pylist()
 
 
