@@ -8,7 +8,7 @@ from data_prep.dedup.certificates import DUPLICATES, Certificate, audit
 from data_prep.prepared import PreparedDataset
 from data_prep.reading import ReadRow, read_rows
 from data_prep.settings import DataConfig
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 
 
 def audit_prepared(config: DataConfig, prepared: PreparedDataset) -> tuple[int, list[str]]:

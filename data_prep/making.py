@@ -4,7 +4,7 @@ Everything here looks at one row at a time, so batches of records can be made in
 compares rows comes later and reads the shards.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -23,7 +23,8 @@ from data_prep.row_text import text_of, whole_text
 from data_prep.rows import Row
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows, Shards
-from data_prep.sources import BadRecord, Record, read
+from data_prep.sources.parsing import parse_record
+from data_prep.sources.records import RawRecord
 from data_prep.splits import prompt_hash
 from data_prep.workers import available_workers, map_ordered
 
@@ -50,8 +51,8 @@ SCHEMA = pa.schema(
 BATCH_BYTES = 32 * 2**20
 """A batch of records is closed at this size though it has fewer than ``shard_rows``."""
 
-Numbered = tuple[Record | BadRecord, str]
-"""A record, and the format to read it as."""
+Chosen = tuple[RawRecord, str]
+"""A record, not yet parsed, and the format to read it as."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Batch:
     """The format that the source asks for."""
     full: bool
     """It was closed because it had enough, not because the source ended."""
-    records: list[Numbered]
+    records: list[Chosen]
 
 
 def make_rows(
@@ -113,15 +114,15 @@ def _batches(config: DataConfig) -> Iterator[Batch]:
     number = 0
     for index, source in enumerate(config.all_sources):
         before = number
-        for full, records in _grouped(with_format(source, read(source)), config.shard_rows):
+        for full, records in _grouped(with_format(source), config.shard_rows):
             yield Batch(number, index, source.format, full, records)
             number += 1
         if number == before:
             raise DataError(f"{source.path}: has no rows.")
 
 
-def _grouped(records: Iterator[Numbered], most: int) -> Iterator[tuple[bool, list[Numbered]]]:
-    group: list[Numbered] = []
+def _grouped(records: Iterator[Chosen], most: int) -> Iterator[tuple[bool, list[Chosen]]]:
+    group: list[Chosen] = []
     size = 0
     for record in records:
         group.append(record)
@@ -133,11 +134,12 @@ def _grouped(records: Iterator[Numbered], most: int) -> Iterator[tuple[bool, lis
         yield False, group
 
 
-def _size(record: Record | BadRecord) -> int:
+def _size(record: RawRecord) -> int:
     """About how many bytes a record takes."""
-    if isinstance(record, BadRecord):
-        return 100
-    return sum(len(value) if isinstance(value, str) else 100 for value in record.value.values())
+    content = record.content
+    if isinstance(content, Mapping):
+        return sum(len(value) if isinstance(value, str) else 100 for value in content.values())
+    return len(content) if isinstance(content, bytes) else 100
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class RowMaker:
     def __call__(self, batch: Batch) -> int:
         """Write the batch's shard; answers how many rows it has."""
         found = [
-            read_row(record, batch.asked, chosen, self.config.roles)
+            read_row(parse_record(record), batch.asked, chosen, self.config.roles)
             for record, chosen in batch.records
         ]
         usable = [each for each in found if isinstance(each, ReadRow)]

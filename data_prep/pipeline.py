@@ -23,7 +23,7 @@ from data_prep.samples import choose_samples
 from data_prep.sequences import write_sequences
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows, Shards
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 from data_prep.splits import find_leaks, group_rows, hold_out
 
 Progress = Callable[[str, int], None]

@@ -1,6 +1,6 @@
 """Sources -> rows: each record read, converted and checked, or why it cannot be used."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +8,10 @@ from typing import Any, Literal
 from data_prep.errors import RowError
 from data_prep.formats import convert, detect, unused_fields
 from data_prep.rows import Conversation, Row, check_conversation, merge_repeated_roles
-from data_prep.sources import BadRecord, Record, SourceConfig, read
+from data_prep.sources.config import SourceConfig
+from data_prep.sources.parsing import parse_record
+from data_prep.sources.records import BadRecord, RawRecord, Record
+from data_prep.sources.scan import scan
 
 RolesPolicy = Literal["refuse", "drop", "merge"]
 
@@ -41,23 +44,24 @@ def read_rows(source: SourceConfig, roles: RolesPolicy) -> Iterator[ReadRow | Un
     Raises:
         DataError: the source cannot be read as a whole.
     """
-    for record, chosen in with_format(source, read(source)):
-        yield read_row(record, source.format, chosen, roles)
+    for raw, chosen in with_format(source):
+        yield read_row(parse_record(raw), source.format, chosen, roles)
 
 
-def with_format(
-    source: SourceConfig, records: Iterable[Record | BadRecord]
-) -> Iterator[tuple[Record | BadRecord, str]]:
-    """The records of a source, each with the format that it is to be read as.
+def with_format(source: SourceConfig) -> Iterator[tuple[RawRecord, str]]:
+    """The unparsed records of a source, each with the format that it is to be read as.
 
     Of an ``auto`` source that is ``auto`` up to the first record whose fields tell the format.
+
+    Raises:
+        DataError: the source cannot be read as a whole.
     """
     chosen: str = source.format
-    for record in records:
-        if chosen == "auto" and isinstance(record, Record):
+    for raw in scan(source):
+        if chosen == "auto" and isinstance(record := parse_record(raw), Record):
             with suppress(RowError):
                 chosen = detect(record.value)
-        yield record, chosen
+        yield raw, chosen
 
 
 def read_row(

@@ -1,5 +1,6 @@
 """What a person says about data: where it comes from and how it becomes training sequences."""
 
+from itertools import combinations
 from math import inf
 from typing import Literal
 
@@ -7,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_prep.dedup.deduplicate import DedupConfig
 from data_prep.reading import RolesPolicy
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 
 
 class DataConfig(BaseModel):
@@ -54,10 +55,12 @@ class DataConfig(BaseModel):
     @field_validator("sources")
     @classmethod
     def _each_once(cls, value: list[SourceConfig]) -> list[SourceConfig]:
-        places = [(source.path, source.split) for source in value]
-        for path, split in places:
-            if places.count((path, split)) > 1:
-                raise ValueError(f"{path} is listed more than once")
+        for first, second in combinations(value, 2):
+            if first.shares_records_with(second):
+                raise ValueError(
+                    f"{first.path} is listed more than once; give the entries a skip and a take "
+                    "that do not overlap"
+                )
         return value
 
     @field_validator("validation", mode="before")

@@ -5,6 +5,7 @@ its line, conflicts between keys are found before anything is loaded, and ``key=
 override dotted paths with the types of the schema.
 """
 
+import glob
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
 
 from data_prep.settings import DataConfig
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 from llmkit.errors import UsageError
 from llmkit.evaluation.settings import EvaluationConfig
 from llmkit.models.settings import MergeConfig, ModelConfig
@@ -229,7 +230,10 @@ def _located(recipe: Recipe, folder: Path) -> Recipe:
         return os.path.normpath(there[0]) if there else name
 
     def source(config: SourceConfig) -> SourceConfig:
-        return config.model_copy(update={"path": found(config.path)})
+        path = found(config.path)
+        if glob.has_magic(path) and not Path(path).exists():
+            path = _pattern(path, folder)
+        return config.model_copy(update={"path": path})
 
     data, model, serve = recipe.data, recipe.model, recipe.serve
     validation, questions = data.validation, recipe.evaluation.questions
@@ -258,3 +262,17 @@ def _located(recipe: Recipe, folder: Path) -> Recipe:
             ),
         }
     )
+
+
+def _pattern(pattern: str, folder: Path) -> str:
+    """A pattern of files as an absolute one, in the working directory or in ``folder``."""
+    # A folder may have a pattern's signs in its own name.
+    ways = [Path(glob.escape(str(root)), pattern) for root in (Path.cwd(), folder.absolute())]
+    # Not Path.glob: it finds hidden files, and sources do not.
+    there = [way for way in ways if any(glob.iglob(str(way), recursive=True))]  # noqa: PTH207
+    if len({os.path.realpath(way) for way in there}) > 1:
+        raise UsageError(
+            f"{pattern!r} finds files as {there[0]} and as {there[1]}. Write the absolute path of "
+            "the ones you mean."
+        )
+    return os.path.normpath(there[0]) if there else pattern

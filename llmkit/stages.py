@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.pipeline import prepare
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
+from data_prep.sources.files import find_files
 from llmkit import stage_lines
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash, remove, whole_folder, write_json, write_text
@@ -73,7 +74,7 @@ def prep(project: Project) -> Outcome:
     template = project.template
 
     inputs = flatten(config.model_dump(mode="json", exclude=HOW_NOT_WHAT), "data.")
-    inputs |= {f"rows.{i}": _source_hash(s) for i, s in enumerate(_sources(project.recipe))}
+    inputs |= {f"rows.{i}": source_hash(s) for i, s in enumerate(_sources(project.recipe))}
     inputs |= {
         "tokenizer": template.tokenizer.content_hash,
         "chat_template": _text_hash(template.source),
@@ -321,9 +322,15 @@ def _sources(recipe: Recipe) -> list[SourceConfig]:
     return [*recipe.data.sources, *own]
 
 
-def _source_hash(source: SourceConfig) -> str:
+def source_hash(source: SourceConfig) -> str:
+    """A hash of the files that a source is read from; of a hub data set its name."""
     path = Path(source.path)
-    return content_hash(path) if path.exists() else f"{source.path}/{source.split}"
+    files = find_files(source.path, source.split)
+    if files is None:
+        return content_hash(path) if path.is_dir() else f"{source.path}/{source.split}"
+    if files == [path]:
+        return content_hash(path)
+    return _text_hash("".join(f"{file}\0{content_hash(file)}\n" for file in files))
 
 
 def _text_hash(text: str) -> str:

@@ -12,7 +12,7 @@ from data_prep.errors import DataError
 from data_prep.ledger import Count, Dropped, Ledger
 from data_prep.pipeline import prepare
 from data_prep.settings import DataConfig
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 
 WORDS = st.sampled_from(["fox", "dog", "", " ", "<|im_end|>", "Paris.", "\u2028 é \U0001f98a"])
 TEXT = st.lists(WORDS, max_size=12).map(" ".join)

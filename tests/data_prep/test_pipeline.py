@@ -249,7 +249,28 @@ def test_a_source_that_is_listed_twice_is_refused(tmp_path):
     source = {"path": write_jsonl(tmp_path / "r.jsonl", GOOD)}
     with pytest.raises(ValidationError, match=r"r\.jsonl is listed more than once"):
         DataConfig(sources=[source, source])
-    assert DataConfig(sources=[source, source | {"split": "test"}])
+    hub = {"path": "owner/name"}
+    for other in ({"split": "test"}, {"name": "b"}, {"revision": "v2"}, {"skip": 3}):
+        assert DataConfig(sources=[hub | {"take": 3}, hub | other])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "apart"),
+    [
+        ({"take": 2}, {"skip": 2}, True),
+        ({"skip": 2, "take": 2}, {"take": 2}, True),
+        ({"take": 2}, {"skip": 1}, False),
+        ({"skip": 1}, {"skip": 5, "take": 1}, False),
+        ({"take": 2}, {"take": 2, "weight": 2.0}, False),
+    ],
+)
+def test_one_file_may_be_listed_twice_where_its_parts_do_not_overlap(first, second, apart):
+    sources = [{"path": "r.jsonl"} | first, {"path": "r.jsonl"} | second]
+    if apart:
+        assert DataConfig(sources=sources)
+    else:
+        with pytest.raises(ValidationError, match="more than once"):
+            DataConfig(sources=sources)
 
 
 def test_a_witness_is_never_a_row_that_was_dropped_itself(tmp_path, chatml):

@@ -1,44 +1,23 @@
 import json
+import pickle
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from source_files import ROWS, places, read_all, save, texts, values
 
 from data_prep.errors import DataError
-from data_prep.sources import BadRecord, Record, SourceConfig, read
+from data_prep.sources.config import SourceConfig
+from data_prep.sources.parsing import parse_record
+from data_prep.sources.records import BadRecord, Record
+from data_prep.sources.scan import read, scan
 
-ROWS = [{"instruction": "ä", "output": "b\nc"}, {"instruction": "c", "output": "d, e"}]
-
-
-def read_all(path: Path | str, **settings: str) -> list[Record | BadRecord]:
-    return list(read(SourceConfig(path=str(path), **settings)))
-
-
-def values(path: Path | str, **settings: str) -> list[object]:
-    found = read_all(path, **settings)
-    assert all(isinstance(record, Record) for record in found), found
-    return [dict(record.value) for record in found]
+KINDS = ["r.json", "r.jsonl", "r.ndjson", "r.csv", "r.tsv", "r.txt"]
 
 
-def save(path: Path, rows: list[dict[str, str]]) -> Path:
-    match path.suffix:
-        case ".json":
-            path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        case ".jsonl":
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        case ".csv":
-            lines = ["instruction,output"]
-            lines += ['"{instruction}","{output}"'.format(**row) for row in rows]
-            path.write_text("\r\n".join(lines), encoding="utf-8")
-        case ".parquet":
-            pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
-@pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.csv", "r.parquet", "R.JSONL"])
+@pytest.mark.parametrize("name", [*KINDS[:5], "r.parquet", "R.JSONL"])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str):
     path = save(tmp_path / name.lower(), ROWS).rename(tmp_path / name)
     assert values(path) == ROWS
@@ -49,22 +28,6 @@ def test_a_byte_order_mark_is_not_part_of_the_first_row(tmp_path: Path, name: st
     path = save(tmp_path / name, ROWS)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert values(path) == ROWS
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_a_folder_is_read_as_a_data_set(tmp_path, suffix, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "rows"
-    folder.mkdir()
-    save(folder / f"train.{suffix}", ROWS)
-    save(folder / f"test.{suffix}", ROWS[:1])
-    assert values(folder) == ROWS
-    assert values(folder, split="test") == ROWS[:1]
-    assert read_all(folder)[1].where == f"{folder}/train[1]"
-    with pytest.raises(DataError, match=r"rows: .*split 'nothing'"):
-        read_all(folder, split="nothing")
 
 
 def test_places_name_the_line_or_the_index(tmp_path: Path):
@@ -115,41 +78,19 @@ def test_an_escaped_pair_of_surrogates_is_text(tmp_path: Path):
     assert values(path) == [{"a": "\U0001f600"}]
 
 
-def test_items_of_an_array_that_are_no_rows_are_answered(tmp_path: Path):
-    path = tmp_path / "r.json"
-    path.write_text('[{"a": 1}, 5, {"a": NaN}, {"a": "\\ud800"}]', encoding="utf-8")
-    good, number, constant, surrogate = read_all(path)
-    assert isinstance(good, Record)
-    assert number == BadRecord(f"{path}[1]", "not a JSON object but int")
-    assert constant.where == f"{path}[2]"
-    assert "NaN" in constant.problem
-    assert "half a character" in surrogate.problem
-
-
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "message"),
     [
-        ("r.json", b"", r"r\.json:1: not JSON"),
-        ("r.json", b'[{"a": 1},\n {"a": }]', r"r\.json:2: not JSON: .*column 8"),
-        ("r.json", b'{"a": 1}\n{"a": 2}\n', r"r\.json:2: .*wants the ending \.jsonl"),
-        ("r.json", b'{"a": 1}', r"expected a JSON array of objects, found dict"),
-        ("r.json", b'[\n\n"\xff"]', r"r\.json:3: not UTF-8"),
-        ("r.json", b"[" * 100_000, r"r\.json: cannot be read as JSON"),
-        ("r.csv", b"a,b\n1,2\n\xe9,4\n", r"r\.csv:3: not UTF-8"),
-        ("r.csv", b'a,b\n1,2\n"x"y,4\n', r"r\.csv:3: cannot be read as CSV"),
-        ("r.csv", b'a,b\n1,2\n3,"never closed\n', r"r\.csv:\d: cannot be read as CSV"),
-        ("r.csv", b"a,b,a\n1,2,3\n", r"several columns are named 'a'"),
-        ("r.parquet", b"PAR1 no", r"r\.parquet: cannot be read as Parquet"),
-        ("r.parquet", b"", r"r\.parquet: cannot be read as Parquet"),
-        ("r.txt", b"text", r"files of kind '\.txt' cannot be read\. Allowed: \.json"),
-        ("r", b"text", r"files of kind '' cannot be read"),
+        ("r.xlsx", r"files of kind '\.xlsx' cannot be read\. Allowed: \.json, \.jsonl, "),
+        ("r", r"files of kind '' cannot be read"),
+        ("r.gz", r"files of kind '\.gz' cannot be read\. Allowed: .* also with \.gz or \.zst"),
+        ("r.jsonl.bz2", r"files of kind '\.bz2' cannot be read"),
     ],
 )
-def test_a_file_that_cannot_be_read_as_a_whole_is_refused(tmp_path, name, content, message):
-    path = tmp_path / name
-    path.write_bytes(content)
+def test_a_file_of_an_unknown_kind_is_refused(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"text")
     with pytest.raises(DataError, match=message):
-        read_all(path)
+        read_all(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n  \n", b"\xef\xbb\xbf"])
@@ -157,61 +98,6 @@ def test_an_empty_file_of_lines_has_no_records(tmp_path: Path, content: bytes):
     path = tmp_path / "r.jsonl"
     path.write_bytes(content)
     assert read_all(path) == []
-
-
-@pytest.mark.parametrize("content", [b"", b"instruction,output\r\n"])
-def test_a_csv_file_with_nothing_but_a_header_has_no_records(tmp_path: Path, content: bytes):
-    path = tmp_path / "r.csv"
-    path.write_bytes(content)
-    assert read_all(path) == []
-
-
-def test_csv_rows_with_too_few_or_too_many_fields_are_answered(tmp_path: Path):
-    path = tmp_path / "r.csv"
-    path.write_text('a,b\n1,2\n3\n4,5,6\n"7\n7",8\n', encoding="utf-8")
-    whole, few, many, two_lines = read_all(path)
-    assert whole == Record(f"{path}:2", {"a": "1", "b": "2"})
-    assert few == BadRecord(f"{path}:3", "fewer fields than the header names")
-    assert many == BadRecord(f"{path}:4", "more fields than the header names")
-    assert two_lines.value == {"a": "7\n7", "b": "8"}
-
-
-def test_parquet_columns_of_one_name_are_refused(tmp_path: Path):
-    batch = pa.RecordBatch.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["a", "a"])
-    pq.write_table(pa.Table.from_batches([batch]), tmp_path / "r.parquet")
-    with pytest.raises(DataError, match="several columns are named 'a'"):
-        read_all(tmp_path / "r.parquet")
-
-
-def test_parquet_text_that_is_not_utf8_is_refused(tmp_path: Path):
-    offsets = pa.array([0, 2], pa.int32()).buffers()[1]
-    text = pa.StringArray.from_buffers(1, offsets, pa.py_buffer(b"\xff\xfe"))
-    pq.write_table(pa.table({"a": text}), tmp_path / "r.parquet")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        read_all(tmp_path / "r.parquet")
-
-
-@pytest.mark.parametrize(
-    "path", ["missing.jsonl", "data/missing.json", "missing", "a/b/c", "./x", "x" * 5000]
-)
-def test_a_missing_file_is_refused_without_asking_the_hub(path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked the hub"))
-    with pytest.raises(DataError, match=r"no such file|cannot be read"):
-        read_all(path)
-
-
-@pytest.mark.parametrize("path", ["nobody/nothing", "teknium/OpenHermes-2.5", "a/b.v2"])
-def test_a_hub_id_that_cannot_be_loaded_is_refused(path, monkeypatch):
-    import datasets
-
-    def refuse(*_: object, **__: object) -> None:
-        raise ConnectionError("no network here")
-
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(DataError, match=rf"{path}: .*ConnectionError: no network here"):
-        read_all(path)
 
 
 def test_a_file_that_may_not_be_opened_is_refused(tmp_path, monkeypatch):
@@ -226,7 +112,12 @@ def test_a_file_that_may_not_be_opened_is_refused(tmp_path, monkeypatch):
 
 
 @settings(max_examples=60)
-@given(content=st.binary(max_size=60), suffix=st.sampled_from(["json", "jsonl", "csv", "parquet"]))
+@given(
+    content=st.binary(max_size=60),
+    suffix=st.sampled_from(
+        ["json", "jsonl", "csv", "tsv", "txt", "parquet", "json.gz", "jsonl.zst", "csv.gz"]
+    ),
+)
 def test_any_bytes_are_records_or_a_data_error(tmp_path_factory, content, suffix):
     path = tmp_path_factory.getbasetemp() / f"any.{suffix}"
     path.write_bytes(content)
@@ -246,31 +137,6 @@ def test_json_lines_round_trip(tmp_path_factory, rows):
         assert isinstance(record, BadRecord) if lonely else dict(record.value) == row
 
 
-# Tables.
-
-
-def test_arguments_as_structs_are_refused_because_arrow_fills_them(tmp_path: Path):
-    calls = [{"function": {"name": "f", "arguments": {"a": 1}}}]
-    others = [{"function": {"name": "g", "arguments": {"b": 2}}}]
-    rows = [{"messages": [{"role": "assistant", "tool_calls": c}]} for c in (calls, others)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
-    with pytest.raises(DataError, match=r"'arguments' is a struct column.*JSON text"):
-        read_all(tmp_path / "r.parquet")
-
-
-def test_columns_that_json_cannot_hold_are_left_out(tmp_path: Path):
-    table = pa.table(
-        {
-            "prompt": ["q"],
-            "completion": ["a"],
-            "when": pa.array([2**62], pa.timestamp("us")),
-            "price": pa.array([1], pa.decimal128(5)),
-        }
-    )
-    pq.write_table(table, tmp_path / "r.parquet")
-    assert values(tmp_path / "r.parquet") == [{"prompt": "q", "completion": "a"}]
-
-
 @pytest.mark.parametrize("line", ['{"a": 1, "a": 2}', '{"a": {"b": 1, "b": 1}}', '{"a": 1e999}'])
 def test_what_pythons_json_would_lose_is_a_bad_record(tmp_path: Path, line: str):
     (tmp_path / "r.jsonl").write_text(line, encoding="utf-8")
@@ -280,3 +146,81 @@ def test_what_pythons_json_would_lose_is_a_bad_record(tmp_path: Path, line: str)
     bad, good = read_all(tmp_path / "r.json")
     assert isinstance(bad, BadRecord)
     assert isinstance(good, Record)
+
+
+def test_what_a_scan_finds_can_be_parsed_in_another_process(tmp_path: Path):
+    for name in (*KINDS[:5], "r.parquet"):
+        source = SourceConfig(path=str(save(tmp_path / name, ROWS)))
+        there = [parse_record(pickle.loads(pickle.dumps(raw))) for raw in scan(source)]
+        assert there == list(read(source))
+
+
+def test_lines_are_not_parsed_before_they_are_asked_for(tmp_path: Path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"a": 1}\nno json\r\n', encoding="utf-8")
+    found = list(scan(SourceConfig(path=str(path))))
+    assert found == [(f"{path}:1", b'{"a": 1}', "json"), (f"{path}:2", b"no json", "json")]
+
+
+def test_skip_and_take_count_rows_that_cannot_be_read_too(tmp_path: Path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"a": 1}\nbad\n\n{"a": 2}\n{"a": 3}\n', encoding="utf-8")
+    lines = [f"{path}:{number}" for number in (1, 2, 4, 5)]
+    assert places(path) == lines
+    assert places(path, take=2) == lines[:2]
+    assert places(path, skip=1, take=2) == lines[1:3]
+    assert places(path, skip=2) == lines[2:]
+    assert places(path, skip=9) == []
+
+
+def test_skip_and_take_count_through_several_files(tmp_path: Path):
+    for name in "abc":
+        save(tmp_path / f"{name}.txt", [{"text": f"{name}{n}"} for n in range(3)])
+    assert texts(tmp_path, skip=2, take=5) == ["a2", "b0", "b1", "b2", "c0"]
+
+
+def test_what_comes_after_take_is_not_looked_at(tmp_path: Path):
+    path = tmp_path / "r.json"
+    path.write_text('[{"a": 1}, broken', encoding="utf-8")
+    assert values(path, take=1) == [{"a": 1}]
+    with pytest.raises(DataError, match="not JSON"):
+        read_all(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"skip": -1}, "greater than or equal to 0"),
+        ({"take": 0}, "greater than or equal to 1"),
+        ({"weight": 0}, "greater than 0"),
+        ({"weight": float("inf")}, "finite"),
+        ({"group": ""}, "at least 1 character"),
+        ({"text_unit": "page"}, "'line', 'paragraph' or 'file'"),
+        ({"text_unit": "file"}, r"is for \.txt files, and r\.jsonl is none"),
+        ({"streaming": True}, r"is for hub data sets, and r\.jsonl is a file"),
+        ({"name": "en"}, r"is for hub data sets, and r\.jsonl is a file"),
+        ({"revision": "v1"}, r"is for hub data sets, and r\.jsonl is a file"),
+        ({"split": "test"}, r"is for hub data sets, and r\.jsonl is a file"),
+        ({"columns": []}, "Extra inputs"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        SourceConfig(path="r.jsonl", **settings)
+    assert SourceConfig(path="r.jsonl", text_unit="line", split="train", streaming=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("", {"streaming": True}, "streaming is for hub data sets; these are files"),
+        ("*.j*", {"split": "test"}, "split is for hub data sets; these are files"),
+        ("", {"text_unit": "file"}, r"text_unit is for \.txt files, and there are none"),
+    ],
+)
+def test_settings_that_the_files_found_make_meaningless_are_refused(
+    tmp_path, name, settings, message
+):
+    save(tmp_path / "r.jsonl", ROWS)
+    with pytest.raises(DataError, match=message):
+        read_all(tmp_path / name, **settings)

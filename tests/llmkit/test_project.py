@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.sources.config import SourceConfig
 from llmkit import stages
 from llmkit.console import QuietView
 from llmkit.errors import UsageError
@@ -190,3 +191,24 @@ def test_an_adapter_is_not_merged_into_what_it_was_not_trained_on(
         stages._refuse_another_base(trained)
     with pytest.raises(UsageError, match="changed since the adapter was trained"):
         stages._refuse_another_base(project(**{key: str(other) if key == "base" else value}))
+
+
+def test_the_hash_of_a_pattern_covers_which_files_there_are_and_what_they_hold(tmp_path: Path):
+    def now() -> list[str]:
+        sources = [SourceConfig(path=f"{tmp_path}{end}") for end in ("", "/*.jsonl", "/a.jsonl")]
+        return [stages.source_hash(source) for source in sources]
+
+    def changed(before: list[str]) -> list[bool]:
+        return [old != new for old, new in zip(before, now(), strict=True)]
+
+    (tmp_path / "a.jsonl").write_text("{}")
+    (tmp_path / "b.jsonl").write_text("{}")
+    before = now()
+    (tmp_path / "notes.md").write_text("no data")
+    assert changed(before) == [False, False, False]
+    (tmp_path / "b.jsonl").write_text("[]")
+    assert changed(before) == [True, True, False]
+    (tmp_path / "b.jsonl").write_text("{}")
+    assert changed(before) == [False, False, False]
+    (tmp_path / "b.jsonl").rename(tmp_path / "c.jsonl")
+    assert changed(before) == [True, True, False]

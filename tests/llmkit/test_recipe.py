@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from data_prep.sources.files import find_files
 from llmkit.errors import UsageError
 from llmkit.recipe import dump_recipe, load_recipe, recipe_schema
 
@@ -350,6 +351,35 @@ def test_a_path_that_means_two_files_is_refused(
         (folder / "rows.jsonl").write_text("x")
     monkeypatch.chdir(tmp_path / "here")
     assert "Write the absolute path" in refusal(recipe)
+
+
+def test_a_pattern_is_found_where_its_files_are_and_becomes_absolute(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, here = tmp_path / "a [b]", tmp_path / "here"
+    for folder in (home / "data", here):
+        folder.mkdir(parents=True)
+    recipe = recipe.rename(home / "recipe.yaml")
+    (home / "data" / "rows.jsonl").write_text("x")
+    monkeypatch.chdir(here)
+    pattern = "data.sources.0.path=data/*.jsonl"
+    path = load_recipe(recipe, [pattern]).data.sources[0].path
+    assert path == f"{tmp_path}/a [[]b]/data/*.jsonl"
+    assert find_files(path) == [home / "data" / "rows.jsonl"]
+    assert load_recipe(recipe, [f"data.sources.0.path={path}"]).data.sources[0].path == path
+    (here / "data").mkdir()
+    assert load_recipe(recipe, [pattern]).data.sources[0].path == path
+    (here / "data" / "rows.jsonl").write_text("x")
+    assert "Write the absolute path" in refusal(recipe, None, pattern)
+    assert load_recipe(recipe, ["data.sources.0.path=no/*.x"]).data.sources[0].path == "no/*.x"
+
+
+def test_a_source_setting_that_does_not_fit_the_file_is_a_problem_of_its_line(
+    recipe: Path,
+) -> None:
+    said = refusal(recipe, None, "data.sources=[{path: a.parquet, text_unit: file, take: 0}]")
+    assert "'data.sources.0.take': must be greater than or equal to 1 (found 0)" in said
+    assert "'data.sources.0.text_unit': is for .txt files, and a.parquet is none" in said
 
 
 def test_a_name_that_is_no_file_stays_as_it_is(recipe: Path) -> None:
