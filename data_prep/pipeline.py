@@ -12,6 +12,7 @@ from data_prep.chat_templates import ChatTemplate
 from data_prep.dedup.certificates import DUPLICATES, Certificate
 from data_prep.dedup.deduplicate import DedupConfig, deduplicate
 from data_prep.errors import DataError, RowError
+from data_prep.filters.settings import FilterConfigs
 from data_prep.ledger import Dropped, Ledger, examples
 from data_prep.packing import Pack, efficiency, pack
 from data_prep.prepared import PreparedDataset, write
@@ -44,6 +45,9 @@ class DataConfig(BaseModel):
     """Rows longer than ``max_tokens``: left out, or cut (the cut end is never taught as an end)."""
     packing: bool = True
     """Several rows in one sequence; they never see each other."""
+    filters: FilterConfigs = ()
+    """Rules that rows must keep to, in the order in which they judge; the first that is broken
+    drops a row."""
     dedup: DedupConfig = DedupConfig()
     max_duplicates: float = Field(default=0.5, ge=0, le=1)
     """The largest share of rows that may be duplicates, or rows whose question is in the
