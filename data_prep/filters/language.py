@@ -58,15 +58,33 @@ def _hint(code: str, known: list[str]) -> str:
 
 
 _NAMES = {
-    **{"english": "en", "eng": "en", "german": "de", "deu": "de", "ger": "de", "french": "fr"},
-    **{"fra": "fr", "fre": "fr", "spanish": "es", "spa": "es", "italian": "it", "ita": "it"},
-    **{"portuguese": "pt", "por": "pt", "dutch": "nl", "nld": "nl", "russian": "ru", "rus": "ru"},
-    **{"chinese": "zh", "zho": "zh", "cn": "zh", "cmn": "zh", "japanese": "ja", "jpn": "ja"},
-    **{"jp": "ja", "korean": "ko", "kor": "ko", "kr": "ko", "arabic": "ar", "ara": "ar"},
-    **{"hindi": "hi", "hin": "hi", "polish": "pl", "pol": "pl", "turkish": "tr", "tur": "tr"},
-    **{"ukrainian": "uk", "ukr": "uk", "ua": "uk", "czech": "cs", "cz": "cs", "greek": "el"},
-    **{"gr": "el", "swedish": "sv", "danish": "da", "dk": "da", "nb": "no", "norwegian": "no"},
+    name: code
+    for code, names in {
+        "ar": "arabic ara",
+        "cs": "czech ces cz",
+        "da": "danish dan dk",
+        "de": "german deutsch deu ger",
+        "el": "greek ell gr",
+        "en": "english eng",
+        "es": "spanish spa",
+        "fr": "french fra fre",
+        "hi": "hindi hin",
+        "it": "italian ita",
+        "ja": "japanese jpn jp",
+        "ko": "korean kor kr",
+        "nl": "dutch nld",
+        "no": "norwegian nor nb",
+        "pl": "polish pol",
+        "pt": "portuguese por",
+        "ru": "russian rus",
+        "sv": "swedish swe",
+        "tr": "turkish tur",
+        "uk": "ukrainian ukr ua",
+        "zh": "chinese zho cmn cn",
+    }.items()
+    for name in names.split()
 }
+"""What else people call a language, for the hint in an error."""
 
 
 class LanguageFilter(BaseModel):
@@ -111,4 +129,4 @@ class LanguageFilter(BaseModel):
 
 
 def _letters(text: str) -> int:
-    return sum(3 if "\u2e80" <= letter else 1 for letter in text if letter.isalpha())
+    return sum(3 if letter >= "\u2e80" else 1 for letter in text if letter.isalpha())

@@ -59,15 +59,9 @@ def is_code_line(line: str) -> bool:
 
 
 def _without(pattern: re.Pattern[str], text: str) -> tuple[int, str]:
-    """What a pattern finds, counted; and the rest, a space in its place."""
-    found = 0
-
-    def taken(match: re.Match[str]) -> str:
-        nonlocal found
-        found += _visible(match[0])
-        return " "
-
-    return found, pattern.sub(taken, text)
+    """The visible characters of what a pattern finds; and the rest, a space in its place."""
+    found = sum(_visible(match[0]) for match in pattern.finditer(text))
+    return found, pattern.sub(" ", text) if found else text
 
 
 def _visible(text: str) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_prep.filters.candidate import Candidate, Verdict
+from data_prep.filters.words import HAN_AND_KANA
 
 Phrase = Annotated[str, Field(pattern=r"\S")]
 PHRASES = (
@@ -35,8 +36,8 @@ PHRASES = (
 """Refusals, normalised: lower case, plain apostrophes, single spaces. ``{cannot}`` stands for any
 way to say it: can't, am unable to, don't have."""
 _I_CANNOT = (
-    "i(?: |'m | am )(?:can't|cannot|can not|couldn't|could not|won't be able to|will not be able to|"
-    "unable to|not able to|don't have|do not have)"
+    "i(?: |'m | am )(?:can't|cannot|can not|couldn't|could not|won't be able to|"
+    "will not be able to|unable to|not able to|don't have|do not have)"
 )
 _ROLES = (
     "as an ai",
@@ -66,7 +67,8 @@ _ROLES = (
 """What models call themselves when they refuse, and also when they do not."""
 _DENIAL = (
     r"(?:\b(?:can't|cannot|can not|don't|do not|doesn't|does not|haven't|have not|"
-    r"am not|i'm not|won't|unable|incapable|nicht|kein|keine|keinen|ne|n'ai|no|não|не|нет)\b|无法|不|没有)"
+    r"am not|i'm not|won't|unable|incapable|nicht|kein|keine|keinen|ne|n'ai|no|não|не|нет)\b"
+    "|无法|不|没有)"
 )
 _SAME_SENTENCE = "[^.!?\u3002\uff01\uff1f]{0,150}"
 
@@ -119,9 +121,12 @@ def _any_of(phrases: tuple[str, ...] | None, more: tuple[str, ...]) -> re.Patter
         wanted += [_whole(phrase).replace(r"i\ \{cannot\}", _I_CANNOT) for phrase in PHRASES]
         roles = "|".join(_whole(role) for role in _ROLES)
         wanted.append(f"(?:{roles})(?={_SAME_SENTENCE}?{_DENIAL})")
-    return re.compile(f"(?<![A-Za-z0-9_])(?:{'|'.join(wanted)})" if wanted else "(?!)")
+    return re.compile(f"(?<!{_LETTER})(?:{'|'.join(wanted)})" if wanted else "(?!)")
 
 
 def _whole(phrase: str) -> str:
-    # Chinese is written without spaces: there, a phrase ends where it ends.
-    return re.escape(_normal(phrase)) + (r"(?!\w)" if phrase[-1:].isascii() else "")
+    return re.escape(_normal(phrase)) + f"(?!{_LETTER})"
+
+
+_LETTER = rf"[^\W{HAN_AND_KANA}]"
+"""Of a script that is written with spaces; Chinese words have no visible ends."""

@@ -21,7 +21,7 @@ def _mix(value):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _same(ids, one, other, n):  # type: ignore[no-untyped-def]
-    for k in range(n):
+    for k in range(n):  # noqa: SIM110 (numba compiles no generators)
         if ids[one + k] != ids[other + k]:
             return False
     return True
