@@ -52,11 +52,14 @@ class PerplexityScorer:
         where = choose_device(device)
         # On a GPU the weights are held as for training: float32 would be twice the memory.
         dtype = torch.float32 if where.type == "cpu" else None
-        self._model = load_base(folder, quantization="none", device=where, dtype=dtype)
         try:
+            self._model = load_base(folder, quantization="none", device=where, dtype=dtype)
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(
+                f"{folder}: {name} cannot be loaded to score perplexity: {reason}"
+            ) from error
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Score texts.

@@ -46,15 +46,16 @@ def test_one_limit_is_enough():
     assert TokensFilter(kind="tokens", min=7).judge(row("", tokens=10**9)) is True
 
 
-@pytest.mark.parametrize(
-    "kind", ["tokens", "characters", "words", "code", "symbols", "perplexity"]
-)
+@pytest.mark.parametrize("kind", ["tokens", "characters", "words", "code", "symbols", "perplexity"])
 def test_limits_that_say_nothing_or_allow_nothing_are_refused(kind):
     with pytest.raises(ValidationError, match="neither min nor max"):
         filters({"kind": kind})
     with pytest.raises(ValidationError, match="min .* is above max"):
-        filters({"kind": kind, "min": 1, "max": 0} if kind != "perplexity" else
-                {"kind": kind, "min": 2, "max": 1})
+        filters(
+            {"kind": kind, "min": 1, "max": 0}
+            if kind != "perplexity"
+            else {"kind": kind, "min": 2, "max": 1}
+        )
 
 
 @pytest.mark.parametrize(("on", "count"), [("prompt", 4), ("response", 5), ("both", 10)])
@@ -247,8 +248,13 @@ def test_settings_survive_being_written_and_an_unknown_key_is_refused(entry):
 
 def test_the_instruction_is_the_first_thing_a_person_asks():
     talk = Conversation(
-        (Message("system", "S"), Message("user", "A"), Message("assistant", "B"),
-         Message("user", "C"), Message("assistant", "D"))
+        (
+            Message("system", "S"),
+            Message("user", "A"),
+            Message("assistant", "B"),
+            Message("user", "C"),
+            Message("assistant", "D"),
+        )
     )
     assert Candidate(talk, 1).instruction == "A"
     assert Candidate(talk, 1).answers == ("B", "D")
