@@ -12,6 +12,8 @@ _CARD = re.compile(
     r"|3[0-9]{3}([ \-]?)[0-9]{6}\2[0-9]{4,5}"
     r")(?!\w|[.\-][0-9])"
 )
+_ENOUGH_DIGITS = re.compile(r"[0-9](?:[ \-]?[0-9]){13}")
+"""What every card number has, quickly looked for: most texts have none."""
 _ISSUERS = re.compile(
     r"4[0-9]{15}(?:[0-9]{3})?"  # Visa
     r"|(?:5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720)[0-9]*(?<=^[0-9]{16})"  # Mastercard
@@ -31,6 +33,8 @@ def cards(text: str) -> Iterator[Span]:
     issuer, and a valid check digit (Luhn). The 13 digits of Visa's first cards are left out: EAN
     codes look like them.
     """
+    if not _ENOUGH_DIGITS.search(text):
+        return
     for match in _CARD.finditer(text):
         digits = re.sub("[^0-9]", "", match[0])
         if _ISSUERS.fullmatch(digits) and luhn(digits):
@@ -103,6 +107,7 @@ def _end_of(text: str, start: int, length: int) -> int | None:
 _IPV4 = re.compile(
     r"(?<![\w.\-])(?<![0-9],)(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9]|-[0-9A-Za-z])"
 )
+_DOTTED = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")
 _IPV6 = re.compile(
     r"(?<![\w:.])(?=[0-9A-Fa-f]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:]{1,38}(?:[0-9A-Fa-f]|::)"
     r"(?!\w|:[\w:]|\.[0-9])"
@@ -121,12 +126,12 @@ def addresses(text: str, *, public: bool) -> Iterator[Span]:
         public: only addresses that are globally reachable. Loopback, private, link-local, reserved
             and documentation ranges lead to nobody.
     """
-    for match in _IPV4.finditer(text):
+    for match in _IPV4.finditer(text) if _DOTTED.search(text) else ():
         if len(match[0]) == 7 or _VERSION.search(text[max(0, match.start() - 12) : match.start()]):
             continue
         if _is_address(match[0], public=public):
             yield match.span()
-    for match in _IPV6.finditer(text):
+    for match in _IPV6.finditer(text) if text.count(":") >= 2 else ():
         if _is_address(match[0], public=public):
             yield match.span()
 

@@ -40,6 +40,8 @@ _CERTAIN = re.compile(
 """Forms that hardly anything else has."""
 _LIKELY = re.compile(rf"{_START}(?<![$€£#])\(?[0-9](?:[ \u00a0.\-/()]{{0,2}}[0-9]){{6,14}}{_END}")
 """Any row of 7 to 15 digits: a telephone number after a cue."""
+_ENOUGH_DIGITS = re.compile(r"[0-9](?:[ \u00a0.\-/()]{0,2}[0-9]){6}")
+"""What every telephone number has, quickly looked for: most texts have none."""
 _OTHER = re.compile(
     r"[0-9]{4}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}(?:[ ][0-9]{1,2})?"  # 2024-01-31
     r"|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ][0-9]{4}(?:[ ][0-9]{1,2})?"  # 31.01.2024
@@ -61,6 +63,8 @@ def phones(text: str) -> Iterator[tuple[int, int]]:
     numbers: they count only when a word such as "phone" or "call" stands shortly before, and are
     at least 9 digits in one, or 7 in groups.
     """
+    if not _ENOUGH_DIGITS.search(text):
+        return
     spans = [match.span() for match in _CERTAIN.finditer(text)]
     spans += [match.span() for match in _LIKELY.finditer(text) if _after_cue(text, match)]
     last = 0

@@ -13,7 +13,7 @@ from data_prep.rows import Completion
 
 ENGLISH = "The quick brown fox jumps over the lazy dog while the children are watching it."
 GERMAN = "Der schnelle braune Fuchs springt über den faulen Hund, während die Kinder zusehen."
-CHINESE = "敏捷的棕色狐狸跳过了那只懒狗，孩子们都在旁边看着。"
+CHINESE = "敏捷的棕色狐狸跳过了那只懒狗\uff0c孩子们都在旁边看着。"
 OASST = Path(__file__).parents[2] / ".." / "shared" / "data" / "oasst_samples"
 
 
@@ -29,6 +29,13 @@ def test_a_text_stays_in_its_own_language_and_goes_from_others(code, text):
     assert judge(text, "en", "de", "zh") is True
 
 
+def test_a_language_that_has_members_takes_them_in():
+    nynorsk = "Eg veit ikkje kva eg skal gjere i dag, men det er fint vêr ute og vi går ein tur."
+    assert judge(nynorsk, "nn") is True
+    assert judge(nynorsk, "no") is True
+    assert judge(nynorsk, "da") is not True
+
+
 def test_the_detail_says_what_was_found():
     verdict, detail = judge(GERMAN, "en", "fr")
     assert verdict is False
@@ -36,7 +43,15 @@ def test_the_detail_says_what_was_found():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Ja.", "Guten Tag, wie geht es?", "你好，你是谁？", "12345 67890 " * 20, "?!" * 90]
+    "text",
+    [
+        "",
+        "Ja.",
+        "Guten Tag, wie geht es?",
+        "你好\uff0c你是谁\uff1f",
+        "12345 67890 " * 20,
+        "?!" * 90,
+    ],
 )
 def test_what_is_too_short_to_tell_stays(text):
     assert judge(text, "en") is True

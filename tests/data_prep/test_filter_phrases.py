@@ -80,7 +80,7 @@ def answered(*answers: str, **settings: object):
         "Als KI-Sprachmodell habe ich keine Meinung.",
         "En tant que modèle de langage, je ne peux pas prédire l'avenir.",
         "Lo siento, pero no puedo ayudarte.",
-        "作为一个AI语言模型，我无法回答。",
+        "作为一个AI语言模型\uff0c我无法回答。",
     ],
 )
 def test_a_refusal_goes(answer):

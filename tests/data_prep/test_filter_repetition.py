@@ -114,11 +114,22 @@ def test_lines_that_say_nothing_do_not_count():
     assert judge("".join(lines), top_ngrams=(1, 1, 1), repeated_ngrams=(1,) * 6) is True
 
 
-def test_scripts_without_spaces_have_longer_ngrams():
-    """Four Chinese sentences that share a phrase of three words, as four English ones may."""
-    names = "张三李四王五赵六孙七周八吴九郑十冯一陈二褚甲卫乙蒋丙沈丁韩戊杨己朱庚秦辛"
-    text = "".join(f"{a}{b}认为人工智能很重要，" for a, b in zip(names[::2], names[1::2]))
-    assert judge(text * 1, short=0, top_ngrams=(1, 1, 1)) is not True
-    spread = "".join(chr(0x4E00 + i) for i in range(400))
-    assert judge(spread + "人工智能" * 2, short=0) is True
-    assert judge("今天天气很好，我们去公园玩。" * 20) is not True
+def spread(first: str, characters: int, phrase: int) -> str:
+    """A phrase four times, with as many characters between, none of them twice."""
+    letters = [chr(ord(first) + i) for i in range(characters)]
+    told, rest = letters[:phrase], letters[phrase:]
+    return "".join("".join(told + rest[i * phrase : (i + 1) * phrase]) for i in range(4))
+
+
+@pytest.mark.parametrize(
+    ("first", "phrase", "stays"),
+    [("\u4e00", 9, True), ("\u4e00", 10, False), ("\u1780", 19, True), ("\u1780", 20, False)],
+)
+def test_two_chinese_characters_are_a_word_and_four_khmer_ones(first, phrase, stays):
+    """Five words that are said again count as repetition, four do not."""
+    text = spread(first, 5 * phrase, phrase)
+    assert (judge(text, short=0, top_ngrams=(1, 1, 1)) is True) == stays
+
+
+def test_a_chinese_sentence_said_again_and_again_goes():
+    assert judge("今天天气很好\uff0c我们去公园玩。" * 20) is not True

@@ -50,7 +50,7 @@ def test_one_limit_is_enough():
 def test_limits_that_say_nothing_or_allow_nothing_are_refused(kind):
     with pytest.raises(ValidationError, match="neither min nor max"):
         filters({"kind": kind})
-    with pytest.raises(ValidationError, match="min .* is above max"):
+    with pytest.raises(ValidationError, match=r"min .* is above max"):
         filters(
             {"kind": kind, "min": 1, "max": 0}
             if kind != "perplexity"
