@@ -5,7 +5,7 @@ from collections import Counter
 from data_prep.decisions import Decisions, examples
 from data_prep.dedup.certificates import DUPLICATES
 from data_prep.errors import DataError
-from data_prep.ledger import Ledger
+from data_prep.ledger import FILTERED, Ledger
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
 
@@ -31,7 +31,9 @@ def stop_on_errors(config: DataConfig, decisions: Decisions) -> None:
     wrong = {
         reason: count.rows
         for reason, count in decisions.counts().items()
-        if reason not in _NOT_ERRORS and policies.get(reason) != "drop"
+        if reason not in _NOT_ERRORS
+        and not reason.startswith(FILTERED)
+        and policies.get(reason) != "drop"
     }
     if not wrong:
         return
@@ -94,11 +96,13 @@ def _described(config: DataConfig, rows: Rows) -> dict[str, dict[str, int] | dic
     """What the shards say about the sources."""
     counts: Counter[str] = Counter()
     unused: Counter[str] = Counter()
+    masked: Counter[str] = Counter()
     formats: dict[str, set[str]] = {}
     for figures in rows.figures:
         source = config.all_sources[figures["source"]]
         counts[source.path] += figures["rows"]
         unused.update(figures["unused"])
+        masked.update(figures["masked"])
         formats.setdefault(source.path, set()).update(figures["formats"] or [])
     asked = {source.path: source.format for source in config.all_sources}
     return {
@@ -107,6 +111,7 @@ def _described(config: DataConfig, rows: Rows) -> dict[str, dict[str, int] | dic
             path: ", ".join(sorted(found)) or asked[path] for path, found in formats.items()
         },
         "fields_unused": dict(sorted(unused.items())),
+        "personal_masked": dict(sorted(masked.items())),
     }
 
 

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from data_prep.errors import DataError
 
+FILTERED = "filter "
+"""How the reason of a row begins that a filter dropped; the filter's kind follows."""
+
 
 class Dropped(BaseModel):
     """One row that is not in the output, and why."""
@@ -44,6 +47,8 @@ class Ledger(BaseModel):
     """Kept, but cut to ``max_tokens``; not counted in ``rows_kept``."""
     rows_merged: int = 0
     """Rows with repeated roles that ``roles: merge`` joined; they are counted above as well."""
+    personal_masked: dict[str, int] = {}
+    """Personal data that was masked, by kind."""
     tokens_in: int = 0
     tokens_kept: int = 0
     tokens_cut: int = 0

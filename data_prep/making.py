@@ -4,6 +4,7 @@ Everything here looks at one row at a time, so batches of records can be made in
 compares rows comes later and reads the shards.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +17,10 @@ import xxhash
 from data_prep.chat_templates import ChatTemplate
 from data_prep.dedup.words import Texts
 from data_prep.errors import DataError, RowError
+from data_prep.filters.candidate import Candidate
+from data_prep.filters.personal import PersonalFilter
+from data_prep.filters.settings import judge_all
+from data_prep.ledger import FILTERED
 from data_prep.reading import ReadRow, Unusable, read_row, with_format
 from data_prep.rendering import Rendered, render
 from data_prep.row_codec import encode_row
@@ -169,21 +174,41 @@ class RowMaker:
             for record, chosen in batch.records
         ]
         usable = [each for each in found if isinstance(each, ReadRow)]
-        results = iter(render([each.row for each in usable], self.template))
+        masked: Counter[str] = Counter()
+        rows = [self._masked(each.row, masked) for each in usable]
+        results = iter(zip(rows, render(rows, self.template), strict=True))
         made = [
             _Made(each.where, error=each.error)
             if isinstance(each, Unusable)
-            else self._fitted(each, next(results))
+            else self._judged(each.where, *next(results))
             for each in found
         ]
-        self.shards.write(batch.number, self._table(batch, made), _figures(batch, usable))
+        figures = _figures(batch, usable) | {"masked": dict(masked)}
+        self.shards.write(batch.number, self._table(batch, made), figures)
         return len(made)
 
-    def _fitted(self, read_: ReadRow, rendered: Rendered | RowError) -> _Made:
-        """Apply ``overlong`` to one row."""
-        where, row = read_.where, read_.row
+    def _masked(self, row: Row, counts: Counter[str]) -> Row:
+        """Replace personal data where a filter asks for that; counted by its kind."""
+        for each in self.config.filters:
+            if isinstance(each, PersonalFilter) and each.action == "mask":
+                row, found = each.mask_row(row)
+                counts.update(found)
+        return row
+
+    def _judged(self, where: str, row: Row, rendered: Rendered | RowError) -> _Made:
+        """Ask the filters, all but the one that wants a model, and apply ``overlong``."""
         if isinstance(rendered, RowError):
             return _Made(where, row, error=rendered)
+        tokens = len(rendered.ids)
+        filters = [each for each in self.config.filters if each.kind != "perplexity"]
+        verdict = judge_all(filters, Candidate(row, tokens))
+        if verdict:
+            error = RowError(f"{FILTERED}{verdict[0]}", verdict[1])
+            return _Made(where, row, tokens=tokens, error=error)
+        return self._fitted(where, row, rendered)
+
+    def _fitted(self, where: str, row: Row, rendered: Rendered) -> _Made:
+        """Apply ``overlong`` to one row."""
         tokens, limit = len(rendered.ids), self.config.max_tokens
         if tokens <= limit:
             return _Made(where, row, rendered, tokens)

@@ -101,11 +101,11 @@ def _sources(config: DataConfig, decisions: Decisions) -> list[dict[str, Any]]:
 
 def _languages(rows: Rows, left: NDArray[np.int64]) -> dict[str, int]:
     """Languages of an evenly spread sample, most frequent first."""
-    from data_prep.filters.language import detect_language
+    from data_prep.filters.language import language_of
 
     chosen = left[np.unique(np.linspace(0, max(0, len(left) - 1), LANGUAGE_SAMPLE).astype(int))]
     texts = (text_of(decode_row(row), "both") for row in _texts(rows, chosen))
-    found = Counter(detect_language(text[:LONGEST_SHOWN])[0] for text in texts)
+    found = Counter(language_of(text) or "none" for text in texts)
     return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_prep.dedup.deduplicate import DedupConfig
+from data_prep.filters.settings import FilterConfigs
 from data_prep.reading import RolesPolicy
 from data_prep.sources.config import SourceConfig
 
@@ -20,6 +21,8 @@ class DataConfig(BaseModel):
     """Where the rows come from, in order."""
     validation: float | int | SourceConfig = Field(default=0, union_mode="left_to_right")
     """Held out: a fraction of the rows (0.1), a number of rows (100), or a source of its own."""
+    filters: FilterConfigs = ()
+    """Rules by which rows are left out, in the order in which they judge."""
     keep_together: Literal["near-duplicates", "questions"] = "near-duplicates"
     """Rows that must not be parted by the split: those that ask the same question, and by default
     also those whose words are nearly the same, in chains."""

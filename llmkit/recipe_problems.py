@@ -75,6 +75,8 @@ def problems_of(
             found += conflicts.found
             continue
         location, union, choice = _real_place(problem["loc"], model)
+        if problem["type"] in _TAG_PROBLEMS:
+            location = (*location, problem["ctx"]["discriminator"].strip("'"))
         message = _say(problem, location, model)
         if union is None:
             found.append((location, message))
@@ -94,9 +96,13 @@ def _say(problem: Any, location: Location, model: type[BaseModel]) -> str:
     dotted = _dotted(location)
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key {dotted!r}{_suggest(dotted, model)}"
+        return (
+            f"unknown key {dotted!r}{_suggest(dotted, model, _model_around(problem['loc'], model))}"
+        )
     if kind == "missing":
         return f"{dotted!r} is missing"
+    if kind in _TAG_PROBLEMS:
+        return f"{dotted!r} {_say_tag(problem, model)}"
     if kind == "value_error":
         return f"{dotted!r}: {context.get('error', problem['msg'])}"
     message = problem["msg"].replace("Input should", "must", 1)
@@ -105,6 +111,24 @@ def _say(problem: Any, location: Location, model: type[BaseModel]) -> str:
         message = message.replace(theirs, ours)
     found = json.dumps(problem["input"], ensure_ascii=False, default=str)
     return f"{dotted!r}: {message} (found {found if len(found) <= 80 else found[:79] + '…'})"
+
+
+_TAG_PROBLEMS = ("union_tag_invalid", "union_tag_not_found")
+"""A mapping does not say, or says wrongly, which choice of a union it is: ``kind``."""
+
+
+def _say_tag(problem: Any, model: type[BaseModel]) -> str:
+    """What a ``kind`` may be, and which was meant."""
+    key = problem["ctx"]["discriminator"].strip("'")
+    choices = _members(_walk(problem["loc"], model)[-1])
+    allowed = [tag for choice in choices for tag in _args(choice.model_fields[key])]
+    listed = f"allowed: {', '.join(map(str, allowed))}"
+    tag = problem["ctx"].get("tag")
+    if tag is None:
+        return f"is missing ({listed})"
+    close = difflib.get_close_matches(tag, allowed, n=1, cutoff=0.6)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"names nothing that is known ({meant}{listed}; found {json.dumps(tag)})"
 
 
 _YAML_WORDS = {
@@ -140,16 +164,31 @@ def _real_place(
     real: Location = ()
     union: Location | None = None
     kind = ""
-    annotation: Any = model
-    for step in location:
-        members = _members(annotation)
-        if len(members) > 1:
-            annotation = next((m for m in members if _is_called(m, str(step))), Any)
-            union, kind = real, _annotation_kind(annotation)
-            continue
-        real = (*real, step)
-        annotation = _below(members[0], step)
+    annotations = _walk(location, model)
+    for step, annotation, below in zip(location, annotations, annotations[1:], strict=False):
+        if len(_members(annotation)) > 1:
+            union, kind = real, _annotation_kind(below)
+        else:
+            real = (*real, step)
     return real, union, kind
+
+
+def _walk(location: Sequence[str | int], model: type[BaseModel]) -> list[Any]:
+    """The annotations on the way to a place: the model's, and one after each step."""
+    way: list[Any] = [model]
+    for step in location:
+        members = _members(way[-1])
+        if len(members) > 1:
+            way.append(next((m for m in members if _is_called(m, str(step))), Any))
+        else:
+            way.append(_below(members[0], step))
+    return way
+
+
+def _model_around(location: Sequence[str | int], model: type[BaseModel]) -> type[BaseModel] | None:
+    """The model that a key is in, where a union's choice says which."""
+    around = _walk(location, model)[-2]
+    return around if isinstance(around, type) and issubclass(around, BaseModel) else None
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -178,6 +217,8 @@ def _below(annotation: Any, step: str | int) -> Any:
         field = annotation.model_fields.get(str(step))
         return field.annotation if field else Any
     inner = get_args(annotation)
+    if get_origin(annotation) is tuple and inner[-1:] == (Ellipsis,):
+        return inner[0]
     return inner[-1] if inner and get_origin(annotation) in (list, dict) else Any
 
 
@@ -223,12 +264,11 @@ def _line(document: Any, location: Location) -> int:
     return line
 
 
-def _suggest(dotted: str, model: type[BaseModel]) -> str:
+def _suggest(dotted: str, model: type[BaseModel], around: type[BaseModel] | None) -> str:
     """The nearest keys that exist: at this place first, then anywhere in the schema."""
-    parent, _, key = dotted.rpartition(".")
-    parent = re.sub(r"\.\d+", "", parent)
+    key = dotted.rpartition(".")[2]
     paths = _all_keys(model)
-    here = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == parent]
+    here = list(around.model_fields) if around else []
     close = difflib.get_close_matches(key, here, n=1, cutoff=0.6)
     if close:
         return f" (did you mean {close[0]!r}?)"
@@ -254,6 +294,8 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
+    if get_origin(annotation) is tuple:
+        return []  # of a list of choices: no path says which choice's keys are meant
     return [m for part in getattr(annotation, "__args__", ()) for m in _models_in(part)]
 
 

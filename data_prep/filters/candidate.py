@@ -5,10 +5,12 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 from data_prep.row_text import prompt_text, response_text
-from data_prep.rows import Row
+from data_prep.rows import Conversation, Row
 
 Verdict = Literal[True] | tuple[Literal[False], str]
 """The row stays; or it goes, and why, with figures: ``12 tokens, min=20``."""
+Part = Literal["prompt", "response", "both"]
+"""What everybody but the assistant says, what the assistant says, or all of it."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,23 @@ class Candidate:
         """What anybody says."""
         return f"{self.prompt}\n{self.response}"
 
-    def text(self, on: Literal["prompt", "response", "both"]) -> str:
+    def text(self, on: Part) -> str:
         """The part of the row that a filter looks at."""
         return str(getattr(self, on))
+
+    @cached_property
+    def instruction(self) -> str:
+        """What is asked first; of a row that is no conversation, its prompt."""
+        if isinstance(self.row, Conversation):
+            return next((m.content for m in self.row.messages if m.role == "user"), "")
+        return self.prompt
+
+    @cached_property
+    def answers(self) -> tuple[str, ...]:
+        """What the assistant says, turn by turn."""
+        if isinstance(self.row, Conversation):
+            return tuple(m.content for m in self.row.messages if m.role == "assistant")
+        return (self.response,)
 
 
 class Filter(Protocol):

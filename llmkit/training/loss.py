@@ -19,7 +19,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, head: "_Head", hidden: torch.Tensor, targets: torch.Tensor, *weights: Any
+        context: Any, head: "Head", hidden: torch.Tensor, targets: torch.Tensor, *weights: Any
     ) -> torch.Tensor:
         """Shapes: hidden ``[positions, width]``, targets ``[positions]``; returns a scalar."""
         wanted = [weight for weight in weights if weight.requires_grad]
@@ -50,7 +50,7 @@ class _ChunkedLoss(torch.autograd.Function):
         return None, hidden_gradient * upstream, None, *weights
 
 
-class _Head:
+class Head:
     """The output layer with what some model families do to its logits."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -95,7 +95,7 @@ def supervised_loss(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.T
         A scalar in float32: nats, summed, not averaged; divide by the number of targets.
     """
     hidden = hidden_states(model, batch)
-    head = _Head(model)
+    head = Head(model)
     weights = list(head.layer.parameters())
     return _ChunkedLoss.apply(head, hidden, batch["shift_labels"], *weights)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -103,4 +103,4 @@ def supervised_loss(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.T
 @torch.no_grad()
 def supervised_logits(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:
     """Float32 logits at the positions that predict, ``[supervised, vocabulary]``."""
-    return _Head(model).logits(hidden_states(model, batch))
+    return Head(model).logits(hidden_states(model, batch))
