@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data_prep.errors import RowError
-from data_prep.formats import convert, detect, unused_fields
-from data_prep.rows import Conversation, Row, check_conversation, merge_repeated_roles
+from data_prep.formats.detection import detect
+from data_prep.formats.registry import convert, unused_fields
+from data_prep.row_checks import check_row, merge_roles
+from data_prep.rows import Row
 from data_prep.sources import BadRecord, SourceConfig, read
 
 RolesPolicy = Literal["refuse", "drop", "merge"]
@@ -25,6 +27,8 @@ class ReadRow:
     """Repeated roles were joined."""
     unused: frozenset[str]
     """Fields of the record that nothing was made of."""
+    because: str = ""
+    """Why this format, when it was detected: ``it has 'instruction' and 'output'``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +46,19 @@ def read_rows(source: SourceConfig, roles: RolesPolicy) -> Iterator[ReadRow | Un
         DataError: the source cannot be read as a whole.
     """
     chosen: str = source.format
-    note = ""
+    note = because = ""
     for record in read(source):
         if isinstance(record, BadRecord):
             yield Unusable(record.where, RowError("malformed", record.problem))
             continue
         try:
             if chosen == "auto":
-                chosen, note = detect(record.value), " (from its fields)"
+                found = detect(record.value)
+                chosen, because, note = found.format, found.because, " (from its fields)"
             row = convert(record.value, chosen)
             merged = _checked(row, roles)
             unused = frozenset(unused_fields(record.value, chosen))
-            yield ReadRow(record.where, merged, chosen + note, merged != row, unused)
+            yield ReadRow(record.where, merged, chosen + note, merged != row, unused, because)
         except RowError as error:
             yield Unusable(record.where, _hinted(error, record.value, source.format))
 
@@ -63,7 +68,7 @@ def _hinted(error: RowError, record: Mapping[str, Any], asked: str) -> RowError:
     if asked == "auto" or error.reason not in ("missing field", "wrong field"):
         return error
     with suppress(RowError):
-        looks = detect(record)
+        looks = detect(record).format
         if looks != asked:
             detail = f"{error.detail}; it looks like {looks}: set the source's format to {looks}"
             return RowError(error.reason, detail)
@@ -71,8 +76,6 @@ def _hinted(error: RowError, record: Mapping[str, Any], asked: str) -> RowError:
 
 
 def _checked(row: Row, roles: RolesPolicy) -> Row:
-    if not isinstance(row, Conversation):
-        return row
-    merged = merge_repeated_roles(row) if roles == "merge" else row
-    check_conversation(merged)
+    merged = merge_roles(row) if roles == "merge" else row
+    check_row(merged)
     return merged

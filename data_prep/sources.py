@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_prep.errors import DataError
-from data_prep.formats import FormatName
+from data_prep.formats.registry import FormatName
 from data_prep.strict_json import find_problem, parse
 
 if TYPE_CHECKING:

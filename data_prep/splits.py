@@ -5,14 +5,18 @@ from typing import TypeVar
 
 import xxhash
 
-from data_prep.rows import Completion, Placed, Row
+from data_prep.rows import Completion, Labelled, Placed, Preference, Row, Text
 
 P = TypeVar("P", bound=Placed)
 
 
 def prompt_hash(row: Row, seed: int = 0) -> str:
     """The same for rows that ask the same first question, whatever their answers."""
-    if isinstance(row, Completion):
+    if isinstance(row, Preference | Labelled):
+        row = row.chosen_row if isinstance(row, Preference) else row.row
+    if isinstance(row, Text):
+        prompt = row.text
+    elif isinstance(row, Completion):
         prompt = row.prompt if row.prompt.strip() else row.completion
     else:
         prompt = next((m.content for m in row.messages if m.role == "user"), "")
