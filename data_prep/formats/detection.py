@@ -3,7 +3,7 @@
 Several may fit: then the first of `RULES` is it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -12,7 +12,7 @@ from data_prep.errors import RowError
 from data_prep.formats.fields import verdict
 from data_prep.formats.human_assistant import begins_with_a_turn
 from data_prep.formats.question_answer import PAIRS
-from data_prep.formats.registry import CONVERTERS
+from data_prep.formats.registry import CONVERTERS, FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +106,16 @@ def detect(record: Mapping[str, Any]) -> Detected:
         found = [(rule, words) for rule in RULES if (words := _words(rule, fields))]
         if found:
             rule, because = found[0]
-            others = {other.format: None for other, _ in found if other.format != rule.format}
-            # A row with a verdict on its answers always looks like one without it as well.
-            if others and rule.format not in ("preference", "kto"):
-                because += f" ({rule.format} goes before {', '.join(others)})"
-            return Detected(rule.format, because)
+            passed_over = _passed_over(rule, [other for other, _ in found])
+            return Detected(rule.format, because + passed_over)
     raise RowError("unknown format", _unknown(record))
+
+
+def _passed_over(rule: Rule, fitting: Sequence[Rule]) -> str:
+    """Which other formats fit, for fields that the chosen one makes nothing of."""
+    known = FIELDS[rule.format]
+    others = [other.format for other in fitting if not set(other.fields) <= set(known)]
+    return f" ({rule.format} goes before {', '.join(dict.fromkeys(others))})" if others else ""
 
 
 def _words(rule: Rule, record: Mapping[str, Any]) -> str:
@@ -137,11 +141,11 @@ def _nearest(record: Mapping[str, Any]) -> str:
     hints = []
     for rule in RULES:
         lacking = [field for field in rule.fields if field not in record]
-        if lacking and len(lacking) < len(rule.fields):
+        if lacking and len(lacking) < len(rule.fields) and rule.holds(record):
             hints.append(f"{rule.format} (lacks {lacking[0]!r})")
     known = dict.fromkeys(field for rule in RULES for field in rule.fields)
     for name in sorted(map(str, record)):
-        close = [] if name in known else get_close_matches(name, known, 1, 0.8)
+        close = [] if name in known else get_close_matches(name, known, 1, 0.87)
         hints += [f"is {name!r} meant to be {close[0]!r}?" for _ in close]
     if isinstance(record.get("text"), str) and _other_texts(record):
         hints.append(f"text, were it not for {_other_texts(record)[0]!r}: say so with format: text")

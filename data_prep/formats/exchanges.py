@@ -2,25 +2,8 @@
 
 from dataclasses import dataclass
 
-from data_prep.errors import RowError
-from data_prep.rows import Conversation, Row
-
-
-def refused(format_name: str, what: str) -> RowError:
-    """Why a row cannot be written in a format: what would be lost."""
-    return RowError(f"cannot be written as {format_name}", what)
-
-
-def a_conversation(row: Row, format_name: str) -> Conversation:
-    """The row, if it is a conversation.
-
-    Raises:
-        RowError: it is of another kind.
-    """
-    if isinstance(row, Conversation):
-        return row
-    kind = type(row).__name__.lower()
-    raise refused(format_name, f"it is a {kind} row, which this format would make turns of")
+from data_prep.formats.refusals import a_conversation, refused
+from data_prep.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +23,9 @@ class Exchanges:
             RowError: it holds what questions and answers cannot: it is no conversation, offers or
                 calls tools, has a turn that is not supervised, or its turns are out of order.
         """
-        turns = list(a_conversation(row, format_name).messages)
-        if a_conversation(row, format_name).tools:
+        conversation = a_conversation(row, format_name)
+        turns = list(conversation.messages)
+        if conversation.tools:
             raise refused(format_name, "the tools it offers would be lost")
         if any(turn.tool_calls or turn.role == "tool" for turn in turns):
             raise refused(format_name, "its tool calls and their results would be lost")

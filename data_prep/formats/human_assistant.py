@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_prep.errors import RowError
-from data_prep.formats.exchanges import a_conversation, refused
 from data_prep.formats.fields import text
+from data_prep.formats.refusals import a_conversation, refused
 from data_prep.rows import Conversation, Message, Row
 
 TURN = re.compile(r"###\s*(Human|Assistant)\s*:")

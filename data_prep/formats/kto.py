@@ -5,7 +5,6 @@ from typing import Any
 
 from data_prep.errors import RowError
 from data_prep.formats.alpaca import alpaca_prompt
-from data_prep.formats.exchanges import refused
 from data_prep.formats.fields import VERDICT_FIELDS, holds, kind, objects, system, text, verdict
 from data_prep.formats.openai import read_message
 from data_prep.formats.preference import (
@@ -16,6 +15,7 @@ from data_prep.formats.preference import (
     with_tools,
     written,
 )
+from data_prep.formats.refusals import wrong_kind
 from data_prep.formats.sharegpt import read_turn
 from data_prep.formats.tool_calls import tools, with_call_ids
 from data_prep.rows import Labelled, Message, Row
@@ -73,7 +73,6 @@ def _conversation(record: Mapping[str, Any]) -> list[Message]:
 def write_kto(row: Row) -> dict[str, Any]:
     """``prompt`` and ``completion``, text or lists of OpenAI messages; ``label``; ``tools``."""
     if not isinstance(row, Labelled):
-        kind = type(row).__name__.lower()
-        raise refused("kto", f"it is a {kind} row, which has no label")
+        raise wrong_kind(row, "kto")
     record = {"prompt": written(row.prompt), "completion": written(row.completion)}
     return with_tools({**record, "label": row.label}, row.tools)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_prep.errors import RowError
-from data_prep.formats.exchanges import refused
 from data_prep.formats.fields import text
 from data_prep.formats.human_assistant import begins_with_a_turn
+from data_prep.formats.refusals import wrong_kind
 from data_prep.rows import Completion, Row, Text
 
 
@@ -21,7 +21,7 @@ def completion(record: Mapping[str, Any]) -> Completion:
 def write_completion(row: Row) -> dict[str, Any]:
     """``prompt`` and ``completion``."""
     if not isinstance(row, Completion):
-        raise refused("completion", f"{_what(row)} would become one prompt and its completion")
+        raise wrong_kind(row, "completion")
     return {"prompt": row.prompt, "completion": row.completion}
 
 
@@ -40,9 +40,5 @@ def plain(record: Mapping[str, Any]) -> Text:
 def write_plain(row: Row) -> dict[str, Any]:
     """``text``."""
     if not isinstance(row, Text):
-        raise refused("text", f"{_what(row)} would become text that is learned throughout")
+        raise wrong_kind(row, "text")
     return {"text": row.text}
-
-
-def _what(row: Row) -> str:
-    return f"a {type(row).__name__.lower()} row"

@@ -10,9 +10,9 @@ from typing import Any
 
 from data_prep.errors import RowError
 from data_prep.formats.alpaca import alpaca_prompt, asked
-from data_prep.formats.exchanges import refused
 from data_prep.formats.fields import holds, kind, objects, optional_text, system, text
 from data_prep.formats.openai import write_message
+from data_prep.formats.refusals import wrong_kind
 from data_prep.formats.sharegpt import read_turn
 from data_prep.formats.tool_calls import tools, with_call_ids
 from data_prep.rows import Message, Preference, Row, Said
@@ -163,8 +163,7 @@ def _equal(some: Sequence[Message], others: Sequence[Message]) -> bool:
 def write_preference(row: Row) -> dict[str, Any]:
     """``prompt``, ``chosen`` and ``rejected``: text, or lists of OpenAI messages; ``tools``."""
     if not isinstance(row, Preference):
-        kind = type(row).__name__.lower()
-        raise refused("preference", f"it is a {kind} row, which has no better and worse answer")
+        raise wrong_kind(row, "preference")
     sides = {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected}
     return with_tools({name: written(said) for name, said in sides.items()}, row.tools)
 

@@ -66,7 +66,7 @@ def _refuse_preference(record: Mapping[str, Any]) -> None:
 
 _OFFERED = ("tools", "functions")
 _ALPACA_PROMPT = ("instruction", "input", "system", "history")
-_FIELDS: dict[str, tuple[str, ...]] = {
+FIELDS: dict[str, tuple[str, ...]] = {
     "alpaca": (*_ALPACA_PROMPT, "output"),
     "sharegpt": ("conversations", "system", *_OFFERED),
     "openai": ("messages", "system", *_OFFERED),
@@ -85,6 +85,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
         *("question", "context", *_ALPACA_PROMPT, *_OFFERED),
     ),
 }
+"""The fields that each format makes something of."""
 _TURNS = ("conversations", "messages", "prompt", "completion", "chosen", "rejected")
 """Fields that may hold turns."""
 _TURN_FIELDS = (
@@ -95,7 +96,7 @@ _TURN_FIELDS = (
 
 def unused_fields(record: Mapping[str, Any], format_name: str) -> set[str]:
     """Names of fields that hold something and that a format makes nothing of."""
-    known = _FIELDS[format_name]
+    known = FIELDS[format_name]
     unused = {str(f) for f in record if f not in known and record[f] not in (None, "")}
     for field in (field for field in _TURNS if field in known):
         for turn in _turns(record.get(field)):

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_prep.errors import RowError
-from data_prep.formats.exchanges import a_conversation, refused
 from data_prep.formats.fields import as_json, json_or, objects, system, text
 from data_prep.formats.openai import read_message, trained
+from data_prep.formats.refusals import a_conversation, refused
 from data_prep.formats.tool_calls import tool_call, tools, with_call_ids
 from data_prep.rows import Conversation, Message, Row
 

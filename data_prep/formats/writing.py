@@ -7,13 +7,13 @@ from typing import Any, Literal
 from data_prep.errors import RowError
 from data_prep.formats.alpaca import write_alpaca
 from data_prep.formats.dolly import write_dolly
-from data_prep.formats.exchanges import refused
 from data_prep.formats.human_assistant import write_guanaco
 from data_prep.formats.kto import write_kto
 from data_prep.formats.openai import write_openai
 from data_prep.formats.plain_text import write_completion, write_plain
 from data_prep.formats.preference import write_preference
 from data_prep.formats.question_answer import write_qa
+from data_prep.formats.refusals import refused
 from data_prep.formats.registry import convert
 from data_prep.formats.sharegpt import write_sharegpt
 from data_prep.formats.tool_calls import renumbered
