@@ -14,7 +14,11 @@ NAMES = st.sampled_from(["weather", "search", "f"])
 ARGUMENTS = st.dictionaries(
     st.sampled_from(["city", "n"]),
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT,
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | ANY_TEXT,
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=2),
         max_leaves=3,
     ),
