@@ -4,9 +4,10 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from data_prep.errors import DataError, RowError
 from data_prep.formats.fields import as_json
@@ -60,24 +61,32 @@ def convert_rows(
         DataError: a source cannot be read or has no rows; ``out`` is a source or cannot be
             written; rows cannot be used and ``on_error`` is ``fail``; or no row is left.
     """
-    _refuse_target(target, out)
-    for source in sources:
-        _refuse_overwriting(source, out)
+    account = _Account()
+    try:
+        _refuse_target(target, out)
+        for source in sources:
+            _refuse_overwriting(source, out)
+        with _replacing(out) as file:
+            for line in _lines(sources, target, roles, account):
+                file.write(line)
+            _refuse_losses(account, on_error)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None
+    return account.conversion()
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[TextIO]:
+    """A new file that takes the place of ``out`` when it is whole, and is gone when it is not."""
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         with partial.open("x", encoding="utf-8", newline="\n") as file:
-            account = _Account()
-            for line in _lines(sources, target, roles, account):
-                file.write(line)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        _refuse_losses(account, on_error)
         partial.replace(out)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None
     finally:
         partial.unlink(missing_ok=True)
-    return account.conversion()
 
 
 class _Account:
