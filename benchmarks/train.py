@@ -31,7 +31,8 @@ WARM_UP = 2
 def ours(arguments: argparse.Namespace, quantization: str) -> dict[str, Any]:
     """Train with llmkit in this process and report as the peer does."""
     from data_prep.chat_templates import load_template
-    from data_prep.pipeline import DataConfig, prepare
+    from data_prep.pipeline import prepare
+    from data_prep.settings import DataConfig
     from data_prep.tokenizer import load_tokenizer
     from llmkit.models.catalog import resolve
     from llmkit.models.settings import ModelConfig

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.dedup.certificates import DUPLICATES, Certificate, audit
-from data_prep.pipeline import DataConfig
 from data_prep.prepared import PreparedDataset
 from data_prep.reading import ReadRow, read_rows
+from data_prep.settings import DataConfig
 from data_prep.sources import SourceConfig
 
 

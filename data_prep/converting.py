@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
+from data_prep.decisions import examples
 from data_prep.errors import DataError, RowError
 from data_prep.formats.fields import as_json
 from data_prep.formats.writing import WRITERS, write_record
-from data_prep.ledger import Dropped, examples
+from data_prep.ledger import Dropped
 from data_prep.reading import ReadRow, RolesPolicy, Unusable, read_rows
 from data_prep.sources import SourceConfig
 
@@ -103,13 +104,16 @@ class _Account:
         if self.reasons[error.reason] <= SHOWN:
             self.shown.append(Dropped(where=where, reason=error.reason, detail=error.detail))
 
+    def examples(self) -> list[str]:
+        return examples(iter(self.shown), self.reasons, SHOWN)
+
     def conversion(self) -> Conversion:
         return Conversion(
             self.rows_in,
             self.rows_written,
             self.rows_merged,
             dict(self.reasons.most_common()),
-            examples(self.shown, SHOWN),
+            self.examples(),
             self.formats,
         )
 
@@ -169,8 +173,9 @@ def _refuse_overwriting(source: SourceConfig, out: Path) -> None:
 
 def _refuse_losses(account: _Account, on_error: str) -> None:
     dropped = sum(account.reasons.values())
-    lines = "\n  ".join(examples(account.shown, SHOWN))
-    more = f"\n  ... and {dropped - SHOWN} more" if dropped > SHOWN else ""
+    shown = account.examples()
+    lines = "\n  ".join(shown)
+    more = f"\n  ... and {dropped - len(shown)} more" if dropped > len(shown) else ""
     if dropped and on_error == "fail":
         raise DataError(
             f"{dropped} of {account.rows_in} rows cannot be converted:\n  {lines}{more}\n"

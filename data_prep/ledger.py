@@ -5,8 +5,6 @@ tokens in = tokens kept + tokens cut off + tokens dropped. A row that was droppe
 be rendered has no tokens yet and counts as a row only.
 """
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +24,15 @@ class Dropped(BaseModel):
     """Tokens it would have had; 0 when it was dropped before rendering."""
     witness: str = ""
     """For duplicates: the surviving row that it repeats."""
+
+
+class Count(BaseModel):
+    """Rows and their tokens."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    tokens: int
 
 
 class Ledger(BaseModel):
@@ -49,29 +56,24 @@ class Ledger(BaseModel):
     """The format each source was read with."""
     fields_unused: dict[str, int] = {}
     """Fields of rows that nothing is made of, and in how many rows: ``id``, ``messages[].name``."""
-    dropped: list[Dropped] = []
+    dropped: dict[str, Count] = {}
+    """Rows that are not in the output, by reason, most frequent first."""
+    steps: dict[str, Count] = {}
+    """What was left after each step, in order."""
 
     @property
-    def reasons(self) -> dict[str, int]:
-        """Dropped rows counted by reason, most frequent first."""
-        return dict(Counter(row.reason for row in self.dropped).most_common())
+    def rows_dropped(self) -> int:
+        """Rows that are not in the output."""
+        return sum(count.rows for count in self.dropped.values())
 
     @property
     def tokens_dropped(self) -> int:
         """Tokens of rows that were rendered and then dropped."""
-        return sum(row.tokens for row in self.dropped)
+        return sum(count.tokens for count in self.dropped.values())
 
-    def drop(self, where: str, reason: str, detail: str = "", tokens: int = 0) -> None:
-        """Account for a row that is not in the output."""
-        self.dropped.append(Dropped(where=where, reason=reason, detail=detail, tokens=tokens))
-
-    def keep(self, tokens: int, cut: int, supervised: int) -> None:
-        """Account for a row in the output: its tokens there, those cut off, those with loss."""
-        self.rows_truncated += bool(cut)
-        self.rows_kept += not cut
-        self.tokens_kept += tokens
-        self.tokens_cut += cut
-        self.tokens_supervised += supervised
+    def dropped_rows(self, *reasons: str) -> int:
+        """How many rows were dropped for any of these reasons."""
+        return sum(self.dropped[reason].rows for reason in reasons if reason in self.dropped)
 
     def check(self) -> None:
         """Hold the law.
@@ -79,7 +81,7 @@ class Ledger(BaseModel):
         Raises:
             DataError: the account does not balance: a defect of llmkit, never of the data.
         """
-        rows = self.rows_kept + self.rows_truncated + len(self.dropped)
+        rows = self.rows_kept + self.rows_truncated + self.rows_dropped
         tokens = self.tokens_kept + self.tokens_cut + self.tokens_dropped
         if rows != self.rows_in or tokens != self.tokens_in:
             raise DataError(
@@ -88,24 +90,10 @@ class Ledger(BaseModel):
             )
 
     def summary(self) -> dict[str, Any]:
-        """Figures for manifests and reports, without the list of rows."""
-        plain = self.model_dump(exclude={"dropped"})
-        return plain | {
-            "rows_dropped": len(self.dropped),
+        """Figures for manifests and reports."""
+        return self.model_dump() | {
+            "rows_dropped": self.rows_dropped,
             "tokens_dropped": self.tokens_dropped,
-            "dropped": self.reasons,
+            "dropped": {reason: count.rows for reason, count in self.dropped.items()},
+            "dropped_tokens": {reason: count.tokens for reason, count in self.dropped.items()},
         }
-
-
-def examples(dropped: Iterable[Dropped], most: int = 10) -> list[str]:
-    """Lines that show people what was dropped, at most ``most``, some of every reason."""
-    seen: Counter[str] = Counter()
-    rows = list(dropped)
-    share = max(1, most // max(1, len({row.reason for row in rows})))
-    lines = []
-    for row in rows:
-        seen[row.reason] += 1
-        if seen[row.reason] <= share:
-            what = f"{row.reason}: {row.detail}" if row.detail else row.reason
-            lines.append(f"{row.where}: {what}")
-    return lines[:most]

@@ -1,7 +1,7 @@
 """The prepared data set on disk: memory-mapped Arrow sequences, the ledger, and sample rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,9 @@ import pyarrow as pa
 
 from data_prep.dedup.certificates import Certificate
 from data_prep.errors import DataError
-from data_prep.ledger import Ledger
+from data_prep.ledger import Dropped
 from data_prep.rendering import Rendered, as_messages
 from data_prep.rows import Completion, Conversation, Row
-
-SCHEMA = pa.schema(
-    [
-        ("input_ids", pa.list_(pa.int32())),
-        ("supervised", pa.list_(pa.bool_())),
-        ("row_lengths", pa.list_(pa.int32())),
-        ("rows", pa.list_(pa.string())),
-    ]
-)
-WRITE_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -50,15 +40,15 @@ class PreparedDataset:
     @staticmethod
     def create(
         folder: Path,
-        ledger: Ledger,
         figures: dict[str, Any],
+        dropped: Iterable[Dropped],
         samples: Sequence[tuple[str, Row, Rendered]],
-        certificates: Sequence[Certificate],
+        certificates: Iterable[Certificate],
     ) -> "PreparedDataset":
         """Write the ledger with its figures, the dropped rows, certificates, and the samples."""
-        _write_lines(folder / "certificates.jsonl", [c.model_dump() for c in certificates])
-        _write_lines(folder / "dropped.jsonl", [row.model_dump() for row in ledger.dropped])
-        _write_lines(folder / "samples.jsonl", [_sample(*sample) for sample in samples])
+        _write_lines(folder / "certificates.jsonl", (c.model_dump() for c in certificates))
+        _write_lines(folder / "dropped.jsonl", (row.model_dump() for row in dropped))
+        _write_lines(folder / "samples.jsonl", (_sample(*sample) for sample in samples))
         _write_json(folder / "ledger.json", figures)
         return PreparedDataset(folder, figures)
 
@@ -91,23 +81,6 @@ class PreparedDataset:
             return [Sample(**json.loads(line)) for line in lines]
 
 
-def write(folder: Path, split: str, sequences: Sequence[Sequence[tuple[str, Rendered]]]) -> None:
-    """Write sequences of rows as one Arrow file."""
-    with pa.ipc.new_file(str(folder / f"{split}.arrow"), SCHEMA) as file:
-        for start in range(0, len(sequences), WRITE_BATCH):
-            batch = [_columns(sequence) for sequence in sequences[start : start + WRITE_BATCH]]
-            file.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
-
-
-def _columns(sequence: Sequence[tuple[str, Rendered]]) -> dict[str, Any]:
-    return {
-        "input_ids": [index for _, row in sequence for index in row.ids],
-        "supervised": [flag for _, row in sequence for flag in row.supervised],
-        "row_lengths": [len(row.ids) for _, row in sequence],
-        "rows": [where for where, _ in sequence],
-    }
-
-
 def _sample(where: str, row: Row, tokens: Rendered) -> dict[str, Any]:
     return {
         "where": where,
@@ -124,6 +97,6 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_lines(path: Path, values: Sequence[Any]) -> None:
-    lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-    path.write_text("".join(lines), encoding="utf-8")
+def _write_lines(path: Path, values: Iterable[Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)

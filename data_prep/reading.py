@@ -1,16 +1,16 @@
 """Sources -> rows: each record read, converted and checked, or why it cannot be used."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from data_prep.errors import RowError
-from data_prep.formats.detection import detect
+from data_prep.formats.detection import Detected, detect
 from data_prep.formats.registry import convert, unused_fields
 from data_prep.row_checks import check_row, merge_roles
 from data_prep.rows import Row
-from data_prep.sources import BadRecord, SourceConfig, read
+from data_prep.sources import BadRecord, Record, SourceConfig, read
 
 RolesPolicy = Literal["refuse", "drop", "merge"]
 
@@ -45,22 +45,48 @@ def read_rows(source: SourceConfig, roles: RolesPolicy) -> Iterator[ReadRow | Un
     Raises:
         DataError: the source cannot be read as a whole.
     """
-    chosen: str = source.format
-    note = because = ""
-    for record in read(source):
-        if isinstance(record, BadRecord):
-            yield Unusable(record.where, RowError("malformed", record.problem))
-            continue
-        try:
-            if chosen == "auto":
-                found = detect(record.value)
-                chosen, because, note = found.format, found.because, " (from its fields)"
-            row = convert(record.value, chosen)
-            merged = _checked(row, roles)
-            unused = frozenset(unused_fields(record.value, chosen))
-            yield ReadRow(record.where, merged, chosen + note, merged != row, unused, because)
-        except RowError as error:
-            yield Unusable(record.where, _hinted(error, record.value, source.format))
+    for record, chosen in with_format(source, read(source)):
+        yield read_row(record, source.format, chosen, roles)
+
+
+def with_format(
+    source: SourceConfig, records: Iterable[Record | BadRecord]
+) -> Iterator[tuple[Record | BadRecord, Detected]]:
+    """The records of a source, each with the format that it is to be read as, and why.
+
+    Of an ``auto`` source that is ``auto`` up to the first record whose fields tell the format.
+    """
+    chosen = Detected(source.format, "")
+    for record in records:
+        if chosen.format == "auto" and isinstance(record, Record):
+            with suppress(RowError):
+                chosen = detect(record.value)
+        yield record, chosen
+
+
+def read_row(
+    record: Record | BadRecord, asked: str, chosen: Detected, roles: RolesPolicy
+) -> ReadRow | Unusable:
+    """Make a row of a record.
+
+    Args:
+        record: what a source gave.
+        asked: the format that the source asks for; maybe ``auto``.
+        chosen: the format to read it as, and why; ``auto`` when none was recognised up to here.
+        roles: what becomes of a broken order of roles.
+    """
+    if isinstance(record, BadRecord):
+        return Unusable(record.where, RowError("malformed", record.problem))
+    try:
+        known = detect(record.value) if chosen.format == "auto" else chosen
+        name = known.format
+        row = convert(record.value, name)
+        merged = _checked(row, roles)
+        unused = frozenset(unused_fields(record.value, name))
+        note = " (from its fields)" if asked == "auto" else ""
+        return ReadRow(record.where, merged, name + note, merged != row, unused, known.because)
+    except RowError as error:
+        return Unusable(record.where, _hinted(error, record.value, asked))
 
 
 def _hinted(error: RowError, record: Mapping[str, Any], asked: str) -> RowError:

@@ -1,17 +1,14 @@
 """Which rows are trained on and which are held out."""
 
-from collections.abc import Sequence
-from typing import TypeVar
-
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
-from data_prep.rows import Completion, Labelled, Placed, Preference, Row, Text
-
-P = TypeVar("P", bound=Placed)
+from data_prep.rows import Completion, Labelled, Preference, Row, Text
 
 
-def prompt_hash(row: Row, seed: int = 0) -> str:
-    """The same for rows that ask the same first question, whatever their answers."""
+def prompt_hash(row: Row) -> int:
+    """The same 64 bits for rows that ask the same first question, whatever their answers."""
     if isinstance(row, Preference | Labelled):
         row = row.chosen_row if isinstance(row, Preference) else row.row
     if isinstance(row, Text):
@@ -20,52 +17,103 @@ def prompt_hash(row: Row, seed: int = 0) -> str:
         prompt = row.prompt if row.prompt.strip() else row.completion
     else:
         prompt = next((m.content for m in row.messages if m.role == "user"), "")
-    return xxhash.xxh3_128_hexdigest(" ".join(prompt.lower().split()).encode(), seed=seed)
+    return xxhash.xxh3_64_intdigest(" ".join(prompt.lower().split()).encode())
 
 
-def find_leaks(rows: Sequence[Placed], held_out: Sequence[Placed]) -> dict[int, str]:
+def find_leaks(
+    prompts: NDArray[np.uint64], train: NDArray[np.int64], held_out: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Training rows that ask what a row of the validation source asks, whatever they answer.
 
+    Args:
+        prompts: of every row, a hash of its first question.
+        train: numbers of training rows.
+        held_out: numbers of validation rows.
+
     Returns:
-        The index of each such training row, and the place of the validation row.
+        The numbers of such training rows, and of a validation row for each.
     """
-    validation = {prompt_hash(placed.row): placed.where for placed in held_out}
-    hashes = (prompt_hash(placed.row) for placed in rows)
-    return {i: validation[found] for i, found in enumerate(hashes) if found in validation}
+    asked, first = np.unique(prompts[held_out], return_index=True)
+    places = np.searchsorted(asked, prompts[train])
+    found = np.zeros(len(train), bool)
+    inside = places < len(asked)
+    found[inside] = asked[places[inside]] == prompts[train][inside]
+    return train[found], held_out[first[places[found]]]
 
 
-def hold_out(rows: Sequence[P], size: float, seed: int) -> tuple[list[P], list[P]]:
-    """Split rows into training and validation.
-
-    Rows that ask the same first question go to the same side, so that no answer to a validation
-    prompt was trained on. Which prompts are held out depends on their text and the seed alone,
-    not on the order of the rows.
+def group_rows(keys: list[NDArray[np.uint64]], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups of rows that must stay together.
 
     Args:
-        rows: every row.
+        keys: columns of hashes, shape ``[rows]`` each: rows with an equal hash in any column
+            stay together; 0 says nothing.
+        pairs: rows that stay together, shape ``[pairs, 2]``.
+
+    Returns:
+        The group of each row, shape ``[rows]``.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(keys[0])
+    ends = [pairs]
+    for column in keys:
+        rows = np.flatnonzero(column)
+        order = rows[np.argsort(column[rows], kind="stable")]
+        same = column[order[1:]] == column[order[:-1]]
+        ends.append(np.stack([order[:-1][same], order[1:][same]], axis=1))
+    edges = np.concatenate(ends)
+    graph = coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), (count, count))
+    found: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+    return found
+
+
+def hold_out(
+    prompts: NDArray[np.uint64], groups: NDArray[np.int64], size: float, seed: int
+) -> NDArray[np.bool_]:
+    """Choose the rows of validation, whole groups at a time.
+
+    Which groups are held out depends on their questions and the seed alone, not on the order of
+    the rows.
+
+    Args:
+        prompts: a hash of each row's first question, shape ``[rows]``.
+        groups: the group of each row; rows of a group go to the same side.
         size: a fraction of the rows (below 1) or their number; never exceeded, unless even the
             smallest group is larger. A fraction above 0 holds out at least one of several rows.
         seed: another seed, another split.
 
     Returns:
-        Training rows and validation rows, each in their own order.
+        Which rows are held out, shape ``[rows]``.
     """
-    wanted = round(size * len(rows)) if size < 1 else int(size)
-    if size and len(rows) > 1:
+    count = len(prompts)
+    wanted = round(size * count) if size < 1 else int(size)
+    if size and count > 1:
         wanted = max(1, wanted)  # of few rows a small fraction would be none
-    groups: dict[str, int] = {}
-    for placed in rows:
-        key = prompt_hash(placed.row, seed)
-        groups[key] = groups.get(key, 0) + 1
-    chosen: set[str] = set()
+    if not wanted or not count:
+        return np.zeros(count, bool)
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    smallest = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, group, _mixed(prompts, seed))
+    order = np.argsort(smallest, kind="stable")
+    chosen = np.zeros(len(sizes), bool)
     room = wanted
-    for key in sorted(groups):
-        if groups[key] <= room:
-            chosen.add(key)
-            room -= groups[key]
-    if wanted and not chosen and groups:  # every group is larger than wanted
-        chosen.add(min(sorted(groups), key=groups.__getitem__))
-    sides: tuple[list[P], list[P]] = ([], [])
-    for placed in rows:
-        sides[prompt_hash(placed.row, seed) in chosen].append(placed)
-    return sides
+    for each in order.tolist():
+        if sizes[each] <= room:
+            chosen[each] = True
+            room -= sizes[each]
+        if not room:
+            break
+    if not chosen.any():  # every group is larger than wanted
+        chosen[order[np.argmin(sizes[order])]] = True
+    return chosen[group]
+
+
+def _mixed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Other bits for another seed (SplitMix64's finaliser)."""
+    with np.errstate(over="ignore"):
+        mixed = values + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return found

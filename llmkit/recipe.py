@@ -20,7 +20,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
 
-from data_prep.pipeline import DataConfig
+from data_prep.settings import DataConfig
 from data_prep.sources import SourceConfig
 from llmkit.errors import UsageError
 from llmkit.evaluation.settings import EvaluationConfig

@@ -13,7 +13,7 @@ from data_prep.pipeline import prepare
 from data_prep.sources import SourceConfig
 from llmkit import stage_lines
 from llmkit.errors import CheckFailed, UsageError
-from llmkit.files import content_hash, whole_folder, write_json
+from llmkit.files import content_hash, remove, whole_folder, write_json
 from llmkit.models.catalog import context_length
 from llmkit.project import Project
 from llmkit.recipe import Recipe
@@ -58,23 +58,36 @@ def _refuse_rows_longer_than_the_model(project: Project) -> None:
         )
 
 
+HOW_NOT_WHAT = {"workers", "shard_rows"}
+"""Settings of the data that change how it is prepared and not what comes out."""
+UNFINISHED = ".prep-"
+"""How the folder begins where an interrupted preparation finds what it had done."""
+
+
 def prep(project: Project) -> Outcome:
     """Rows -> packed sequences and their ledger."""
     _refuse_rows_longer_than_the_model(project)
     config = project.recipe.data
     template = project.template
 
-    def work() -> dict[str, Any]:
-        with whole_folder(project.folder / "data") as folder:
-            return prepare(config, template, folder, project.view.count).figures
-
-    inputs = flatten(config.model_dump(mode="json"), "data.")
+    inputs = flatten(config.model_dump(mode="json", exclude=HOW_NOT_WHAT), "data.")
     inputs |= {f"rows.{i}": _source_hash(s) for i, s in enumerate(_sources(project.recipe))}
     inputs |= {
         "tokenizer": template.tokenizer.content_hash,
         "chat_template": _text_hash(template.source),
         "code": code_hash("data_prep"),
     }
+    unfinished = project.folder / f"{UNFINISHED}{_text_hash(json.dumps(inputs))[:16]}"
+
+    def work() -> dict[str, Any]:
+        for other in project.folder.glob(f"{UNFINISHED}*"):
+            if other != unfinished:
+                remove(other)
+        with whole_folder(project.folder / "data") as folder:
+            figures = prepare(config, template, folder, project.view.count, work=unfinished).figures
+        remove(unfinished)
+        return figures
+
     outcome = project.run.stage("prep", inputs, ["data"], work)
     project.view.stage("prep", stage_lines.prep_line(outcome.figures), outcome)
     return outcome

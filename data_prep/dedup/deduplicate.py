@@ -1,19 +1,19 @@
-"""Rows -> the rows that stay, and a certificate for each that does not."""
+"""Which rows repeat others: found, and bound to a row that stays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from data_prep.dedup.certificates import Certificate
-from data_prep.dedup.exact import first_of_equal, word_sequences
-from data_prep.dedup.minhash import MinHashConfig, near_duplicates
+from data_prep.dedup.exact import first_of_equal
+from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
 from data_prep.dedup.stars import stars
-from data_prep.dedup.words import Texts
-from data_prep.row_text import text_of, whole_text
-from data_prep.rows import Placed
+from data_prep.dedup.words import TextSource
+
+MEASURES = ("equal", "same words", "jaccard")
 
 
 class DedupConfig(BaseModel):
@@ -27,72 +27,119 @@ class DedupConfig(BaseModel):
     """Rows whose words are nearly the same; ``{}`` takes the defaults, null leaves them in."""
 
 
-def deduplicate(rows: Sequence[Placed], config: DedupConfig) -> dict[int, Certificate]:
+@dataclass(frozen=True)
+class Removals:
+    """Rows to remove, each with the row that stays and vouches for it, ordered by ``removed``."""
+
+    removed: NDArray[np.int64]
+    witness: NDArray[np.int64]
+    measure: NDArray[np.int8]
+    """Index into `MEASURES`."""
+    similarity: NDArray[np.float64]
+
+
+def deduplicate(
+    hashes: NDArray[np.uint64],
+    texts: TextSource | None,
+    config: DedupConfig,
+    chosen: NDArray[np.int64],
+) -> Removals:
     """Find the rows to remove.
 
-    Every certificate's witness stays: rows are removed around kept rows, not in chains.
+    Every removed row's witness stays: rows are removed around kept rows, not in chains.
 
     Args:
-        rows: in their order, which decides between rows that are equally good to keep.
+        hashes: of everything that each row says, shape ``[rows, 2]``.
+        texts: the normalised text of each row; needed for ``minhash``.
         config: which duplicates.
-
-    Returns:
-        The index of each row to remove, in order, and its certificate.
+        chosen: the rows to compare, ascending; their order decides between rows that are equally
+            good to keep.
     """
-    witness: dict[int, tuple[int, str, float]] = {}
-    left = np.arange(len(rows))
+    found = _Found(len(hashes))
+    left = chosen
     if config.exact:
-        hashes = [xxhash.xxh3_128_digest(whole_text(placed.row).encode()) for placed in rows]
-        left = _keep_first(np.array(hashes, dtype="V16"), left, "equal", witness)
-    if config.minhash and len(left):
-        settings = config.minhash
-        texts = Texts(text_of(placed.row, settings.on) for placed in rows)
-        left = _keep_first(word_sequences(texts)[left], left, "same words", witness)
-        edges = near_duplicates(texts, settings, left)
-        found = stars(len(rows), edges.left, edges.right, edges.similarity)
-        for removed, kept, similarity in zip(
-            found.removed.tolist(), found.witness.tolist(), found.similarity.tolist(), strict=True
-        ):
-            witness[removed] = (kept, "jaccard", similarity)
-    return {index: _certificate(rows, index, witness, config) for index in sorted(witness)}
+        left = found.keep_first(hashes[left], left, "equal")
+    if config.minhash and len(left) and texts is not None:
+        sketches = sketch(texts, config.minhash, left)
+        left = found.keep_first(sketches.sequences[left], left, "same words")
+        edges = near_duplicates(texts, sketches, config.minhash, left)
+        star = stars(len(hashes), edges.left, edges.right, edges.similarity)
+        found.add(star.removed, star.witness, "jaccard", star.similarity)
+    return found.removals()
 
 
-def _keep_first(
-    keys: NDArray[np.generic],
-    left: NDArray[np.int64],
-    measure: str,
-    witness: dict[int, tuple[int, str, float]],
-) -> NDArray[np.int64]:
-    first = first_of_equal(keys)
-    repeats = first != np.arange(len(keys))
-    for removed, kept in zip(left[repeats].tolist(), left[first[repeats]].tolist(), strict=True):
-        witness[removed] = (kept, measure, 1.0)
-    stays: NDArray[np.int64] = left[~repeats]
-    return stays
+class _Found:
+    """Who vouches for whom while measures follow one another."""
+
+    def __init__(self, count: int) -> None:
+        self._witness = np.full(count, -1, np.int64)
+        self._measure = np.zeros(count, np.int8)
+        self._similarity = np.ones(count)
+
+    def add(
+        self,
+        removed: NDArray[np.int64],
+        witness: NDArray[np.int64],
+        measure: str,
+        similarity: NDArray[np.float64] | float = 1.0,
+    ) -> None:
+        self._witness[removed] = witness
+        self._measure[removed] = MEASURES.index(measure)
+        self._similarity[removed] = similarity
+
+    def keep_first(
+        self, keys: NDArray[np.uint64], rows: NDArray[np.int64], measure: str
+    ) -> NDArray[np.int64]:
+        first = first_of_equal(keys)
+        repeats = first != np.arange(len(keys))
+        self.add(rows[repeats], rows[first[repeats]], measure)
+        stays: NDArray[np.int64] = rows[~repeats]
+        return stays
+
+    def removals(self) -> Removals:
+        """Bind each row to the one that stays at last, when its first witness was removed later.
+
+        What is equal to a removed row, or has its words, is as similar to that row's witness.
+        """
+        removed = np.flatnonzero(self._witness >= 0)
+        witness, measure = self._witness[removed], self._measure[removed]
+        similarity = self._similarity[removed]
+        while len(later := np.flatnonzero(self._witness[witness] >= 0)):
+            between = witness[later]
+            weaker = np.maximum(measure[later], self._measure[between])
+            measure[later] = weaker
+            similarity[later] = np.minimum(similarity[later], self._similarity[between])
+            witness[later] = self._witness[between]
+        return Removals(removed, witness, measure, similarity)
 
 
-def _certificate(
-    rows: Sequence[Placed],
-    index: int,
-    witness: dict[int, tuple[int, str, float]],
-    config: DedupConfig,
-) -> Certificate:
-    """Certify against the row that stays at last, when the first witness was removed later."""
+def certificates(
+    removals: Removals, config: DedupConfig, place: Callable[[NDArray[np.int64]], list[str]]
+) -> list[Certificate]:
+    """What vouches for each removal, in a form that can be replayed.
+
+    Args:
+        removals: what `deduplicate` found.
+        config: with which settings.
+        place: where rows, given by number, came from.
+    """
     settings = config.minhash or MinHashConfig()
-    kept, measure, similarity = witness[index]
-    while kept in witness:
-        kept, next_measure, next_similarity = witness[kept]
-        if next_measure == "jaccard" or measure == "equal":
-            measure, similarity = next_measure, next_similarity
-    return Certificate.model_validate(
-        {
-            "removed": rows[index].where,
-            "witness": rows[kept].where,
-            "measure": measure,
-            "similarity": similarity,
-            "threshold": settings.threshold if measure == "jaccard" else 1.0,
-            "on": settings.on if measure != "equal" else "both",
-            "ngram": settings.ngram,
-            "numbers": settings.numbers,
-        }
-    )
+    sides = place(removals.removed), place(removals.witness)
+    measures = (MEASURES[index] for index in removals.measure.tolist())
+    return [
+        Certificate.model_validate(
+            {
+                "removed": removed,
+                "witness": witness,
+                "measure": measure,
+                "similarity": similarity,
+                "threshold": settings.threshold if measure == "jaccard" else 1.0,
+                "on": settings.on if measure != "equal" else "both",
+                "ngram": settings.ngram,
+                "numbers": settings.numbers,
+            }
+        )
+        for removed, witness, measure, similarity in zip(
+            *sides, measures, removals.similarity.tolist(), strict=True
+        )
+    ]

@@ -314,12 +314,12 @@ def numbers_differ(text, offsets, longest, pairs, differ):  # type: ignore[no-un
 
 
 @njit(cache=True)
-def hash_sequences(text, offsets, longest, hashes):  # type: ignore[no-untyped-def]
-    """Write a hash of each text's words in their order; of a text without words, of its index."""
+def hash_sequences(text, offsets, longest, first, hashes):  # type: ignore[no-untyped-def]
+    """Write a hash of each text's words in their order; of a text without words, of its number."""
     words, numeric = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.bool_)
     for row in range(len(hashes)):
         count = hash_words(text, offsets[row], offsets[row + 1], words, numeric)
         value = np.uint64(count)
         for i in range(count):
             value = mix(value ^ words[i]) + np.uint64(i)
-        hashes[row] = value if count else mix(np.uint64(row))
+        hashes[row] = value if count else mix(np.uint64(first + row))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_prep.dedup import kernels
-from data_prep.dedup.words import Texts
+from data_prep.dedup.words import TextSource
 
 COMMON = 0.04
 """A word that more than this share of the texts have is left out of sketches."""
@@ -54,53 +54,108 @@ class MinHashConfig(BaseModel):
 class Edges:
     """Verified pairs of near-duplicates."""
 
-    left: NDArray[np.int32]
-    """Index of the earlier text."""
-    right: NDArray[np.int32]
+    left: NDArray[np.int64]
+    """Number of the earlier text."""
+    right: NDArray[np.int64]
     similarity: NDArray[np.float64]
     """Jaccard similarity, counted."""
 
 
-def near_duplicates(texts: Texts, config: MinHashConfig, chosen: NDArray[np.int64]) -> Edges:
+@dataclass(frozen=True)
+class Sketches:
+    """What a pass over all texts leaves of them: enough to find candidates without the texts."""
+
+    keys: NDArray[np.uint32]
+    """One key a band, shape ``[bands, texts]``; ``EMPTY`` where a text is not compared."""
+    sequences: NDArray[np.uint64]
+    """A hash of each text's words in their order."""
+
+
+def sketch(texts: TextSource, config: MinHashConfig, chosen: NDArray[np.int64]) -> Sketches:
+    """Read every text once.
+
+    Args:
+        texts: normalised texts.
+        config: what counts as alike.
+        chosen: numbers of the texts to compare, ascending.
+    """
+    keys = np.full((config.bands, len(texts)), kernels.EMPTY)
+    sequences = np.empty(len(texts), np.uint64)
+    common = _common_words(texts, config.ngram, chosen)
+    for first, chunk in texts.chunks():
+        begin, end = np.searchsorted(chosen, [first, first + len(chunk)])
+        inside = chosen[begin:end] - first
+        part = np.full((config.bands, len(chunk)), kernels.EMPTY)
+        text = chunk.bytes, chunk.offsets, chunk.longest
+        kernels.sketch(*text, inside, config.ngram, config.rows, common, part)
+        keys[:, first : first + len(chunk)] = part
+        kernels.hash_sequences(*text, first, sequences[first : first + len(chunk)])
+    return Sketches(keys, sequences)
+
+
+def near_duplicates(
+    texts: TextSource, sketches: Sketches, config: MinHashConfig, chosen: NDArray[np.int64]
+) -> Edges:
     """Find every pair of texts that are alike, up to what the S-curve misses.
 
     The result depends on the texts, their order and the configuration alone.
 
     Args:
         texts: normalised texts.
+        sketches: of these texts, with this configuration.
         config: what counts as alike.
-        chosen: indices of the texts to compare, ascending.
+        chosen: numbers of the texts to compare, ascending.
 
     Returns:
-        Pairs of indices into ``texts``.
+        Pairs of numbers of texts, ascending.
     """
-    keys = np.full((config.bands, len(texts)), kernels.EMPTY)
-    common = _common_words(texts, config.ngram)
-    kernels.sketch(
-        texts.bytes, texts.offsets, texts.longest, chosen, config.ngram, config.rows, common, keys
-    )
-    pairs = _candidates(keys)
+    pairs = _candidates(sketches.keys[:, chosen])
+    left, right = chosen[(pairs >> S32).astype(np.int64)], chosen[(pairs & LOW).astype(np.int64)]
+    found = [
+        _verified(texts, config, left[start : start + PAIRS], right[start : start + PAIRS])
+        for start in range(0, len(pairs), PAIRS)
+    ]
+    nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    lefts, rights, similarities = zip(*(found or [nothing]), strict=True)
+    return Edges(np.concatenate(lefts), np.concatenate(rights), np.concatenate(similarities))
+
+
+S32, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+PAIRS = 1 << 20
+"""Candidates whose texts are in memory at once."""
+
+
+def _verified(
+    texts: TextSource, config: MinHashConfig, left: NDArray[np.int64], right: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The pairs of which the similarity, counted on the texts, reaches the threshold."""
+    involved = np.unique(np.concatenate([left, right]))
+    taken = texts.take(involved)
+    text = taken.bytes, taken.offsets, taken.longest
+    sides = (np.searchsorted(involved, side).astype(np.uint64) for side in (left, right))
+    pairs = next(sides) << S32 | next(sides)
     similarity = np.empty(len(pairs))
-    kernels.count_similarity(
-        texts.bytes, texts.offsets, texts.longest, config.ngram, pairs, similarity
-    )
-    alike = similarity >= config.threshold
-    pairs, similarity = pairs[alike], similarity[alike]
+    kernels.count_similarity(*text, config.ngram, pairs, similarity)
+    stays = similarity >= config.threshold
     if config.numbers == "distinct":
-        differ = np.zeros(len(pairs), np.bool_)
-        kernels.numbers_differ(texts.bytes, texts.offsets, texts.longest, pairs, differ)
-        pairs, similarity = pairs[~differ], similarity[~differ]
-    left, right = pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)
-    return Edges(left.astype(np.int32), right.astype(np.int32), similarity)
+        alike = np.flatnonzero(stays)
+        differ = np.zeros(len(alike), np.bool_)
+        kernels.numbers_differ(*text, pairs[alike], differ)
+        stays[alike[differ]] = False
+    return left[stays], right[stays], similarity[stays]
 
 
-def _common_words(texts: Texts, ngram: int) -> NDArray[np.uint64]:
+def _common_words(texts: TextSource, ngram: int, among: NDArray[np.int64]) -> NDArray[np.uint64]:
     """A table of the words that are left out of sketches; zero where nothing stands."""
-    count = len(texts)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, DOCUMENTS)).astype(np.int64))
-    lengths = texts.offsets[chosen + 1] - texts.offsets[chosen]
-    found = np.empty(int(lengths.sum()) + len(chosen), np.uint64)
-    total = kernels.unique_words(texts.bytes, texts.offsets, texts.longest, ngram, chosen, found)
+    count = len(among)
+    places = np.linspace(0, count - 1, min(count, DOCUMENTS)).astype(np.int64)
+    chosen = among[np.unique(places)]
+    sample = texts.take(chosen)
+    found = np.empty(len(sample.bytes) + len(chosen), np.uint64)
+    everyone = np.arange(len(chosen))
+    total = kernels.unique_words(
+        sample.bytes, sample.offsets, sample.longest, ngram, everyone, found
+    )
     words, counts = np.unique(found[:total], return_counts=True)
     frequent = words[counts > max(2, COMMON * len(chosen))]
     table = np.zeros(_power_of_two(4 * len(frequent) + 16), np.uint64)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_prep.errors import RowError
-from data_prep.formats.fields import as_json, json_or, objects, system, text
+from data_prep.formats.fields import as_json, holds, json_or, objects, system, text
 from data_prep.formats.openai import read_message, trained
 from data_prep.formats.refusals import a_conversation, refused
 from data_prep.formats.tool_calls import tool_call, tools, with_call_ids
@@ -45,6 +45,8 @@ def read_turn(turn: Mapping[str, Any]) -> Message:
     """One turn; its calls have no ids yet."""
     if turn.get("from") is None and turn.get("role") is not None:
         return _as_a_message(turn)
+    if holds(turn, "value", "content") and turn["value"] != turn["content"]:
+        raise RowError("wrong field", "a turn's 'value' and 'content' say different things")
     role = _role(turn.get("from"))
     if role == "function_call":
         return _call(turn, text(turn, "value"))

@@ -62,7 +62,7 @@ def test_rows_that_cannot_be_used_or_written_fail_the_whole_and_leave_no_file(tm
     assert message.startswith("22 of 23 rows cannot be converted:")
     assert f"{rows.path}:2: malformed: not JSON" in message
     assert f"{rows.path}:3: empty answer: an assistant turn has no text" in message
-    assert "... and 12 more\n" in message
+    assert "... and 16 more\n" in message
     assert "on_error=skip" in message
     assert out.read_text(encoding="utf-8") == "before\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "r.jsonl"]

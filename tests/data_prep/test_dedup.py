@@ -5,16 +5,17 @@ import re
 
 import numpy as np
 import pytest
+from dedup_rows import deduplicated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data_prep.dedup.certificates import Certificate, _words, audit
-from data_prep.dedup.deduplicate import DedupConfig, deduplicate
+from data_prep.dedup.deduplicate import DedupConfig
 from data_prep.dedup.kernels import hash_words
-from data_prep.dedup.minhash import MinHashConfig, near_duplicates
+from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
 from data_prep.dedup.stars import stars
-from data_prep.dedup.words import Texts
+from data_prep.dedup.words import Texts, TextsInMemory
 from data_prep.rows import Completion, Conversation, Message, PlacedRow
 
 ENDINGS = ("ab", "eck", "ill", "ong", "ust", "ane", "orm", "edge")
@@ -31,7 +32,7 @@ def placed(*texts: str) -> list[PlacedRow]:
 
 def found(texts: list[str], **settings: object) -> dict[int, Certificate]:
     config = DedupConfig(minhash=MinHashConfig.model_validate(settings))
-    return deduplicate(placed(*texts), config)
+    return deduplicated(placed(*texts), config)
 
 
 def replayed(rows: list[PlacedRow], certificates: dict[int, Certificate]) -> list[str]:
@@ -50,7 +51,7 @@ def replayed(rows: list[PlacedRow], certificates: dict[int, Certificate]) -> lis
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 @settings(max_examples=400)
 def test_words_are_those_that_the_audit_finds_with_a_regular_expression(text):
-    texts = Texts([text])
+    texts = Texts.of([text])
     words, numeric = np.empty(texts.longest + 1, np.uint64), np.empty(texts.longest + 1, bool)
     count = hash_words(texts.bytes, 0, len(texts.bytes), words, numeric)
     independent = _words(text)
@@ -132,7 +133,7 @@ def test_prompts_responses_or_both_are_compared(on, expected):
         return Conversation((Message("user", asked), Message("assistant", said)))
 
     rows = [row(question, answer), row(question.upper(), answer), row(question, other)]
-    certificates = deduplicate(
+    certificates = deduplicated(
         [PlacedRow(str(i), r) for i, r in enumerate(rows)],
         DedupConfig(exact=False, minhash=MinHashConfig(on=on)),
     )
@@ -142,8 +143,8 @@ def test_prompts_responses_or_both_are_compared(on, expected):
 def test_without_a_setting_only_equal_rows_are_removed():
     text = sentences(7)
     rows = placed(text, text, text.upper())
-    assert list(deduplicate(rows, DedupConfig())) == [1]
-    assert not deduplicate(rows, DedupConfig(exact=False))
+    assert list(deduplicated(rows, DedupConfig())) == [1]
+    assert not deduplicated(rows, DedupConfig(exact=False))
 
 
 def test_texts_without_words_are_nobodys_duplicates():
@@ -234,7 +235,7 @@ def test_every_certificate_holds(texts, data):
         for text in texts
     ]
     rows = placed(*changed)
-    certificates = deduplicate(rows, DedupConfig(minhash=MinHashConfig()))
+    certificates = deduplicated(rows, DedupConfig(minhash=MinHashConfig()))
     assert replayed(rows, certificates) == []
 
 
@@ -255,14 +256,14 @@ ROWS = placed(TEXT, TEXT, TEXT.upper(), TEXT + " more words here", sentences(11)
     ],
 )
 def test_a_planted_bad_certificate_fails_the_audit(index, change, problem):
-    certificates = deduplicate(ROWS, DedupConfig(minhash=MinHashConfig()))
+    certificates = deduplicated(ROWS, DedupConfig(minhash=MinHashConfig()))
     assert replayed(ROWS, certificates) == []
     certificates[index] = certificates[index].model_copy(update=change)
     assert re.search(problem, "\n".join(replayed(ROWS, certificates)))
 
 
 def test_a_removed_row_without_a_certificate_fails_the_audit():
-    certificates = deduplicate(ROWS, DedupConfig(minhash=MinHashConfig()))
+    certificates = deduplicated(ROWS, DedupConfig(minhash=MinHashConfig()))
     rows = {row.where: row.row for row in ROWS}
     kept = frozenset({"r.jsonl:1", "r.jsonl:5"})
     removed = [c.removed for c in certificates.values()]
@@ -281,10 +282,42 @@ def test_a_certificate_over_different_numbers_fails_the_audit():
 
 def test_pairs_are_counted_exactly_as_set_similarity():
     texts = [sentences(seed // 3, 40) + f" {WORDS[seed]} {WORDS[seed + 1]}" for seed in range(60)]
-    edges = near_duplicates(
-        Texts(texts), MinHashConfig(threshold=0.3, numbers="merge"), np.arange(len(texts))
-    )
+    config, chosen = MinHashConfig(threshold=0.3, numbers="merge"), np.arange(len(texts))
+    source = TextsInMemory(texts)
+    edges = near_duplicates(source, sketch(source, config, chosen), config, chosen)
     sets = [set(text.split()) for text in texts]
     assert len(edges.left) >= 60
     for a, b, similarity in zip(edges.left, edges.right, edges.similarity, strict=True):
         assert similarity == len(sets[a] & sets[b]) / len(sets[a] | sets[b])
+
+
+def test_rows_without_words_are_nobodys_duplicates_in_whatever_part_they_come():
+    """A shard numbers its rows from 0; rows of two shards must not share a hash by that."""
+
+    class TwoParts(TextsInMemory):
+        def chunks(self):
+            yield 0, Texts.of(["!!!"])
+            yield 1, Texts.of(["???"])
+
+    source = TwoParts(["!!!", "???"])
+    sequences = sketch(source, MinHashConfig(), np.arange(2)).sequences
+    assert sequences[0] != sequences[1]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_parts_of_any_size_give_the_same_pairs(size, monkeypatch):
+    texts = [sentences(seed // 3, 40) + f" {WORDS[seed]}" for seed in range(60)]
+    config, chosen = MinHashConfig(), np.arange(5, 60)
+
+    class InParts(TextsInMemory):
+        def chunks(self):
+            for start in range(0, len(texts), size):
+                yield start, Texts.of(texts[start : start + size])
+
+    whole, parts = TextsInMemory(texts), InParts(texts)
+    one = near_duplicates(whole, sketch(whole, config, chosen), config, chosen)
+    monkeypatch.setattr("data_prep.dedup.minhash.PAIRS", size)
+    other = near_duplicates(parts, sketch(parts, config, chosen), config, chosen)
+    assert len(one.left) >= 50
+    for name in ("left", "right", "similarity"):
+        assert getattr(one, name).tolist() == getattr(other, name).tolist()

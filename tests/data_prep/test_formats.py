@@ -270,6 +270,11 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
             {"conversations": [{"from": "function_call", "value": "[]"}]},
             "a function_call wants a call, found an empty list",
         ),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "human", "value": "q", "content": "other"}]},
+            "a turn's 'value' and 'content' say different things",
+        ),
         ("dolly", {"instruction": "q", "response": ["a"]}, "'response' wants text, found list"),
         ("qa", {"question": "q", "choices": ["a"], "answer": 0}, "'answer' wants text, found int"),
         ("qa", {"question": "q", "answer": float("nan")}, "found float (NaN: an empty cell"),

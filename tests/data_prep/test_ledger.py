@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -6,9 +7,11 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from tiny_tokenizer import alpaca, dropped, write_jsonl
 
+from data_prep.decisions import examples
 from data_prep.errors import DataError
-from data_prep.ledger import Dropped, Ledger, examples
-from data_prep.pipeline import DataConfig, prepare
+from data_prep.ledger import Count, Dropped, Ledger
+from data_prep.pipeline import prepare
+from data_prep.settings import DataConfig
 from data_prep.sources import SourceConfig
 
 WORDS = st.sampled_from(["fox", "dog", "", " ", "<|im_end|>", "Paris.", "\u2028 é \U0001f98a"])
@@ -121,7 +124,7 @@ def test_every_row_and_token_that_entered_is_accounted_for(
     [
         Ledger(rows_in=1),
         Ledger(rows_kept=1),
-        Ledger(rows_in=1, dropped=[Dropped(where="a:1", reason="r", tokens=1)]),
+        Ledger(rows_in=1, dropped={"r": Count(rows=1, tokens=1)}),
         Ledger(rows_in=1, rows_kept=1, tokens_in=5, tokens_kept=4),
         Ledger(rows_in=1, rows_truncated=1, tokens_in=5, tokens_kept=5, tokens_cut=1),
     ],
@@ -132,19 +135,20 @@ def test_a_ledger_that_does_not_balance_is_an_error(ledger: Ledger):
 
 
 def test_the_summary_counts_reasons_and_leaves_out_the_rows():
-    reasons = ["b", "a", "b"]
-    ledger = Ledger(rows_in=3, dropped=[Dropped(where="x:1", reason=r) for r in reasons])
+    reasons = {"b": Count(rows=2, tokens=7), "a": Count(rows=1, tokens=0)}
+    ledger = Ledger(rows_in=3, tokens_in=7, dropped=reasons)
     ledger.check()
     summary = ledger.summary()
     assert summary["dropped"] == {"b": 2, "a": 1}
-    assert summary["rows_dropped"] == 3
+    assert summary["dropped_tokens"] == {"b": 7, "a": 0}
+    assert (summary["rows_dropped"], summary["tokens_dropped"]) == (3, 7)
     json.dumps(summary)
 
 
 @given(st.lists(st.sampled_from("abcdefghijkl"), max_size=60), st.integers(1, 20))
 def test_examples_are_few_and_show_as_many_reasons_as_they_can(reasons, most):
     rows = [Dropped(where=f"r:{i}", reason=reason) for i, reason in enumerate(reasons)]
-    lines = examples(rows, most)
+    lines = examples(iter(rows), Counter(reasons), most)
     assert len(lines) <= most
     assert len({line.split(": ")[1] for line in lines}) == min(most, len(set(reasons)))
 

@@ -3,6 +3,7 @@ from hypothesis import given
 from row_strategies import ROWS
 
 from data_prep.rendering import as_messages, render
+from data_prep.row_codec import decode_row, encode_row
 from data_prep.row_text import prompt_text, response_text, text_of, whole_text
 from data_prep.rows import Completion, Conversation, Labelled, Message, Preference, Text
 from data_prep.splits import prompt_hash
@@ -26,6 +27,13 @@ Q, A, B = Message("user", "q"), Message("assistant", "a"), Message("assistant", 
 def test_what_is_asked_and_what_is_answered_of_each_kind_of_row(row, asked, answered):
     assert (prompt_text(row), response_text(row)) == (asked, answered)
     assert text_of(row, "both") == f"{asked}\n{answered}"
+
+
+@given(ROWS)
+def test_a_row_of_any_kind_that_is_kept_as_text_comes_back_as_it_was(row):
+    again = decode_row(encode_row(row))
+    assert again == row
+    assert whole_text(again) == whole_text(row)
 
 
 @given(ROWS, ROWS)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from data_prep.chat_templates import load_template
-from data_prep.pipeline import DataConfig, prepare
+from data_prep.pipeline import prepare
 from data_prep.prepared import PreparedDataset
+from data_prep.settings import DataConfig
 from data_prep.tokenizer import load_tokenizer
 from llmkit.models.loading import load_base
 

@@ -1,0 +1,138 @@
+"""The ledger made of decisions, and what the account must not look like."""
+
+from collections import Counter
+
+from data_prep.decisions import Decisions, examples
+from data_prep.dedup.certificates import DUPLICATES
+from data_prep.errors import DataError
+from data_prep.ledger import Ledger
+from data_prep.settings import DataConfig
+from data_prep.shards import Rows
+
+_REMEDIES = {
+    "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
+    "special token in the text": "data.markers=drop drops such rows",
+}
+_NOT_ERRORS = {"over max_tokens", "nothing supervised left"}
+
+
+def stop_on_errors(config: DataConfig, decisions: Decisions) -> None:
+    """Name every row that cannot be used, unless the person asked for such rows to be dropped.
+
+    Raises:
+        DataError: there are such rows.
+    """
+    if config.on_error != "fail":
+        return
+    policies: dict[str, str] = {
+        "role order": config.roles,
+        "special token in the text": config.markers,
+    }
+    wrong = {
+        reason: count.rows
+        for reason, count in decisions.counts().items()
+        if reason not in _NOT_ERRORS and policies.get(reason) != "drop"
+    }
+    if not wrong:
+        return
+    total = sum(wrong.values())
+    shown = examples(decisions.dropped(), wrong)
+    more = f"\n  ... and {total - len(shown)} more" if total > len(shown) else ""
+    remedies = [_REMEDIES[reason] for reason in sorted(wrong.keys() & _REMEDIES.keys())]
+    remedies.append("data.on_error=skip drops and counts every row that cannot be used")
+    raise DataError(
+        f"{total} of {len(decisions.tokens)} rows cannot be used:\n  "
+        + "\n  ".join(shown)
+        + more
+        + "\nMend them, or say what to do with them: "
+        + "; ".join(remedies)
+        + "."
+    )
+
+
+def refuse_mostly_duplicates(config: DataConfig, decisions: Decisions) -> None:
+    """Refuse data of which more is repeated than ``max_duplicates`` allows.
+
+    Raises:
+        DataError: it is.
+    """
+    counts, total = decisions.counts(), len(decisions.tokens)
+    for reasons, what in (
+        (tuple(DUPLICATES.values()), "repeat another row"),
+        (("also in validation",), "ask what the validation source asks"),
+    ):
+        count = sum(counts[reason].rows for reason in reasons if reason in counts)
+        if count > config.max_duplicates * total:
+            raise DataError(
+                f"{count} of {total} rows {what}, more than data.max_duplicates="
+                f"{config.max_duplicates} allows. Mend the source, or raise data.max_duplicates."
+            )
+
+
+def account(config: DataConfig, rows: Rows, decisions: Decisions) -> Ledger:
+    """Make the ledger, and hold its law."""
+    left = decisions.left()
+    whole, kept = decisions.tokens[left], rows.array("kept")[left]
+    ledger = Ledger(
+        rows_in=len(rows),
+        rows_kept=int((kept == whole).sum()),
+        rows_truncated=int((kept < whole).sum()),
+        rows_merged=sum(figures["merged"] for figures in rows.figures),
+        tokens_in=int(decisions.tokens.sum()),
+        tokens_kept=int(kept.sum()),
+        tokens_cut=int((whole - kept).sum()),
+        tokens_supervised=int(rows.array("taught")[left].sum()),
+        dropped=decisions.counts(),
+        steps=decisions.steps,
+        **_described(config, rows),
+    )
+    ledger.check()
+    return ledger
+
+
+def _described(config: DataConfig, rows: Rows) -> dict[str, dict[str, int] | dict[str, str]]:
+    """What the shards say about the sources."""
+    counts: Counter[str] = Counter()
+    unused: Counter[str] = Counter()
+    formats: dict[str, set[str]] = {}
+    for figures in rows.figures:
+        source = config.all_sources[figures["source"]]
+        counts[source.path] += figures["rows"]
+        unused.update(figures["unused"])
+        formats.setdefault(source.path, set()).update(figures["formats"] or [])
+    asked = {source.path: source.format for source in config.all_sources}
+    return {
+        "sources": dict(counts),
+        "formats": {
+            path: ", ".join(sorted(found)) or asked[path] for path, found in formats.items()
+        },
+        "fields_unused": dict(sorted(unused.items())),
+    }
+
+
+def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger) -> None:
+    """Refuse to go on without rows to train on, or without those that were to be held out.
+
+    Raises:
+        DataError: there are none.
+    """
+    for name, rows, wanted in (
+        ("training", train, True),
+        ("validation", validation, bool(config.validation)),
+    ):
+        if wanted and not rows:
+            reasons = ", ".join(f"{count.rows} {why}" for why, count in ledger.dropped.items())
+            raise DataError(
+                f"No row is left for {name}: {ledger.rows_in} rows in, dropped: {reasons or 'none'}"
+                f" (max_tokens={config.max_tokens}, overlong={config.overlong}, "
+                f"validation={config.validation}; {train} rows for training, "
+                f"{validation} for validation; {_TOGETHER[config.keep_together]})."
+            )
+
+
+_TOGETHER = {
+    "questions": "rows that ask the same first question stay together",
+    "near-duplicates": "rows that ask the same first question or are near-duplicates, in chains, "
+    "stay together: data.dedup.minhash={} removes near-duplicates first, "
+    "data.keep_together=questions lets them be parted",
+}

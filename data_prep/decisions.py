@@ -1,0 +1,105 @@
+"""What became of every row: whether it stays, and if not, why and on whose word."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.ledger import Count, Dropped
+from data_prep.shards import Rows
+
+
+class Decisions:
+    """A few bytes a row, however long the rows are."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.tokens: NDArray[np.int64] = rows.array("tokens").astype(np.int64)
+        self.source: NDArray[np.int64] = rows.array("source").astype(np.int64)
+        self._names = [""]
+        self._reason = np.zeros(len(rows), np.int16)
+        self._witness = np.full(len(rows), -1, np.int64)
+        self._details: dict[int, str] = {}
+        self.steps: dict[str, Count] = {}
+        for start, table in rows.each("reason"):
+            for row, reason in enumerate(table.column(0).to_pylist(), start):
+                if reason is not None:
+                    self._reason[row] = self._code(reason)
+
+    def _code(self, reason: str) -> int:
+        if reason not in self._names:
+            self._names.append(reason)
+        return self._names.index(reason)
+
+    def left(self) -> NDArray[np.int64]:
+        """The rows that stay so far, ascending."""
+        return np.flatnonzero(self._reason == 0)
+
+    def drop(
+        self,
+        rows: NDArray[np.int64],
+        reason: str,
+        witness: NDArray[np.int64] | None = None,
+        details: Mapping[int, str] | None = None,
+    ) -> None:
+        """Take rows out, with the row that vouches for each, or the detail."""
+        self._reason[rows] = self._code(reason)
+        if witness is not None:
+            self._witness[rows] = witness
+        self._details |= details or {}
+
+    def note(self, step: str) -> None:
+        """Remember how much is left after a step."""
+        left = self.left()
+        self.steps[step] = Count(rows=len(left), tokens=int(self.tokens[left].sum()))
+
+    def counts(self) -> dict[str, Count]:
+        """Dropped rows and their tokens by reason, most frequent first, then by name."""
+        rows = np.bincount(self._reason, minlength=len(self._names))
+        tokens = np.bincount(self._reason, self.tokens, len(self._names))
+        found = {
+            name: Count(rows=int(rows[code]), tokens=int(tokens[code]))
+            for code, name in enumerate(self._names)
+            if code and rows[code]
+        }
+        return dict(sorted(found.items(), key=lambda entry: (-entry[1].rows, entry[0])))
+
+    def dropped(self) -> Iterator[Dropped]:
+        """Every row that is not in the output, in order."""
+        for start, table in self._rows.each("where", "detail"):
+            rows = start + np.flatnonzero(self._reason[start : start + table.num_rows])
+            witness = self._witness[rows]
+            named = self._rows.take(witness[witness >= 0], "where").column(0).to_pylist()
+            places = iter(named)
+            for row, vouches in zip(rows.tolist(), (witness >= 0).tolist(), strict=True):
+                inside = row - start
+                yield Dropped(
+                    where=table.column(0)[inside].as_py(),
+                    reason=self._names[self._reason[row]],
+                    detail=self._details.get(row, table.column(1)[inside].as_py() or ""),
+                    tokens=int(self.tokens[row]),
+                    witness=next(places) if vouches else "",
+                )
+
+
+def examples(dropped: Iterator[Dropped], reasons: Mapping[str, int], most: int = 10) -> list[str]:
+    """Lines that show people what was dropped, at most ``most``, some of every reason.
+
+    Args:
+        dropped: rows in order; read only as far as needed.
+        reasons: which to show, and how many rows there are of each.
+        most: lines.
+    """
+    share = max(1, most // max(1, len(reasons)))
+    wanted = {reason: min(share, count) for reason, count in reasons.items()}
+    seen: Counter[str] = Counter()
+    lines: list[str] = []
+    for row in dropped:
+        if len(lines) == most or all(seen[reason] >= wanted[reason] for reason in wanted):
+            break
+        if row.reason in wanted and seen[row.reason] < wanted[row.reason]:
+            seen[row.reason] += 1
+            what = f"{row.reason}: {row.detail}" if row.detail else row.reason
+            lines.append(f"{row.where}: {what}")
+    return lines

@@ -1,0 +1,259 @@
+"""Sources -> shards of rendered rows: read, converted, checked, rendered, filtered, one by one.
+
+Everything here looks at one row at a time, so batches of records can be made in any process; what
+compares rows comes later and reads the shards.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from data_prep.chat_templates import ChatTemplate
+from data_prep.dedup.words import normalise
+from data_prep.errors import DataError, RowError
+from data_prep.formats.detection import Detected
+from data_prep.reading import ReadRow, Unusable, read_row, with_format
+from data_prep.rendering import Rendered, render
+from data_prep.row_codec import encode_row
+from data_prep.row_text import text_of, whole_text
+from data_prep.rows import Row
+from data_prep.settings import DataConfig
+from data_prep.shards import Rows, Shards
+from data_prep.sources import BadRecord, Record, read
+from data_prep.splits import prompt_hash
+from data_prep.workers import available_workers, map_ordered
+
+SCHEMA = pa.schema(
+    [
+        ("where", pa.string()),
+        ("source", pa.int16()),  # index into the sources, the validation's own one last
+        ("reason", pa.string()),  # why the row cannot be used; null when it can
+        ("detail", pa.string()),
+        ("row", pa.large_string()),  # as `row_codec` writes it; null when none could be made
+        ("tokens", pa.int32()),  # the whole row's, before anything is cut; 0 if not rendered
+        ("kept", pa.int32()),  # tokens that are trained on
+        ("taught", pa.int32()),  # of these, supervised ones
+        ("ids", pa.list_(pa.int32())),
+        ("supervised", pa.list_(pa.uint8())),
+        ("prompt_tokens", pa.int32()),
+        ("stop_id", pa.int32()),
+        ("hash_high", pa.uint64()),  # of everything that the row says
+        ("hash_low", pa.uint64()),
+        ("prompt", pa.uint64()),  # a hash of its first question
+        ("words", pa.large_binary()),  # normalised text, where near-duplicates are looked for
+    ]
+)
+BATCH_BYTES = 32 * 2**20
+"""A batch of records is closed at this size though it has fewer than ``shard_rows``."""
+
+Numbered = tuple[Record | BadRecord, Detected]
+"""A record, and the format to read it as."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some records of one source, in order: what becomes one shard."""
+
+    number: int
+    source: int
+    asked: str
+    """The format that the source asks for."""
+    full: bool
+    """It was closed because it had enough, not because the source ended."""
+    records: list[Numbered]
+
+
+def make_rows(
+    config: DataConfig,
+    template: ChatTemplate,
+    shards: Shards,
+    words_on: str | None,
+    progress: Callable[[str, int], None],
+) -> Rows:
+    """Make every row of every source; shards that are there already are not made again.
+
+    Args:
+        config: what to read and how to treat it.
+        template: how conversations are rendered.
+        shards: where rows go.
+        words_on: the part of a row whose words are compared later; None when none are.
+        progress: told of rows as they are done.
+
+    Raises:
+        DataError: a source cannot be read, or has no rows.
+    """
+    maker = RowMaker(config, template, shards, words_on)
+    done = 0
+
+    def unfinished() -> Iterator[Batch]:
+        nonlocal done
+        for batch in _batches(config):
+            done = batch.number + 1
+            if shards.is_done(batch.number):
+                progress("preparing rows", len(batch.records))
+            else:
+                yield batch
+
+    batches = unfinished()
+    for batch in batches:
+        if batch.full:  # there is much to do: starting processes pays
+            batches = chain([batch], batches)
+            break
+        progress("preparing rows", maker(batch))
+    for rows in map_ordered(maker, batches, config.workers or available_workers()):
+        progress("preparing rows", rows)
+    return Rows(shards, done)
+
+
+def _batches(config: DataConfig) -> Iterator[Batch]:
+    number = 0
+    for index, source in enumerate(config.all_sources):
+        before = number
+        for full, records in _grouped(with_format(source, read(source)), config.shard_rows):
+            yield Batch(number, index, source.format, full, records)
+            number += 1
+        if number == before:
+            raise DataError(f"{source.path}: has no rows.")
+
+
+def _grouped(records: Iterator[Numbered], most: int) -> Iterator[tuple[bool, list[Numbered]]]:
+    group: list[Numbered] = []
+    size = 0
+    for record in records:
+        group.append(record)
+        size += _size(record[0])
+        if len(group) == most or size >= BATCH_BYTES:
+            yield True, group
+            group, size = [], 0
+    if group:
+        yield False, group
+
+
+def _size(record: Record | BadRecord) -> int:
+    """About how many bytes a record takes."""
+    if isinstance(record, BadRecord):
+        return 100
+    return sum(len(value) if isinstance(value, str) else 100 for value in record.value.values())
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What came of one record."""
+
+    where: str
+    row: Row | None = None
+    rendered: Rendered | None = None
+    tokens: int = 0
+    error: RowError | None = None
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Makes the rows of one batch and writes them as one shard."""
+
+    config: DataConfig
+    template: ChatTemplate
+    shards: Shards
+    words_on: str | None
+
+    def __call__(self, batch: Batch) -> int:
+        """Write the batch's shard; answers how many rows it has."""
+        found = [
+            read_row(record, batch.asked, chosen, self.config.roles)
+            for record, chosen in batch.records
+        ]
+        usable = [each for each in found if isinstance(each, ReadRow)]
+        results = iter(render([each.row for each in usable], self.template))
+        made = [
+            _Made(each.where, error=each.error)
+            if isinstance(each, Unusable)
+            else self._fitted(each, next(results))
+            for each in found
+        ]
+        self.shards.write(batch.number, self._table(batch, made), _figures(batch, usable))
+        return len(made)
+
+    def _fitted(self, read_: ReadRow, rendered: Rendered | RowError) -> _Made:
+        """Apply ``overlong`` to one row."""
+        where, row = read_.where, read_.row
+        if isinstance(rendered, RowError):
+            return _Made(where, row, error=rendered)
+        tokens, limit = len(rendered.ids), self.config.max_tokens
+        if tokens <= limit:
+            return _Made(where, row, rendered, tokens)
+        supervised = rendered.supervised[:limit]
+        if self.config.overlong == "drop" or not any(supervised):
+            drop = self.config.overlong == "drop"
+            reason = "over max_tokens" if drop else "nothing supervised left"
+            error = RowError(reason, f"{tokens} tokens, max_tokens={limit}")
+            return _Made(where, row, tokens=tokens, error=error)
+        prompt_tokens = min(rendered.prompt_tokens, limit)
+        cut = Rendered(rendered.ids[:limit], supervised, prompt_tokens, rendered.stop_id)
+        return _Made(where, row, cut, tokens)
+
+    def _table(self, batch: Batch, made: Sequence[_Made]) -> pa.Table:
+        rendered = [each.rendered for each in made]
+        hashes = [hashes_of(each.row) for each in made]
+        columns: dict[str, Any] = {
+            "where": [each.where for each in made],
+            "source": np.full(len(made), batch.source, np.int16),
+            "reason": [each.error and each.error.reason for each in made],
+            "detail": [each.error and each.error.detail for each in made],
+            "row": [each.row and encode_row(each.row) for each in made],
+            "tokens": [each.tokens for each in made],
+            "kept": [len(each.ids) if each else 0 for each in rendered],
+            "taught": [sum(each.supervised) if each else 0 for each in rendered],
+            "ids": _lists(np.int32, [each.ids if each else [] for each in rendered]),
+            "supervised": _lists(np.uint8, [each.supervised if each else [] for each in rendered]),
+            "prompt_tokens": [each.prompt_tokens if each else 0 for each in rendered],
+            "stop_id": [each.stop_id if each else -1 for each in rendered],
+            "hash_high": [each[0] for each in hashes],
+            "hash_low": [each[1] for each in hashes],
+            "prompt": [each[2] for each in hashes],
+            "words": [self._words(each) for each in made],
+        }
+        arrays = [
+            column if isinstance(column, pa.Array) else pa.array(column, field.type)
+            for field, column in ((field, columns[field.name]) for field in SCHEMA)
+        ]
+        return pa.table(arrays, schema=SCHEMA)
+
+    def _words(self, made: _Made) -> bytes:
+        if self.words_on is None or made.row is None or made.rendered is None:
+            return b""
+        return normalise(text_of(made.row, self.words_on)).encode()
+
+
+def _lists(kind: type[np.generic], parts: Sequence[Sequence[int]]) -> pa.Array:
+    """Lists of numbers as one Arrow column, without an object a number."""
+    ends = np.cumsum([len(part) for part in parts])
+    values = np.concatenate([np.asarray(part, kind) for part in parts])
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(values))
+
+
+def hashes_of(row: Row | None) -> tuple[int, int, int]:
+    """128 bits of everything that a row says, high and low, and 64 of its first question."""
+    if row is None:
+        return 0, 0, 0
+    whole = xxhash.xxh3_128_intdigest(whole_text(row).encode())
+    return whole >> 64, whole & (2**64 - 1), prompt_hash(row)
+
+
+def _figures(batch: Batch, usable: Sequence[ReadRow]) -> dict[str, Any]:
+    unused: dict[str, int] = {}
+    for each in usable:
+        for field in each.unused:
+            unused[field] = unused.get(field, 0) + 1
+    return {
+        "source": batch.source,
+        "rows": len(batch.records),
+        "formats": sorted({each.format for each in usable}),
+        "merged": sum(each.merged for each in usable),
+        "unused": unused,
+    }

@@ -1,0 +1,77 @@
+"""What a person says about data: where it comes from and how it becomes training sequences."""
+
+from math import inf
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from data_prep.dedup.deduplicate import DedupConfig
+from data_prep.reading import RolesPolicy
+from data_prep.sources import SourceConfig
+
+
+class DataConfig(BaseModel):
+    """What data, and how it becomes training sequences."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sources: list[SourceConfig] = Field(min_length=1)
+    """Where the rows come from, in order."""
+    validation: float | int | SourceConfig = Field(default=0, union_mode="left_to_right")
+    """Held out: a fraction of the rows (0.1), a number of rows (100), or a source of its own."""
+    keep_together: Literal["near-duplicates", "questions"] = "near-duplicates"
+    """Rows that must not be parted by the split: those that ask the same question, and by default
+    also those whose words are nearly the same, in chains."""
+    max_tokens: int = Field(default=2048, ge=8)
+    """The training context length: the longest row and the size of a pack."""
+    overlong: Literal["drop", "truncate"] = "drop"
+    """Rows longer than ``max_tokens``: left out, or cut (the cut end is never taught as an end)."""
+    packing: bool = True
+    """Several rows in one sequence; they never see each other."""
+    dedup: DedupConfig = DedupConfig()
+    max_duplicates: float = Field(default=0.5, ge=0, le=1)
+    """The largest share of rows that may be duplicates, or rows whose question is in the
+    validation source, before preparation refuses to go on."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """Rows that cannot be used: all named in one error, or dropped and counted in the ledger."""
+    roles: RolesPolicy = "refuse"
+    """Two turns of one role in a row and the like: as ``on_error`` says, dropped, or merged."""
+    markers: Literal["refuse", "drop"] = "refuse"
+    """Special tokens typed inside a message: as ``on_error`` says, or dropped."""
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    """Decides which rows are held out."""
+    workers: int | None = Field(default=None, ge=1, le=1024)
+    """Processes that rows are made in, by default one a core; the result is the same for any."""
+    shard_rows: int = Field(default=2048, ge=1)
+    """Rows that are made and kept on disk at a time; the result is the same for any number."""
+
+    @property
+    def all_sources(self) -> list[SourceConfig]:
+        """Every source that is read, the validation's own one last."""
+        own = [self.validation] if isinstance(self.validation, SourceConfig) else []
+        return [*self.sources, *own]
+
+    @field_validator("sources")
+    @classmethod
+    def _each_once(cls, value: list[SourceConfig]) -> list[SourceConfig]:
+        places = [(source.path, source.split) for source in value]
+        for path, split in places:
+            if places.count((path, split)) > 1:
+                raise ValueError(f"{path} is listed more than once")
+        return value
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _not_yes_or_no(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("wants a fraction (0.1), a number of rows (100), or a source")
+        return value
+
+    @field_validator("validation")
+    @classmethod
+    def _fraction_or_number(cls, value: float | SourceConfig) -> float | SourceConfig:
+        if isinstance(value, int | float) and not 0 <= value < inf:
+            raise ValueError("wants 0 or more")
+        if isinstance(value, float) and value >= 1 and value != int(value):
+            raise ValueError("wants a fraction below 1, or a whole number of rows")
+        return value
