@@ -98,18 +98,22 @@ def _described(config: DataConfig, rows: Rows) -> dict[str, dict[str, int] | dic
     unused: Counter[str] = Counter()
     masked: Counter[str] = Counter()
     formats: dict[str, set[str]] = {}
+    because: dict[str, str] = {}
     for figures in rows.figures:
         source = config.all_sources[figures["source"]]
         counts[source.path] += figures["rows"]
         unused.update(figures["unused"])
         masked.update(figures["masked"])
         formats.setdefault(source.path, set()).update(figures["formats"] or [])
+        if figures["because"]:
+            because.setdefault(source.path, figures["because"])
     asked = {source.path: source.format for source in config.all_sources}
     return {
         "sources": dict(counts),
         "formats": {
             path: ", ".join(sorted(found)) or asked[path] for path, found in formats.items()
         },
+        "formats_because": because,
         "fields_unused": dict(sorted(unused.items())),
         "personal_masked": dict(sorted(masked.items())),
     }

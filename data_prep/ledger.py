@@ -59,6 +59,8 @@ class Ledger(BaseModel):
     """Rows read from each source."""
     formats: dict[str, str] = {}
     """The format each source was read with."""
+    formats_because: dict[str, str] = {}
+    """Why, where a source's format was told from its fields."""
     fields_unused: dict[str, int] = {}
     """Fields of rows that nothing is made of, and in how many rows: ``id``, ``messages[].name``."""
     dropped: dict[str, Count] = {}

@@ -20,6 +20,7 @@ from data_prep.errors import DataError, RowError
 from data_prep.filters.candidate import Candidate
 from data_prep.filters.personal import PersonalFilter
 from data_prep.filters.settings import judge_all
+from data_prep.formats.detection import Detected
 from data_prep.ledger import FILTERED
 from data_prep.reading import ReadRow, Unusable, read_row, with_format
 from data_prep.rendering import Rendered, render
@@ -56,7 +57,7 @@ SCHEMA = pa.schema(
 BATCH_BYTES = 32 * 2**20
 """A batch of records is closed at this size though it has fewer than ``shard_rows``."""
 
-Chosen = tuple[RawRecord, str]
+Chosen = tuple[RawRecord, Detected]
 """A record, not yet parsed, and the format to read it as."""
 
 
@@ -281,6 +282,7 @@ def _figures(batch: Batch, usable: Sequence[ReadRow]) -> dict[str, Any]:
         "source": batch.source,
         "rows": len(batch.records),
         "formats": sorted({each.format for each in usable}),
+        "because": next((each.because for each in usable if each.because), ""),
         "merged": sum(each.merged for each in usable),
         "unused": unused,
     }

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data_prep.errors import RowError
-from data_prep.formats import convert, detect, unused_fields
-from data_prep.rows import Conversation, Row, check_conversation, merge_repeated_roles
+from data_prep.formats.detection import Detected, detect
+from data_prep.formats.registry import convert, unused_fields
+from data_prep.row_checks import check_row, merge_roles
+from data_prep.rows import Row
 from data_prep.sources.config import SourceConfig
 from data_prep.sources.parsing import parse_record
 from data_prep.sources.records import BadRecord, RawRecord, Record
@@ -28,6 +30,8 @@ class ReadRow:
     """Repeated roles were joined."""
     unused: frozenset[str]
     """Fields of the record that nothing was made of."""
+    because: str = ""
+    """Why this format, when it was detected: ``it has 'instruction' and 'output'``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,42 +52,43 @@ def read_rows(source: SourceConfig, roles: RolesPolicy) -> Iterator[ReadRow | Un
         yield read_row(parse_record(raw), source.format, chosen, roles)
 
 
-def with_format(source: SourceConfig) -> Iterator[tuple[RawRecord, str]]:
-    """The unparsed records of a source, each with the format that it is to be read as.
+def with_format(source: SourceConfig) -> Iterator[tuple[RawRecord, Detected]]:
+    """The unparsed records of a source, each with the format that it is to be read as, and why.
 
     Of an ``auto`` source that is ``auto`` up to the first record whose fields tell the format.
 
     Raises:
         DataError: the source cannot be read as a whole.
     """
-    chosen: str = source.format
+    chosen = Detected(source.format, "")
     for raw in scan(source):
-        if chosen == "auto" and isinstance(record := parse_record(raw), Record):
+        if chosen.format == "auto" and isinstance(record := parse_record(raw), Record):
             with suppress(RowError):
                 chosen = detect(record.value)
         yield raw, chosen
 
 
 def read_row(
-    record: Record | BadRecord, asked: str, chosen: str, roles: RolesPolicy
+    record: Record | BadRecord, asked: str, chosen: Detected, roles: RolesPolicy
 ) -> ReadRow | Unusable:
     """Make a row of a record.
 
     Args:
         record: what a source gave.
         asked: the format that the source asks for; maybe ``auto``.
-        chosen: the format to read it as; ``auto`` when none was recognised up to here.
+        chosen: the format to read it as, and why; ``auto`` when none was recognised up to here.
         roles: what becomes of a broken order of roles.
     """
     if isinstance(record, BadRecord):
         return Unusable(record.where, RowError("malformed", record.problem))
     try:
-        name = detect(record.value) if chosen == "auto" else chosen
+        known = detect(record.value) if chosen.format == "auto" else chosen
+        name = known.format
         row = convert(record.value, name)
         merged = _checked(row, roles)
         unused = frozenset(unused_fields(record.value, name))
         note = " (from its fields)" if asked == "auto" else ""
-        return ReadRow(record.where, merged, name + note, merged != row, unused)
+        return ReadRow(record.where, merged, name + note, merged != row, unused, known.because)
     except RowError as error:
         return Unusable(record.where, _hinted(error, record.value, asked))
 
@@ -93,7 +98,7 @@ def _hinted(error: RowError, record: Mapping[str, Any], asked: str) -> RowError:
     if asked == "auto" or error.reason not in ("missing field", "wrong field"):
         return error
     with suppress(RowError):
-        looks = detect(record)
+        looks = detect(record).format
         if looks != asked:
             detail = f"{error.detail}; it looks like {looks}: set the source's format to {looks}"
             return RowError(error.reason, detail)
@@ -101,8 +106,6 @@ def _hinted(error: RowError, record: Mapping[str, Any], asked: str) -> RowError:
 
 
 def _checked(row: Row, roles: RolesPolicy) -> Row:
-    if not isinstance(row, Conversation):
-        return row
-    merged = merge_repeated_roles(row) if roles == "merge" else row
-    check_conversation(merged)
+    merged = merge_roles(row) if roles == "merge" else row
+    check_row(merged)
     return merged

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
-from data_prep.rows import Completion, Conversation, Message, Row
+from data_prep.formats.fields import NOT_FOR_SFT
+from data_prep.rows import Completion, Conversation, Labelled, Message, Preference, Row, Text
 from data_prep.template_engine import to_json
 from data_prep.tokenizer import Tokenizer
 
@@ -92,6 +93,10 @@ def _attempt(action: Callable[[], T]) -> T | RowError:
 
 
 def _plan(row: Row, template: ChatTemplate) -> _Plan:
+    if isinstance(row, Preference | Labelled):
+        raise RowError("preference row", NOT_FOR_SFT)
+    if isinstance(row, Text):
+        row = Completion("", row.text)
     if isinstance(row, Completion):
         _refuse_markers([row.prompt, row.completion], template.tokenizer.markers)
         return _completion_plan(row, template)
@@ -259,7 +264,7 @@ def _start_of_answer(
 
 def as_messages(row: Row) -> list[dict[str, Any]]:
     """The messages to ask a server with so that it gives the row's last supervised answer again."""
-    if isinstance(row, Completion):
+    if not isinstance(row, Conversation):
         return []
     asked = [message.as_dict() for message in row.messages[: supervised_turns(row)[-1]]]
     for message in asked:

@@ -2,10 +2,11 @@
 
 from pydantic import TypeAdapter
 
-from data_prep.rows import Completion, Conversation, Row
+from data_prep.rows import Completion, Conversation, Labelled, Preference, Row, Text
 
 _KINDS: dict[str, TypeAdapter[Row]] = {
-    kind.__name__: TypeAdapter(kind) for kind in (Conversation, Completion)
+    kind.__name__: TypeAdapter(kind)
+    for kind in (Conversation, Completion, Text, Preference, Labelled)
 }
 
 

@@ -1,16 +1,24 @@
 """What a row says, as text: all of it, what is asked, what is answered."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from data_prep.rows import Completion, Message, Row
+from data_prep.rows import Completion, Labelled, Message, Preference, Row, Said, Text
 
 
 def whole_text(row: Row) -> str:
     """All of a row: its turns with their roles, its calls and tools. Equal texts, equal rows."""
+    # Lengths stand before contents, so that no content can pass for another turn.
     if isinstance(row, Completion):
         return f"{len(row.prompt)}:{row.prompt}{row.completion}"
-    # Lengths stand before contents, so that no content can pass for another turn.
+    if isinstance(row, Text):
+        return f"text:{row.text}"
+    if isinstance(row, Labelled):
+        return f"labelled{row.label:d}:{len(row.prompt)}:{whole_text(row.row)}"
+    if isinstance(row, Preference):
+        chosen, rejected = whole_text(row.chosen_row), whole_text(row.rejected_row)
+        return f"preference{len(row.prompt)}:{len(chosen)}:{chosen}{rejected}"
     parts = [f"{m.role}{m.train:d}{len(m.content)}:{m.content}" for m in row.messages]
     extra = [row.tools, *(_calls(message) for message in row.messages)]
     if any(extra):
@@ -19,23 +27,40 @@ def whole_text(row: Row) -> str:
 
 
 def prompt_text(row: Row) -> str:
-    """What everybody but the assistant says."""
+    """What everybody but the assistant says; of a preference, before the two answers."""
+    if isinstance(row, Text):
+        return ""
     if isinstance(row, Completion):
         return row.prompt
-    return "\n".join(m.content for m in row.messages if m.role != "assistant")
+    if isinstance(row, Preference | Labelled):
+        return row.prompt if isinstance(row.prompt, str) else _asked(row.prompt)
+    return _asked(row.messages)
 
 
 def response_text(row: Row) -> str:
-    """What the assistant says, its calls included."""
+    """What the assistant says, its calls included; of a preference, the better answer."""
+    if isinstance(row, Text):
+        return row.text
     if isinstance(row, Completion):
         return row.completion
-    return "\n".join(_said(m) for m in row.messages if m.role == "assistant")
+    if isinstance(row, Preference | Labelled):
+        answer: Said = row.chosen if isinstance(row, Preference) else row.completion
+        return answer if isinstance(answer, str) else _answered(answer)
+    return _answered(row.messages)
 
 
 def text_of(row: Row, on: str) -> str:
     """The ``prompt``, the ``response``, or ``both``."""
     texts = {"prompt": prompt_text, "response": response_text}
     return texts[on](row) if on in texts else f"{prompt_text(row)}\n{response_text(row)}"
+
+
+def _asked(turns: Iterable[Message]) -> str:
+    return "\n".join(m.content for m in turns if m.role != "assistant")
+
+
+def _answered(turns: Iterable[Message]) -> str:
+    return "\n".join(_said(m) for m in turns if m.role == "assistant")
 
 
 def _calls(message: Message) -> list[Any]:

@@ -1,6 +1,6 @@
 """The row types: what every format becomes before it is rendered."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -54,7 +54,74 @@ class Completion:
     completion: str
 
 
-Row = Conversation | Completion
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text, without a chat template; all of it is supervised."""
+
+    text: str
+
+
+Said = tuple[Message, ...] | str
+"""Turns for a chat template, or plain text that is rendered without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One prompt and two answers to it, of which one is better: all turns, or all plain text."""
+
+    prompt: Said
+    chosen: Said
+    """The better answer, without the prompt."""
+    rejected: Said
+    """The worse answer, without the prompt."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions offered to the assistant, as JSON schemas."""
+
+    @property
+    def chosen_row(self) -> Conversation | Completion:
+        """The prompt with the better answer, which alone is supervised."""
+        return answered(self.prompt, self.chosen, self.tools)
+
+    @property
+    def rejected_row(self) -> Conversation | Completion:
+        """The prompt with the worse answer, which alone is supervised."""
+        return answered(self.prompt, self.rejected, self.tools)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A prompt, an answer, and whether that is a good one: all turns, or all plain text."""
+
+    prompt: Said
+    completion: Said
+    """The answer, without the prompt."""
+    label: bool
+    """True for a good answer, False for a bad one."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions offered to the assistant, as JSON schemas."""
+
+    @property
+    def row(self) -> Conversation | Completion:
+        """The prompt with the answer, which alone is supervised."""
+        return answered(self.prompt, self.completion, self.tools)
+
+
+def answered(
+    prompt: Said, answer: Said, tools: tuple[Mapping[str, Any], ...] = ()
+) -> Conversation | Completion:
+    """Join a prompt and an answer to a row of which the answer alone is supervised.
+
+    Raises:
+        TypeError: one is turns and the other is plain text.
+    """
+    if isinstance(prompt, str) and isinstance(answer, str):
+        return Completion(prompt, answer)
+    if isinstance(prompt, str) or isinstance(answer, str):
+        raise TypeError("a prompt and its answers are all turns or all plain text")
+    return Conversation((*(replace(turn, train=False) for turn in prompt), *answer), tools)
+
+
+Row = Conversation | Completion | Text | Preference | Labelled
 
 
 class Placed(Protocol):
@@ -82,8 +149,13 @@ def merge_repeated_roles(row: Conversation) -> Conversation:
 
     Answers of which only one is supervised stay apart.
     """
+    return replace(row, messages=merge_turns(row.messages))
+
+
+def merge_turns(turns: Iterable[Message]) -> tuple[Message, ...]:
+    """Join neighbouring messages of one role, as `merge_repeated_roles` does."""
     merged: list[Message] = []
-    for message in row.messages:
+    for message in turns:
         last = merged[-1] if merged else None
         if last and last.role == message.role != "tool" and last.train == message.train:
             texts = [text for text in (last.content, message.content) if text.strip()]
@@ -91,7 +163,7 @@ def merge_repeated_roles(row: Conversation) -> Conversation:
             merged[-1] = replace(last, content="\n\n".join(texts), tool_calls=calls)
         else:
             merged.append(message)
-    return replace(row, messages=tuple(merged))
+    return tuple(merged)
 
 
 def check_conversation(row: Conversation) -> None:

@@ -4,12 +4,16 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from data_prep.rows import Completion, Row
+from data_prep.rows import Completion, Labelled, Preference, Row, Text
 
 
 def prompt_hash(row: Row) -> int:
     """The same 64 bits for rows that ask the same first question, whatever their answers."""
-    if isinstance(row, Completion):
+    if isinstance(row, Preference | Labelled):
+        row = row.chosen_row if isinstance(row, Preference) else row.row
+    if isinstance(row, Text):
+        prompt = row.text
+    elif isinstance(row, Completion):
         prompt = row.prompt if row.prompt.strip() else row.completion
     else:
         prompt = next((m.content for m in row.messages if m.role == "user"), "")

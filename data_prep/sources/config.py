@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from data_prep.formats import FormatName
+from data_prep.formats.registry import FormatName
 from data_prep.sources.kinds import kind_of
 
 TextUnit = Literal["line", "paragraph", "file"]

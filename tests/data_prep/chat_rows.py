@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
-from data_prep.formats import CONVERTERS
+from data_prep.formats.registry import CONVERTERS
 from data_prep.rendering import Rendered, render
 from data_prep.rows import Conversation, Message, Row
 

@@ -6,20 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.errors import MOST_DETAIL, RowError
-from data_prep.formats import (
-    CONVERTERS,
-    FormatName,
-    alpaca,
-    convert,
-    detect,
-    guanaco,
-    openai,
-    unused_fields,
-)
+from data_prep.formats.alpaca import alpaca
+from data_prep.formats.detection import detect
+from data_prep.formats.human_assistant import guanaco
+from data_prep.formats.openai import openai
+from data_prep.formats.registry import CONVERTERS, FormatName, convert, unused_fields
+from data_prep.row_checks import check_row, merge_roles
 from data_prep.rows import (
     Completion,
     Conversation,
     Message,
+    Text,
     check_conversation,
     merge_repeated_roles,
 )
@@ -107,7 +104,52 @@ QUESTION_AND_ANSWER = turns(("user", "q"), ("assistant", "a"))
             },
             QUESTION_AND_ANSWER,
         ),
+        (
+            "openai",
+            {
+                "messages": [
+                    {"role": "developer", "content": "s"},
+                    {
+                        "role": "user",
+                        "content": [{"type": "text", "text": "q"}, {"type": "text", "text": "i"}],
+                    },
+                    {"role": "assistant", "content": "a"},
+                ]
+            },
+            turns(("system", "s"), ("user", "q\ni"), ("assistant", "a")),
+        ),
+        (
+            "sharegpt",
+            {
+                "conversations": [
+                    {"role": "system", "content": "s"},
+                    {"role": "human", "content": "q"},
+                    {"role": "assistant", "value": "a"},
+                ]
+            },
+            turns(("system", "s"), ("user", "q"), ("assistant", "a")),
+        ),
         ("completion", {"prompt": "q", "completion": "a"}, Completion("q", "a")),
+        ("dolly", {"instruction": "q", "context": "", "response": "a"}, QUESTION_AND_ANSWER),
+        (
+            "dolly",
+            {"instruction": "q", "context": "i", "response": "a", "category": "closed_qa"},
+            turns(("user", "q\ni"), ("assistant", "a")),
+        ),
+        ("qa", {"question": "q", "answer": "a"}, QUESTION_AND_ANSWER),
+        ("qa", {"query": "q", "response": "a", "type": "t"}, QUESTION_AND_ANSWER),
+        ("qa", {"input": "q", "output": "a", "subject": "s"}, QUESTION_AND_ANSWER),
+        (
+            "qa",
+            {"system": "s", "question": "q", "context": "i", "answer": "a"},
+            turns(("system", "s"), ("user", "q\ni"), ("assistant", "a")),
+        ),
+        (
+            "self_instruct",
+            {"instruction": "q", "instances": [{"input": "i", "output": "a"}]},
+            turns(("user", "q\ni"), ("assistant", "a")),
+        ),
+        ("text", {"text": " a page\n", "url": "https://example.org", "id": 7}, Text(" a page\n")),
         ("guanaco", {"text": "### Human: q### Assistant: a"}, QUESTION_AND_ANSWER),
         ("guanaco", {"input": "### Human: q ### Assistant:", "output": "a"}, QUESTION_AND_ANSWER),
         ("guanaco", {"input": "### Human: q", "output": "### Assistant: a"}, QUESTION_AND_ANSWER),
@@ -115,7 +157,7 @@ QUESTION_AND_ANSWER = turns(("user", "q"), ("assistant", "a"))
 )
 def test_a_record_of_each_format_becomes_its_row_and_is_recognised(name, record, row):
     assert CONVERTERS[name](record) == row
-    assert detect(record) == name
+    assert detect(record).format == name
 
 
 def test_every_format_that_a_recipe_may_name_has_a_converter():
@@ -182,8 +224,8 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         ("openai", {"messages": [{"role": 1, "content": "q"}]}, "'role' wants text, found int"),
         (
             "openai",
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]},
-            "'content' wants text, found list",
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+            "'content' has a part of type 'image_url'; allowed: text",
         ),
         (
             "openai",
@@ -216,6 +258,38 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         ("completion", {"prompt": "q", "completion": " \n"}, "empty answer"),
         ("completion", {"prompt": "q", "completion": None}, "'completion' is null"),
         ("completion", {"prompt": [{"role": "user"}], "completion": "a"}, "found list"),
+        ("openai", {"messages": [{"role": "user", "content": ["q"]}]}, "text parts, found str"),
+        ("openai", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "'text'; the"),
+        (
+            "openai",
+            {"messages": '[{"role": "user", "content": "q"}]'},
+            "'messages' wants a list of objects, found text; if it is JSON, write the list itself",
+        ),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "function_call", "value": "[]"}]},
+            "a function_call wants a call, found an empty list",
+        ),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "human", "value": "q", "content": "other"}]},
+            "a turn's 'value' and 'content' say different things",
+        ),
+        ("dolly", {"instruction": "q", "response": ["a"]}, "'response' wants text, found list"),
+        ("qa", {"question": "q", "choices": ["a"], "answer": 0}, "'answer' wants text, found int"),
+        ("qa", {"question": "q", "answer": float("nan")}, "found float (NaN: an empty cell"),
+        ("qa", {"question": "q"}, "missing field: 'answer'; the row has: question"),
+        ("qa", {"input": "### Human: q", "output": "a"}, "'input' holds '### Human:' turns"),
+        ("self_instruct", {"instruction": "q", "instances": "i"}, "'instances' wants a list"),
+        ("self_instruct", {"instruction": "q", "instances": [1]}, "'instances' wants a list"),
+        (
+            "self_instruct",
+            {"instruction": "q", "instances": [{"output": "a"}, {"output": "b"}]},
+            "not one row: 2 instances; write one record with one instance each",
+        ),
+        ("text", {"text": ""}, "empty text"),
+        ("text", {"text": ["a"]}, "'text' wants text, found list"),
+        ("text", {"text": "### Human: q### Assistant: a"}, "set the source's format to guanaco"),
         ("guanaco", {"text": "plain text"}, "text before the first '### Human:'"),
         ("guanaco", {"input": 1, "output": "a"}, "'input' wants text"),
         (
@@ -247,6 +321,12 @@ FIELDS = {
     "openai": ["messages", "tools"],
     "completion": ["prompt", "completion"],
     "guanaco": ["text", "input", "output"],
+    "dolly": ["instruction", "context", "response"],
+    "qa": ["question", "answer", "input", "output", "system", "context"],
+    "self_instruct": ["instruction", "instances"],
+    "text": ["text"],
+    "preference": ["chosen", "rejected", "prompt", "messages", "instruction", "system", "tools"],
+    "kto": ["label", "prompt", "completion", "conversations", "instruction", "output"],
 }
 
 
@@ -255,9 +335,10 @@ FIELDS = {
 def test_whatever_a_record_holds_it_becomes_a_row_or_a_row_error(name, data):
     record = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS[name], JSON)))
     try:
+        unused_fields(record, name)
         row = CONVERTERS[name](record)
-        if isinstance(row, Conversation):
-            check_conversation(merge_repeated_roles(row))
+        check_row(row)
+        check_row(merge_roles(row))
     except RowError as error:
         assert error.reason  # noqa: PT017 (a row is as right)
 
@@ -267,7 +348,7 @@ def test_whatever_a_record_holds_it_becomes_a_row_or_a_row_error(name, data):
 )
 def test_detection_names_a_format_or_refuses(record):
     try:
-        assert detect(record) in CONVERTERS
+        assert detect(record).format in CONVERTERS
     except RowError as error:
         assert error.reason == "unknown format"  # noqa: PT017 (a name is as right)
 
@@ -355,7 +436,7 @@ def test_a_part_of_a_message_that_would_be_lost_is_refused(field):
         openai({"messages": messages})
 
 
-@pytest.mark.parametrize("mark", [{"train": False}, {"weight": 0}])
+@pytest.mark.parametrize("mark", [{"train": False}, {"train": 0}, {"weight": 0}, {"weight": 0.0}])
 @pytest.mark.parametrize("name", ["openai", "sharegpt"])
 def test_a_turn_marked_as_not_to_be_trained_says_so_in_its_row(name, mark):
     field = {"openai": "messages", "sharegpt": "conversations"}[name]

@@ -399,6 +399,8 @@ def test_auto_takes_the_format_of_the_first_row_it_knows_and_says_so(prep, tmp_p
     prepared = prep(["{", {"x": 1}, *GOOD, IN_ORDER], on_error="skip")
     chosen = prepared.figures["formats"]
     assert chosen == {f"{tmp_path}/rows.jsonl": "alpaca (from its fields)"}
+    because = prepared.figures["formats_because"]
+    assert because == {f"{tmp_path}/rows.jsonl": "it has 'instruction' and 'output'"}
     assert prepared.figures["dropped"] == {"malformed": 1, "unknown format": 1, "missing field": 1}
 
 

@@ -11,7 +11,7 @@ from tiny_tokenizer import SPECIAL, build_tokenizer, supervised_runs
 
 from data_prep.chat_templates import TemplateError, load_template
 from data_prep.errors import RowError
-from data_prep.formats import CONVERTERS
+from data_prep.formats.registry import CONVERTERS
 from data_prep.rendering import Rendered, as_messages, render
 from data_prep.rows import Completion, Conversation, Message
 from data_prep.tokenizer import Tokenizer, load_tokenizer

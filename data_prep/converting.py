@@ -1,0 +1,189 @@
+"""Sources of any format -> one JSONL file of another, streamed."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO
+
+from data_prep.decisions import examples
+from data_prep.errors import DataError, RowError
+from data_prep.formats.fields import as_json
+from data_prep.formats.writing import WRITERS, write_record
+from data_prep.ledger import Dropped
+from data_prep.reading import ReadRow, RolesPolicy, Unusable, read_rows
+from data_prep.sources.config import SourceConfig
+
+SHOWN = 10
+"""Rows of each reason that are kept to show; the others are only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What became of the rows: ``rows_in = rows_written + all that were dropped``."""
+
+    rows_in: int
+    rows_written: int
+    rows_merged: int
+    """Of those written, rows whose repeated roles ``roles: merge`` joined."""
+    dropped: dict[str, int]
+    """Rows that are not in the file, by reason, most frequent first."""
+    examples: list[str]
+    """Some of them: their place, the reason and what was found."""
+    formats: dict[str, str]
+    """For each source the format it was read as, and why, where it was detected."""
+
+
+def convert_rows(
+    sources: Sequence[SourceConfig],
+    target: str,
+    out: Path,
+    *,
+    roles: RolesPolicy = "refuse",
+    on_error: Literal["fail", "skip"] = "fail",
+) -> Conversion:
+    """Write the rows of sources as JSONL of another format.
+
+    Rows are read, converted and written one by one, into a file beside ``out`` that takes its
+    place when all are done: ``out`` is never half written.
+
+    Args:
+        sources: what to read, in order.
+        target: one of `WRITERS`.
+        out: the ``.jsonl`` file; one that is there already is replaced.
+        roles: what happens to repeated roles, as in `DataConfig`.
+        on_error: rows that cannot be used or written: all counted and named in one error, or
+            left out and counted.
+
+    Raises:
+        DataError: a source cannot be read or has no rows; ``out`` is a source or cannot be
+            written; rows cannot be used and ``on_error`` is ``fail``; or no row is left.
+    """
+    account = _Account()
+    try:
+        _refuse_target(target, out)
+        for source in sources:
+            _refuse_overwriting(source, out)
+        with _replacing(out) as file:
+            for line in _lines(sources, target, roles, account):
+                file.write(line)
+            _refuse_losses(account, on_error)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None
+    return account.conversion()
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[TextIO]:
+    """A new file that takes the place of ``out`` when it is whole, and is gone when it is not."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("x", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Account:
+    """Counts rows as they pass; keeps a few of each reason."""
+
+    def __init__(self) -> None:
+        self.rows_in = self.rows_written = self.rows_merged = 0
+        self.reasons: Counter[str] = Counter()
+        self.shown: list[Dropped] = []
+        self.formats: dict[str, str] = {}
+
+    def drop(self, where: str, error: RowError) -> None:
+        self.reasons[error.reason] += 1
+        if self.reasons[error.reason] <= SHOWN:
+            self.shown.append(Dropped(where=where, reason=error.reason, detail=error.detail))
+
+    def examples(self) -> list[str]:
+        return examples(iter(self.shown), self.reasons, SHOWN)
+
+    def conversion(self) -> Conversion:
+        return Conversion(
+            self.rows_in,
+            self.rows_written,
+            self.rows_merged,
+            dict(self.reasons.most_common()),
+            self.examples(),
+            self.formats,
+        )
+
+
+def _lines(
+    sources: Sequence[SourceConfig], target: str, roles: RolesPolicy, account: _Account
+) -> Iterator[str]:
+    """The lines of the file; rows that have none are accounted for."""
+    for source in sources:
+        before = account.rows_in
+        account.formats[source.path] = source.format
+        for found in read_rows(source, roles):
+            account.rows_in += 1
+            if isinstance(found, Unusable):
+                account.drop(found.where, found.error)
+                continue
+            why = f": {found.because}" if found.because else ""
+            account.formats[source.path] = found.format + why
+            try:
+                line = _line(found, target)
+            except RowError as error:
+                account.drop(found.where, error)
+                continue
+            account.rows_written += 1
+            account.rows_merged += found.merged
+            yield line
+        if account.rows_in == before:
+            raise DataError(f"{source.path}: has no rows.")
+
+
+def _line(found: ReadRow, target: str) -> str:
+    return as_json(write_record(found.row, target)) + "\n"
+
+
+def _refuse_target(target: str, out: Path) -> None:
+    if target not in WRITERS:
+        raise DataError(
+            f"{target!r} is not a format that can be written. Allowed: {', '.join(WRITERS)}."
+        )
+    if out.suffix.lower() != ".jsonl":
+        raise DataError(f"{out}: one object a line is written; name the file with .jsonl.")
+    if out.is_dir():
+        raise DataError(f"{out}: is a folder. Name a file to write.")
+    if not out.parent.is_dir():
+        raise DataError(f"{out}: there is no folder {out.parent}. Make it first.")
+
+
+def _refuse_overwriting(source: SourceConfig, out: Path) -> None:
+    """Refuse to write over what is read, under whatever name or through whatever link."""
+    place = out.resolve()
+    names = glob.glob(source.path, recursive=True)  # noqa: PTH207 (may be an absolute pattern)
+    for path in map(Path, (source.path, *names)):
+        same = path.resolve() == place or (path.exists() and out.exists() and path.samefile(out))
+        if same or (path.is_dir() and path.resolve() in place.parents):
+            raise DataError(f"{out}: is what {source.path} reads. Name another file to write.")
+
+
+def _refuse_losses(account: _Account, on_error: str) -> None:
+    dropped = sum(account.reasons.values())
+    shown = account.examples()
+    lines = "\n  ".join(shown)
+    more = f"\n  ... and {dropped - len(shown)} more" if dropped > len(shown) else ""
+    if dropped and on_error == "fail":
+        raise DataError(
+            f"{dropped} of {account.rows_in} rows cannot be converted:\n  {lines}{more}\n"
+            "Mend them, or leave them out and have them counted: on_error=skip."
+        )
+    if not account.rows_written:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in account.reasons.most_common())
+        raise DataError(
+            f"No row is left to write: {account.rows_in} rows in, dropped: {reasons or 'none'}:"
+            f"\n  {lines}{more}"
+        )

@@ -1,0 +1,1 @@
+"""Raw records -> rows and back: one format a file; `registry` knows them all."""

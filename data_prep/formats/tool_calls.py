@@ -1,0 +1,91 @@
+"""Tools and the calls to them: as the server hands them to a chat template, whoever wrote them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from data_prep.errors import RowError
+from data_prep.formats.fields import json_or
+from data_prep.rows import Message
+
+
+def tool_call(call: Any) -> Mapping[str, Any]:
+    """One call as the templates want it: the arguments are an object, also if given as JSON text.
+
+    The server does the same to the calls it is sent, so both render alike.
+    """
+    function = _function(call, "a tool call")
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        arguments = json_or(arguments, "a tool call's 'arguments' are text but not JSON")
+    if not isinstance(arguments, dict):
+        raise RowError("wrong field", "a tool call's 'arguments' want an object")
+    extra = {"id": str(call["id"])} if call.get("id") else {}
+    return {
+        **extra,
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments},
+    }
+
+
+def _function(entry: Any, what: str) -> Mapping[str, Any]:
+    function = entry.get("function", entry) if isinstance(entry, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(name, str) or not name:
+        raise RowError("wrong field", f"{what} wants an object with the function's 'name'")
+    return function
+
+
+def tools(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The functions that a record offers, as a list or as JSON text."""
+    offered = record.get("tools") or record.get("functions") or []
+    if isinstance(offered, str):
+        offered = json_or(offered, "'tools' is text but not JSON") or []
+    if not isinstance(offered, list):
+        raise RowError("wrong field", "'tools' wants a list of JSON schemas")
+    return tuple(map(_tool, offered))
+
+
+def _tool(entry: Any) -> Mapping[str, Any]:
+    """A tool as the server hands it to the template: every field there, null where not given."""
+    function = _function(entry, "a tool")
+    fields = {name: function.get(name) for name in ("name", "description", "parameters")}
+    strict = {"strict": function["strict"]} if function.get("strict") is not None else {}
+    return {"type": "function", "function": fields | strict}
+
+
+def with_call_ids(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """Give every call an id, as the protocol wants it, and every result the id of its call."""
+    found: list[Message] = []
+    waiting: list[str] = []
+    count = 0
+    for turn in turns:
+        if turn.tool_calls:
+            calls = tuple(
+                {"id": f"call_{count + i}", **call} for i, call in enumerate(turn.tool_calls)
+            )
+            count += len(calls)
+            waiting = [call["id"] for call in calls]
+            found.append(replace(turn, tool_calls=calls))
+        elif turn.role == "tool" and not turn.tool_call_id and waiting:
+            found.append(replace(turn, tool_call_id=waiting.pop(0)))
+        else:
+            found.append(turn)
+    return tuple(found)
+
+
+def renumbered(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """The same turns with ``call_0``, ``call_1``, ... for ids: which result is whose stays."""
+    found: list[Message] = []
+    new: dict[str, str] = {}
+    count = 0
+    for turn in turns:
+        calls = []
+        for call in turn.tool_calls:
+            name = f"call_{count}"
+            new[str(call.get("id", ""))] = name
+            calls.append({**call, "id": name})
+            count += 1
+        answered = new.get(turn.tool_call_id, turn.tool_call_id)
+        found.append(replace(turn, tool_calls=tuple(calls), tool_call_id=answered))
+    return tuple(found)
