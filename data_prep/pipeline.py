@@ -20,6 +20,7 @@ from data_prep.reading import RolesPolicy, Unusable, read_rows
 from data_prep.rendering import Rendered, render
 from data_prep.rows import PlacedRow, Row
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.files import refuse_shared_files
 from data_prep.splits import find_leaks, hold_out
 
 RENDER_BATCH = 1024
@@ -112,9 +113,11 @@ def prepare(
         progress: told of rows as they are done.
 
     Raises:
-        DataError: a source cannot be read; rows cannot be used and ``on_error`` is ``fail``; more
-            rows than ``max_duplicates`` are duplicates; or nothing is left to train or validate on.
+        DataError: a source cannot be read; two sources name one file; rows cannot be used and
+            ``on_error`` is ``fail``; more rows than ``max_duplicates`` are duplicates; or nothing
+            is left to train or validate on.
     """
+    refuse_shared_files(config.sources)
     ledger = Ledger()
     own = [config.validation] if isinstance(config.validation, SourceConfig) else []
     placed = [_read_all(config, side, ledger, progress) for side in (config.sources, own)]
