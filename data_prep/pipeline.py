@@ -24,6 +24,7 @@ from data_prep.sequences import write_sequences
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows, Shards
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.files import refuse_shared_files
 from data_prep.splits import find_leaks, group_rows, hold_out
 
 Progress = Callable[[str, int], None]
@@ -53,9 +54,11 @@ def prepare(
             temporary one by default.
 
     Raises:
-        DataError: a source cannot be read; rows cannot be used and ``on_error`` is ``fail``; more
-            rows than ``max_duplicates`` are duplicates; or nothing is left to train or validate on.
+        DataError: a source cannot be read; two sources name one file; rows cannot be used and
+            ``on_error`` is ``fail``; more rows than ``max_duplicates`` are duplicates; or nothing
+            is left to train or validate on.
     """
+    refuse_shared_files(config.sources)
     with ExitStack() as temporary:
         if work is None:
             work = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="llmkit-")))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data_prep.errors import DataError
+from data_prep.sources.config import SourceConfig
 from data_prep.sources.kinds import ALLOWED, kind_of
 
 SAVED_MARKS = ("state.json", "dataset_dict.json")
@@ -68,6 +69,25 @@ def find_files(path: str, split: str = "train") -> list[Path] | None:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path[:80]}: cannot be read: {reason}") from None
     return _each_once(found)
+
+
+def refuse_shared_files(sources: Iterable[SourceConfig]) -> None:
+    """Refuse sources of which two read the same file: a pattern and a file that it matches, say.
+
+    Parts of one path, kept apart by skip and take, are no such sources.
+
+    Raises:
+        DataError: a file would be read twice; or as `find_files`.
+    """
+    named: dict[str, str] = {}
+    for source in sources:
+        for file in find_files(source.path, source.split) or ():
+            other = named.setdefault(os.path.realpath(file), source.path)
+            if other != source.path:
+                raise DataError(
+                    f"{file} is named by two sources: {other} and {source.path}. "
+                    "Its rows would count twice; name it in one of them only."
+                )
 
 
 def looks_like_hub_id(path: str) -> bool:

@@ -30,6 +30,6 @@ def scan_parquet(path: Path) -> Iterator[RawRecord]:
                 for value in arrow_rows(batch):
                     yield RawRecord(f"{path}[{index}]", value, "value")
                     index += 1
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         after = f" after {index} rows" if index else ""
         raise DataError(f"{path}: cannot be read as Parquet{after}: {error}") from None

@@ -273,6 +273,27 @@ def test_one_file_may_be_listed_twice_where_its_parts_do_not_overlap(first, seco
             DataConfig(sources=sources)
 
 
+def test_a_file_that_two_sources_name_is_refused(tmp_path, chatml):
+    path = write_jsonl(tmp_path / "r.jsonl", GOOD)
+    (tmp_path / "link.jsonl").symlink_to(path)
+    for other in (str(tmp_path), f"{tmp_path}/*.jsonl", f"{tmp_path}/link.jsonl"):
+        config = DataConfig(sources=[{"path": other}, {"path": path}])
+        with pytest.raises(
+            DataError, match=r"r\.jsonl is named by two sources: .*would count twice"
+        ):
+            prepare(config, chatml, tmp_path / "out")
+
+
+def test_parts_of_a_file_are_sources_of_their_own(tmp_path, chatml):
+    path = write_jsonl(tmp_path / "r.jsonl", GOOD)
+    sources = [{"path": path, "skip": 1}, {"path": path, "take": 1}]
+    prepared = prepare(DataConfig(sources=sources, max_tokens=256), chatml, tmp_path)
+    assert prepared.figures["rows_in"] == prepared.figures["rows_kept"] == len(GOOD)
+    packs = prepared.sequences("train").column("rows").to_pylist()
+    rows = [place for pack in packs for place in pack]
+    assert sorted(rows) == [f"{path}:{line}" for line in range(1, len(GOOD) + 1)]
+
+
 def test_a_witness_is_never_a_row_that_was_dropped_itself(tmp_path, chatml):
     long = alpaca(3, answer="fox and dog " * 400)
     source = {"path": write_jsonl(tmp_path / "r.jsonl", [*GOOD, long, long])}

@@ -41,10 +41,16 @@ def test_compressed_parts_joined_are_one_file(tmp_path: Path, end: str):
     assert texts(path) == ["one", "two"]
 
 
+ROW_COUNT = 200_000
+FEWER = 180_000  # of a zstd file with a wrong checksum the last block cannot be had
+
+
 def many(path: Path) -> bytes:
-    """200,000 lines, compressed."""
-    lines = b"".join(b'{"n": %d}\n' % number for number in range(200_000))
-    return compressed(path, lines)
+    """Many lines, compressed, with a checksum at the end."""
+    lines = b"".join(b'{"n": %d}\n' % number for number in range(ROW_COUNT))
+    if path.suffix == ".gz":
+        return gzip.compress(lines)
+    return zstd.compress(lines, options={zstd.CompressionParameter.checksum_flag: 1})
 
 
 def what_is_read(path: Path) -> tuple[list[str], str]:
@@ -56,26 +62,24 @@ def what_is_read(path: Path) -> tuple[list[str], str]:
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize(
-    ("damage", "reason"),
+    ("damage", "reason", "least"),
     [
-        (lambda content: content[:-5], "it ends too early"),
-        (lambda content: content[: len(content) // 2], "it ends too early"),
-        (lambda content: content + b"trailing garbage", ""),
-        (lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:], ""),
+        (lambda content: content[:-2], "it ends too early", ROW_COUNT),
+        (lambda content: content[: len(content) // 2], "it ends too early", ROW_COUNT // 3),
+        (lambda content: content + b"trailing garbage", "", ROW_COUNT),
+        (lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:], "", FEWER),
     ],
 )
-def test_a_damaged_file_is_an_error_that_says_how_far_it_was_read(tmp_path, end, damage, reason):
+def test_a_damaged_file_is_an_error_that_says_how_far_it_was_read(
+    tmp_path, end, damage, reason, least
+):
     path = tmp_path / f"r.jsonl{end}"
-    content = many(path)
-    if end == ".zst":
-        options = {zstd.CompressionParameter.checksum_flag: 1}
-        content = zstd.compress(zstd.decompress(content), options=options)
-    path.write_bytes(damage(content))
+    path.write_bytes(damage(many(path)))
     found, said = what_is_read(path)
     kind = "gzip" if end == ".gz" else "zstd"
     assert said.startswith(f"{path}: damaged {kind} data: {reason}")
     assert said.endswith(f"rows up to {found[-1]} could be read.")
-    assert len(found) > 50_000
+    assert len(found) >= least
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -126,7 +130,11 @@ def test_wide_characters_without_a_mark_are_refused(tmp_path: Path, encoding: st
         read_all(path)
 
 
-def test_wide_characters_that_are_wrong_are_an_error_with_their_place(tmp_path: Path):
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 2**18])
+def test_wide_characters_that_are_wrong_are_an_error_with_their_place(
+    tmp_path: Path, size: int, monkeypatch
+):
+    monkeypatch.setattr("data_prep.sources.blocks.BLOCK", size)
     path = tmp_path / "r.txt"
     path.write_bytes(codecs.BOM_UTF16_LE + "abc\n".encode("utf-16-le") + b"\x00\xd8x\x00")
     with pytest.raises(DataError, match=r"r\.txt: not UTF-16: .* at byte 10; "):

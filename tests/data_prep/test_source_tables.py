@@ -1,5 +1,6 @@
 """Parquet files and hub data sets."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,39 @@ def test_columns_that_json_cannot_hold_are_left_out(tmp_path: Path):
     assert values(tmp_path / "r.parquet") == [{"prompt": "q", "completion": "a"}]
     pq.write_table(table.select(["when"]), tmp_path / "r.parquet")
     assert values(tmp_path / "r.parquet") == [{}]
+
+
+MIXED = [
+    {"tools": [{"arguments": {"x": 1}}], "content": "c", "deep": {"a": ["b"]}},
+    {"tools": [{"arguments": {"y": [2]}}, None], "content": ["z", None], "deep": {"a": [3]}},
+    {"tools": None, "content": None, "deep": None},
+]
+"""Rows of values that Arrow has no common type for."""
+
+
+@pytest.mark.parametrize("streaming", [False, True, None])
+def test_json_text_inside_a_column_is_parsed(tmp_path: Path, monkeypatch, streaming):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in MIXED))
+    loaded = datasets.load_dataset(
+        "json", data_files=str(tmp_path / "r.jsonl"), split="train", streaming=bool(streaming)
+    )
+    assert "Json" in str(loaded.features)
+    if streaming is None:
+        loaded.to_parquet(tmp_path / "r.parquet")
+        assert values(tmp_path / "r.parquet") == MIXED
+    else:
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: loaded)
+        assert values("a/b") == MIXED
+
+
+def test_json_text_that_is_none_is_refused(tmp_path: Path):
+    text = pa.array(['{"a": 1}', '{"a": NaN}'], pa.json_())
+    pq.write_table(pa.table({"a": text}), tmp_path / "r.parquet")
+    with pytest.raises(DataError, match=r"r\.parquet: .* after 1 rows: NaN and Infinity"):
+        read_all(tmp_path / "r.parquet")
 
 
 # Data sets.
