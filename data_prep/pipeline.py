@@ -6,6 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_prep.chat_templates import ChatTemplate
@@ -13,8 +14,8 @@ from data_prep.dedup.certificates import DUPLICATES, Certificate
 from data_prep.dedup.deduplicate import DedupConfig, deduplicate
 from data_prep.errors import DataError, RowError
 from data_prep.ledger import Dropped, Ledger, examples
-from data_prep.packing import Pack, efficiency, pack
-from data_prep.prepared import PreparedDataset, write
+from data_prep.packing import Packs, alone, efficiency, pack
+from data_prep.prepared import PreparedDataset, token_table, write
 from data_prep.reading import RolesPolicy, Unusable, read_rows
 from data_prep.rendering import Rendered, render
 from data_prep.rows import PlacedRow, Row
@@ -138,8 +139,8 @@ def prepare(
         "stop_token": template.stop_token,
         "stop_ids": sorted({row.tokens.stop_id for row in train}),
     }
-    write(folder, "train", _sequences(train, train_packs))
-    write(folder, "validation", _sequences(validation, _packed(config, validation)))
+    write(folder, "train", _table(train), train_packs)
+    write(folder, "validation", _table(validation), _packed(config, validation))
     samples = _samples(validation, SAMPLES)
     samples += _samples(train, SAMPLES - len(samples))
     return PreparedDataset.create(folder, ledger, figures, samples, [*certificates, *more])
@@ -312,17 +313,13 @@ def _refuse_empty(
             )
 
 
-def _packed(config: DataConfig, rows: Sequence[_RenderedRow]) -> list[Pack]:
+def _packed(config: DataConfig, rows: Sequence[_RenderedRow]) -> Packs:
     lengths = [len(row.tokens.ids) for row in rows]
-    if config.packing:
-        return pack(lengths, config.max_tokens)
-    return [Pack([index], length) for index, length in enumerate(lengths)]
+    return pack(lengths, config.max_tokens) if config.packing else alone(lengths)
 
 
-def _sequences(
-    rows: Sequence[_RenderedRow], packs: Sequence[Pack]
-) -> list[list[tuple[str, Rendered]]]:
-    return [[(rows[i].where, rows[i].tokens) for i in pack.rows] for pack in packs]
+def _table(rows: Sequence[_RenderedRow]) -> pa.Table:
+    return token_table((row.where, row.tokens) for row in rows)
 
 
 def _samples(rows: Sequence[_RenderedRow], most: int) -> list[tuple[str, Row, Rendered]]:

@@ -1,0 +1,215 @@
+"""What becomes of a row that is longer than the training context.
+
+`drop` leaves the row out. `truncate` keeps its beginning: the cut end is never taught as an end,
+because no stop token stands there. `split` cuts the row into pieces that together are the row,
+id for id and mask for mask:
+
+    limit 12      Q Q Q A A x Q Q A A A x Q Q Q Q A A A A A A A A A A x     x: a supervised stop
+    pieces        |---------------------| |---------------------| |---|
+    turns         |---------| |---------| |---------------------------|
+
+A turn is what the user says together with the answer to it, up to and with the answer's stop
+token and whatever the template writes after one. Pieces begin where turns begin; only a turn that
+alone is longer than the limit is cut inside. Its answer goes on being supervised in the later
+piece, and its stop token is supervised where it really stands and nowhere else.
+
+A piece in which nothing can be learned is left out and counted as cut. The first token of a piece
+is never a target (nothing precedes it), so a supervised token must come later than that. Of all
+ways to cut the row, the one taken leaves out the fewest tokens, then teaches the fewest tokens in
+pieces that begin inside their turn (without their question), then makes the fewest pieces, the
+first ones longest.
+
+Later pieces stand without what came before: neither the system message nor the beginning-of-text
+token is repeated. Repeating them would put tokens where the row has none, and count some twice.
+TRL's `bfd_split` does not repeat them either, but cuts every `limit` tokens wherever that falls;
+its `bfd` and LLaMA-Factory cut the end off, and LLaMA-Factory's packing drops the row.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from data_prep.rendering import Rendered
+
+Overlong = Literal["drop", "truncate", "split"]
+
+TOO_LONG = "over max_tokens"
+NOTHING_LEFT = "nothing supervised left"
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What is left of a row."""
+
+    pieces: tuple[Rendered, ...]
+    """What is trained, in order; none when the row is dropped."""
+    cut: int = 0
+    """Tokens of a kept row that are in no piece."""
+    left_out: int = 0
+    """Pieces of a split row that hold nothing to learn; their tokens are in ``cut``."""
+    reason: str = ""
+    """Why the row is dropped, for the ledger."""
+
+
+def fit(row: Rendered, limit: int, overlong: Overlong) -> Fitted:
+    """Make one row fit the training context.
+
+    Args:
+        row: its tokens and which of them are supervised.
+        limit: the most tokens that a piece may have.
+        overlong: what to do when the row has more.
+
+    Returns:
+        The row itself when it fits; else what ``overlong`` makes of it. A piece's ``prompt_tokens``
+        are all of its tokens where no server would render what comes before its last answer.
+    """
+    tokens = len(row.ids)
+    if tokens <= limit:
+        return Fitted((row,))
+    if overlong == "drop":
+        return Fitted((), reason=TOO_LONG)
+    ends = [limit] if overlong == "truncate" else cut_places(row, limit)
+    parts = list(zip([0, *ends], ends, strict=False))
+    pieces = [
+        _piece(row, start, end) for start, end in parts if any(row.supervised[start + 1 : end])
+    ]
+    if not pieces:
+        return Fitted((), reason=NOTHING_LEFT)
+    kept = sum(len(piece.ids) for piece in pieces)
+    return Fitted(tuple(pieces), tokens - kept, len(parts) - len(pieces))
+
+
+def _piece(row: Rendered, start: int, end: int) -> Rendered:
+    """Part of a row; only the first part has a prompt that a server would render alike."""
+    prompt = min(row.prompt_tokens, end) if not start else end - start
+    return Rendered(row.ids[start:end], row.supervised[start:end], prompt, row.stop_id)
+
+
+def turn_ends(row: Rendered) -> NDArray[np.int64]:
+    """Where an answer has ended and the next turn begins, measured on the tokens.
+
+    That is after a supervised stop token, and after what the template writes behind a stop token:
+    the same as the row has behind its last one (a line feed, often).
+
+    Returns:
+        Positions in ``1..len(ids)``, ascending.
+    """
+    ids, supervised = np.asarray(row.ids), np.asarray(row.supervised, np.bool_)
+    stops = np.flatnonzero(ids == row.stop_id)
+    if not len(stops):
+        return stops
+    behind = ids[stops[-1] + 1 :]
+    ends = stops[supervised[stops]] + 1
+    for at, end in enumerate(ends):
+        if np.array_equal(ids[end : end + len(behind)], behind):
+            ends[at] += len(behind)
+    return ends
+
+
+def cut_places(row: Rendered, limit: int) -> list[int]:
+    """Where `split` ends the pieces of a row; the last is the row's own end."""
+    count = len(row.ids)
+    turns = np.unique(np.concatenate(([0], turn_ends(row), [count])))
+    after = _best_ends(np.asarray(row.supervised, np.bool_), turns, limit)
+    places, at = [], 0
+    while at < count:
+        at = int(after[at])
+        places.append(at)
+    return places
+
+
+@njit(cache=True)
+def _best_ends(supervised, turns, limit):  # type: ignore[no-untyped-def]
+    """For every place where a piece may begin, where it ends in the best division of the rest.
+
+    From the end of the row backwards. A piece teaches something when a supervised token comes after
+    its first one; so from one beginning, ends beyond the next such token do, nearer ones do not. Of
+    each kind the best end is at the head of a queue (the minimum of a sliding window), so that the
+    time grows with the tokens, not with tokens times ``limit``.
+    """
+    count = len(supervised)
+    targets = np.full(count + 1, count, np.int64)  # the first supervised token after each place
+    taught = np.zeros(count + 1, np.int64)  # supervised tokens before each place
+    for place in range(count - 1, 0, -1):
+        targets[place - 1] = place if supervised[place] else targets[place]
+    for place in range(count):
+        taught[place + 1] = taught[place] + supervised[place]
+    allowed = np.zeros(count + 1, np.bool_)
+    allowed[turns] = True
+    # Of the best division from a place on: tokens left out, supervised tokens in pieces that begin
+    # inside their turn, pieces.
+    lost, orphans = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    pieces = np.zeros(count + 1, np.int64)
+    after = np.full(count + 1, count, np.int64)
+    teaching, idle = np.empty(count + 1, np.int64), np.empty(count + 1, np.int64)
+    for turn in range(len(turns) - 2, -1, -1):
+        start, stop = turns[turn], turns[turn + 1]
+        begin = start
+        if stop - start > limit:
+            begin = stop - 1
+            allowed[start:stop] = True
+        head, tail, idle_head, idle_tail = 0, 0, 0, 0
+        entered = idle_entered = min(begin + limit, count) + 1
+        for place in range(begin, start - 1, -1):
+            target = targets[place]
+            while entered > target + 1:
+                entered -= 1
+                if allowed[entered]:
+                    tail = _enter(teaching, head, tail, entered, lost, orphans, pieces, 0)
+            while idle_entered > place + 1:
+                idle_entered -= 1
+                if allowed[idle_entered]:
+                    idle_tail = _enter(
+                        idle, idle_head, idle_tail, idle_entered, lost, orphans, pieces, 1
+                    )
+            while head < tail and teaching[head] > place + limit:
+                head += 1
+            while idle_head < idle_tail and idle[idle_head] > min(target, place + limit):
+                idle_head += 1
+            teaches = head < tail
+            if teaches and idle_head < idle_tail:
+                one, other = teaching[head], idle[idle_head]
+                teaches = not _worse(
+                    lost[one],
+                    orphans[one],
+                    pieces[one],
+                    lost[other] + other - place,
+                    orphans[other],
+                    pieces[other],
+                )
+            end = teaching[head] if teaches else idle[idle_head]
+            after[place] = end
+            lost[place] = lost[end] + (0 if teaches else end - place)
+            orphans[place], pieces[place] = orphans[end], pieces[end] + 1
+        # Seen from earlier turns, a piece that begins inside this one leaves its tokens orphaned.
+        for place in range(start + 1, stop):
+            orphans[place] += taught[stop] - taught[place]
+    return after
+
+
+@njit(cache=True)
+def _enter(queue, head, tail, end, lost, orphans, pieces, weight):  # type: ignore[no-untyped-def]
+    """Append an end; those that it beats will never be the best again. Answers the new tail."""
+    while tail > head and _worse(
+        lost[queue[tail - 1]] + weight * queue[tail - 1],
+        orphans[queue[tail - 1]],
+        pieces[queue[tail - 1]],
+        lost[end] + weight * end,
+        orphans[end],
+        pieces[end],
+    ):
+        tail -= 1
+    queue[tail] = end
+    return tail + 1
+
+
+@njit(inline="always")
+def _worse(lost, orphans, pieces, lost_2, orphans_2, pieces_2):  # type: ignore[no-untyped-def]
+    if lost != lost_2:
+        return lost > lost_2
+    if orphans != orphans_2:
+        return orphans > orphans_2
+    return pieces > pieces_2
