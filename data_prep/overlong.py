@@ -15,9 +15,14 @@ piece, and its stop token is supervised where it really stands and nowhere else.
 
 A piece in which nothing can be learned is left out and counted as cut. The first token of a piece
 is never a target (nothing precedes it), so a supervised token must come later than that. Of all
-ways to cut the row, the one taken leaves out the fewest tokens, then teaches the fewest tokens in
-pieces that begin inside their turn (without their question), then makes the fewest pieces, the
-first ones longest.
+ways to cut the row, the one taken
+
+1. leaves out the fewest pieces: none wherever that is possible (a prompt as long as the limit may
+   have no answer beside it);
+2. severs answers least: each cut inside a turn counts the supervised tokens of the turn behind it,
+   which no longer see the turn's beginning;
+3. leaves out the fewest tokens;
+4. makes the fewest pieces, the first ones as long as can be.
 
 Later pieces stand without what came before: neither the system message nor the beginning-of-text
 token is repeated. Repeating them would put tokens where the row has none, and count some twice.
@@ -26,6 +31,7 @@ its `bfd` and LLaMA-Factory cut the end off, and LLaMA-Factory's packing drops t
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -112,8 +118,16 @@ def turn_ends(row: Rendered) -> NDArray[np.int64]:
 def cut_places(row: Rendered, limit: int) -> list[int]:
     """Where `split` ends the pieces of a row; the last is the row's own end."""
     count = len(row.ids)
+    supervised = np.asarray(row.supervised, np.bool_)
     turns = np.unique(np.concatenate(([0], turn_ends(row), [count])))
-    after = _best_ends(np.asarray(row.supervised, np.bool_), turns, limit)
+    allowed, severed = np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.int64)
+    allowed[turns] = True
+    taught = np.concatenate(([0], np.cumsum(supervised)))
+    for start, stop in pairwise(turns):
+        if stop - start > limit:
+            allowed[start:stop] = True
+            severed[start + 1 : stop] = taught[stop] - taught[start + 1 : stop]
+    after = _best_ends(supervised, allowed, severed, limit)
     places, at = [], 0
     while at < count:
         at = int(after[at])
@@ -122,7 +136,7 @@ def cut_places(row: Rendered, limit: int) -> list[int]:
 
 
 @njit(cache=True)
-def _best_ends(supervised, turns, limit):  # type: ignore[no-untyped-def]
+def _best_ends(supervised, allowed, severed, limit):  # type: ignore[no-untyped-def]
     """For every place where a piece may begin, where it ends in the best division of the rest.
 
     From the end of the row backwards. A piece teaches something when a supervised token comes after
@@ -131,85 +145,59 @@ def _best_ends(supervised, turns, limit):  # type: ignore[no-untyped-def]
     time grows with the tokens, not with tokens times ``limit``.
     """
     count = len(supervised)
-    targets = np.full(count + 1, count, np.int64)  # the first supervised token after each place
-    taught = np.zeros(count + 1, np.int64)  # supervised tokens before each place
-    for place in range(count - 1, 0, -1):
-        targets[place - 1] = place if supervised[place] else targets[place]
-    for place in range(count):
-        taught[place + 1] = taught[place] + supervised[place]
-    allowed = np.zeros(count + 1, np.bool_)
-    allowed[turns] = True
-    # Of the best division from a place on: tokens left out, supervised tokens in pieces that begin
-    # inside their turn, pieces.
-    lost, orphans = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
-    pieces = np.zeros(count + 1, np.int64)
+    # Of the best division from a place on: pieces left out, supervised tokens severed from their
+    # turn by cuts (one at this place, too), tokens left out, pieces.
+    costs = np.zeros((count + 1, 4), np.int64)
     after = np.full(count + 1, count, np.int64)
     teaching, idle = np.empty(count + 1, np.int64), np.empty(count + 1, np.int64)
-    for turn in range(len(turns) - 2, -1, -1):
-        start, stop = turns[turn], turns[turn + 1]
-        begin = start
-        if stop - start > limit:
-            begin = stop - 1
-            allowed[start:stop] = True
-        head, tail, idle_head, idle_tail = 0, 0, 0, 0
-        entered = idle_entered = min(begin + limit, count) + 1
-        for place in range(begin, start - 1, -1):
-            target = targets[place]
-            while entered > target + 1:
-                entered -= 1
-                if allowed[entered]:
-                    tail = _enter(teaching, head, tail, entered, lost, orphans, pieces, 0)
-            while idle_entered > place + 1:
-                idle_entered -= 1
-                if allowed[idle_entered]:
-                    idle_tail = _enter(
-                        idle, idle_head, idle_tail, idle_entered, lost, orphans, pieces, 1
-                    )
-            while head < tail and teaching[head] > place + limit:
-                head += 1
-            while idle_head < idle_tail and idle[idle_head] > min(target, place + limit):
-                idle_head += 1
-            teaches = head < tail
-            if teaches and idle_head < idle_tail:
-                one, other = teaching[head], idle[idle_head]
-                teaches = not _worse(
-                    lost[one],
-                    orphans[one],
-                    pieces[one],
-                    lost[other] + other - place,
-                    orphans[other],
-                    pieces[other],
-                )
-            end = teaching[head] if teaches else idle[idle_head]
-            after[place] = end
-            lost[place] = lost[end] + (0 if teaches else end - place)
-            orphans[place], pieces[place] = orphans[end], pieces[end] + 1
-        # Seen from earlier turns, a piece that begins inside this one leaves its tokens orphaned.
-        for place in range(start + 1, stop):
-            orphans[place] += taught[stop] - taught[place]
+    head, tail, idle_head, idle_tail = 0, 0, 0, 0
+    target = count  # the first supervised token after a place
+    entered = count + 1
+    for place in range(count - 1, -1, -1):
+        if place + 1 < count and supervised[place + 1]:
+            target = place + 1
+        while entered > target + 1:
+            entered -= 1
+            if allowed[entered]:
+                while tail > head and _worse(costs, place, teaching[tail - 1], 0, entered, 0):
+                    tail -= 1
+                teaching[tail] = entered
+                tail += 1
+        if allowed[place + 1]:
+            while idle_tail > idle_head and _worse(
+                costs, place, idle[idle_tail - 1], 1, place + 1, 1
+            ):
+                idle_tail -= 1
+            idle[idle_tail] = place + 1
+            idle_tail += 1
+        while head < tail and teaching[head] > place + limit:
+            head += 1
+        while idle_head < idle_tail and idle[idle_head] > min(target, place + limit):
+            idle_head += 1
+        if not allowed[place]:
+            continue
+        left_out = head == tail
+        if head < tail and idle_head < idle_tail:
+            left_out = _worse(costs, place, teaching[head], 0, idle[idle_head], 1)
+        end = idle[idle_head] if left_out else teaching[head]
+        after[place] = end
+        costs[place] = costs[end]
+        costs[place, 0] += left_out
+        costs[place, 1] += severed[place]
+        costs[place, 2] += left_out * (end - place)
+        costs[place, 3] += 1
     return after
 
 
-@njit(cache=True)
-def _enter(queue, head, tail, end, lost, orphans, pieces, weight):  # type: ignore[no-untyped-def]
-    """Append an end; those that it beats will never be the best again. Answers the new tail."""
-    while tail > head and _worse(
-        lost[queue[tail - 1]] + weight * queue[tail - 1],
-        orphans[queue[tail - 1]],
-        pieces[queue[tail - 1]],
-        lost[end] + weight * end,
-        orphans[end],
-        pieces[end],
-    ):
-        tail -= 1
-    queue[tail] = end
-    return tail + 1
-
-
 @njit(inline="always")
-def _worse(lost, orphans, pieces, lost_2, orphans_2, pieces_2):  # type: ignore[no-untyped-def]
-    if lost != lost_2:
-        return lost > lost_2
-    if orphans != orphans_2:
-        return orphans > orphans_2
-    return pieces > pieces_2
+def _worse(costs, place, one, one_idle, other, other_idle):  # type: ignore[no-untyped-def]
+    """Whether the piece from ``place`` is worse off ending at ``one`` than at ``other``."""
+    for kind in range(4):
+        a, b = costs[one, kind], costs[other, kind]
+        if kind == 0:
+            a, b = a + one_idle, b + other_idle
+        elif kind == 2:
+            a, b = a + one_idle * (one - place), b + other_idle * (other - place)
+        if a != b:
+            return a > b
+    return False
