@@ -30,7 +30,7 @@ TRL's `bfd_split` does not repeat them either, but cuts every `limit` tokens whe
 its `bfd` and LLaMA-Factory cut the end off, and LLaMA-Factory's packing drops the row.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -91,7 +91,8 @@ def fit(row: Rendered, limit: int, overlong: Overlong) -> Fitted:
 def _piece(row: Rendered, start: int, end: int) -> Rendered:
     """Part of a row; only the first part has a prompt that a server would render alike."""
     prompt = min(row.prompt_tokens, end) if not start else end - start
-    return Rendered(row.ids[start:end], row.supervised[start:end], prompt, row.stop_id)
+    ids, supervised = row.ids[start:end], row.supervised[start:end]
+    return replace(row, ids=ids, supervised=supervised, prompt_tokens=prompt)
 
 
 def turn_ends(row: Rendered) -> NDArray[np.int64]:
