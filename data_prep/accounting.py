@@ -75,10 +75,15 @@ def account(config: DataConfig, rows: Rows, decisions: Decisions) -> Ledger:
     """Make the ledger, and hold its law."""
     left = decisions.left()
     whole, kept = decisions.tokens[left], rows.array("kept")[left]
+    pieces = rows.array("piece_count")[left]
+    split = (whole > config.max_tokens) & (config.overlong == "split")
     ledger = Ledger(
         rows_in=len(rows),
-        rows_kept=int((kept == whole).sum()),
-        rows_truncated=int((kept < whole).sum()),
+        rows_kept=int((kept == whole)[~split].sum()),
+        rows_truncated=int((kept < whole)[~split].sum()),
+        rows_split=int(split.sum()),
+        pieces=int(pieces[split].sum()),
+        pieces_left_out=int(rows.array("left_out")[left].sum()),
         rows_merged=sum(figures["merged"] for figures in rows.figures),
         tokens_in=int(decisions.tokens.sum()),
         tokens_kept=int(kept.sum()),

@@ -1,6 +1,6 @@
 """Where every row and every token went.
 
-The law: rows in = kept whole + truncated + dropped, and
+The law: rows in = kept whole + truncated + split + dropped, and
 tokens in = tokens kept + tokens cut off + tokens dropped. A row that was dropped before it could
 be rendered has no tokens yet and counts as a row only.
 """
@@ -45,6 +45,12 @@ class Ledger(BaseModel):
     rows_kept: int = 0
     rows_truncated: int = 0
     """Kept, but cut to ``max_tokens``; not counted in ``rows_kept``."""
+    rows_split: int = 0
+    """Kept, in several pieces; not counted in ``rows_kept``."""
+    pieces: int = 0
+    """Pieces of split rows that are trained on."""
+    pieces_left_out: int = 0
+    """Pieces of split rows in which nothing could be learned; their tokens are cut off."""
     rows_merged: int = 0
     """Rows with repeated roles that ``roles: merge`` joined; they are counted above as well."""
     personal_masked: dict[str, int] = {}
@@ -52,7 +58,7 @@ class Ledger(BaseModel):
     tokens_in: int = 0
     tokens_kept: int = 0
     tokens_cut: int = 0
-    """Cut off the end of truncated rows."""
+    """Cut off the end of truncated rows, and in pieces that were left out."""
     tokens_supervised: int = 0
     """Of ``tokens_kept``, those that carry loss."""
     sources: dict[str, int] = {}
@@ -88,7 +94,7 @@ class Ledger(BaseModel):
         Raises:
             DataError: the account does not balance: a defect of llmkit, never of the data.
         """
-        rows = self.rows_kept + self.rows_truncated + self.rows_dropped
+        rows = self.rows_kept + self.rows_truncated + self.rows_split + self.rows_dropped
         tokens = self.tokens_kept + self.tokens_cut + self.tokens_dropped
         if rows != self.rows_in or tokens != self.tokens_in:
             raise DataError(

@@ -5,7 +5,7 @@ compares rows comes later and reads the shards.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from data_prep.chat_templates import ChatTemplate
+from data_prep.columns import list_array
 from data_prep.dedup.words import Texts
 from data_prep.errors import DataError, RowError
 from data_prep.filters.candidate import Candidate
@@ -22,6 +23,7 @@ from data_prep.filters.personal import PersonalFilter
 from data_prep.filters.settings import judge_all
 from data_prep.formats.detection import Detected
 from data_prep.ledger import FILTERED
+from data_prep.overlong import fit
 from data_prep.reading import ReadRow, Unusable, read_row, with_format
 from data_prep.rendering import Rendered, render
 from data_prep.row_codec import encode_row
@@ -44,6 +46,9 @@ SCHEMA = pa.schema(
         ("tokens", pa.int32()),  # the whole row's, before anything is cut; 0 if not rendered
         ("kept", pa.int32()),  # tokens that are trained on
         ("taught", pa.int32()),  # of these, supervised ones
+        ("piece_count", pa.int32()),
+        ("left_out", pa.int32()),  # pieces in which nothing could be learned
+        ("pieces", pa.list_(pa.int32())),  # lengths of the pieces of ``ids``; mostly one
         ("ids", pa.list_(pa.int32())),
         ("supervised", pa.list_(pa.uint8())),
         ("prompt_tokens", pa.int32()),
@@ -154,8 +159,12 @@ class _Made:
 
     where: str
     row: Row | None = None
-    rendered: Rendered | None = None
+    pieces: tuple[Rendered, ...] = ()
+    """What is trained on."""
     tokens: int = 0
+    """Of the whole row."""
+    left_out: int = 0
+    """Pieces in which nothing could be learned."""
     error: RowError | None = None
 
 
@@ -206,25 +215,15 @@ class RowMaker:
         if verdict:
             error = RowError(f"{FILTERED}{verdict[0]}", verdict[1])
             return _Made(where, row, tokens=tokens, error=error)
-        return self._fitted(where, row, rendered)
-
-    def _fitted(self, where: str, row: Row, rendered: Rendered) -> _Made:
-        """Apply ``overlong`` to one row."""
-        tokens, limit = len(rendered.ids), self.config.max_tokens
-        if tokens <= limit:
-            return _Made(where, row, rendered, tokens)
-        supervised = rendered.supervised[:limit]
-        if self.config.overlong == "drop" or not any(supervised):
-            drop = self.config.overlong == "drop"
-            reason = "over max_tokens" if drop else "nothing supervised left"
-            error = RowError(reason, f"{tokens} tokens, max_tokens={limit}")
+        limit = self.config.max_tokens
+        fitted = fit(rendered, limit, self.config.overlong)
+        if fitted.reason:
+            error = RowError(fitted.reason, f"{tokens} tokens, max_tokens={limit}")
             return _Made(where, row, tokens=tokens, error=error)
-        prompt_tokens = min(rendered.prompt_tokens, limit)
-        cut = Rendered(rendered.ids[:limit], supervised, prompt_tokens, rendered.stop_id)
-        return _Made(where, row, cut, tokens)
+        return _Made(where, row, fitted.pieces, tokens, fitted.left_out)
 
     def _table(self, batch: Batch, made: Sequence[_Made]) -> pa.Table:
-        rendered = [each.rendered for each in made]
+        pieces = [each.pieces for each in made]
         hashes = [hashes_of(each.row) for each in made]
         columns: dict[str, Any] = {
             "where": [each.where for each in made],
@@ -233,12 +232,17 @@ class RowMaker:
             "detail": [each.error and each.error.detail for each in made],
             "row": [each.row and encode_row(each.row) for each in made],
             "tokens": [each.tokens for each in made],
-            "kept": [len(each.ids) if each else 0 for each in rendered],
-            "taught": [sum(each.supervised) if each else 0 for each in rendered],
-            "ids": _lists(np.int32, [each.ids if each else [] for each in rendered]),
-            "supervised": _lists(np.uint8, [each.supervised if each else [] for each in rendered]),
-            "prompt_tokens": [each.prompt_tokens if each else 0 for each in rendered],
-            "stop_id": [each.stop_id if each else -1 for each in rendered],
+            "kept": [sum(len(piece.ids) for piece in each) for each in pieces],
+            "taught": [sum(sum(piece.supervised) for piece in each) for each in pieces],
+            "piece_count": [len(each) for each in pieces],
+            "left_out": [each.left_out for each in made],
+            "pieces": list_array([[len(p.ids) for p in each] for each in pieces], pa.int32()),
+            "ids": list_array([_joined(p.ids for p in each) for each in pieces], pa.int32()),
+            "supervised": list_array(
+                [_joined(p.supervised for p in each) for each in pieces], pa.uint8()
+            ),
+            "prompt_tokens": [each[0].prompt_tokens if each else 0 for each in pieces],
+            "stop_id": [each[0].stop_id if each else -1 for each in pieces],
             "hash_high": [each[0] for each in hashes],
             "hash_low": [each[1] for each in hashes],
             "prompt": [each[2] for each in hashes],
@@ -252,17 +256,15 @@ class RowMaker:
 
     def _words(self, made: _Made) -> str:
         """What is compared of a row; nothing of one that is not left to be compared."""
-        if self.words_on is None or made.row is None or made.rendered is None:
+        if self.words_on is None or made.row is None or not made.pieces:
             return ""
         return text_of(made.row, self.words_on)
 
 
-def _lists(kind: type[np.generic], parts: Sequence[Sequence[int]]) -> pa.Array:
-    """Lists of numbers as one Arrow column, without an object a number."""
-    ends = np.cumsum([len(part) for part in parts])
-    values = np.concatenate([np.asarray(part, kind) for part in parts])
-    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, pa.array(values))
+def _joined(parts: Iterable[Sequence[int]]) -> Sequence[int]:
+    """Pieces laid end to end; of most rows there is one."""
+    lists = list(parts)
+    return lists[0] if len(lists) == 1 else [value for part in lists for value in part]
 
 
 def hashes_of(row: Row | None) -> tuple[int, int, int]:

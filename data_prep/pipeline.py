@@ -17,10 +17,10 @@ from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
 from data_prep.dedup.words import TextsInShards
 from data_prep.making import make_rows
 from data_prep.overview import overview
-from data_prep.packing import Pack, efficiency, pack
+from data_prep.packing import Packs, alone, efficiency, pack
 from data_prep.prepared import PreparedDataset
 from data_prep.samples import choose_samples
-from data_prep.sequences import write_sequences
+from data_prep.sequences import Pieces, pieces_of, write_sequences
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows, Shards
 from data_prep.sources.config import SourceConfig
@@ -99,7 +99,7 @@ class _Preparation:
             train, validation = self._hold_out(train)
         ledger = account(config, self.rows, decisions)
         refuse_empty(config, len(train), len(validation), ledger)
-        packs = self._packed(train)
+        pieces, packs = self._packed(train)
         stop_ids = np.unique(self.rows.array("stop_id")[train]).tolist()
         figures = ledger.summary() | {
             "train_rows": len(train),
@@ -109,9 +109,8 @@ class _Preparation:
             "stop_token": self.template.stop_token,
             "stop_ids": stop_ids,
         }
-        write_sequences(folder / "train.arrow", self.rows, train, packs)
-        held_out_packs = self._packed(validation)
-        write_sequences(folder / "validation.arrow", self.rows, validation, held_out_packs)
+        write_sequences(folder / "train.arrow", self.rows, pieces, packs)
+        write_sequences(folder / "validation.arrow", self.rows, *self._packed(validation))
         samples = choose_samples(self.rows, train, validation)
         shown = overview(config, self.template, self.rows, decisions, self.certificates, train)
         return PreparedDataset.create(
@@ -178,8 +177,8 @@ class _Preparation:
         chosen = hold_out(prompts, group_rows([prompts], pairs), size, self.config.seed)
         return train[~chosen], train[chosen]
 
-    def _packed(self, chosen: NDArray[np.int64]) -> list[Pack]:
-        lengths = self.rows.array("kept")[chosen].tolist()
+    def _packed(self, chosen: NDArray[np.int64]) -> tuple[Pieces, Packs]:
+        pieces = pieces_of(self.rows, chosen)
         if self.config.packing:
-            return pack(lengths, self.config.max_tokens)
-        return [Pack([index], length) for index, length in enumerate(lengths)]
+            return pieces, pack(pieces.tokens, self.config.max_tokens)
+        return pieces, alone(pieces.tokens)

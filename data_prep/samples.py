@@ -16,8 +16,10 @@ def choose_samples(
     rows: Rows, train: NDArray[np.int64], validation: NDArray[np.int64]
 ) -> list[tuple[str, Row, Rendered]]:
     """Evenly spread rows: what verification asks the server to render again."""
-    # A cut row whose last answer is gone has no prompt to compare any more.
-    whole = rows.array("prompt_tokens") < rows.array("kept")
+    # Of a cut or split row, the prompt before its last answer may be gone.
+    kept = rows.array("kept")
+    whole = (kept == rows.array("tokens")) & (rows.array("prompt_tokens") < kept)
+    whole &= rows.array("piece_count") == 1
     chosen = _spread(validation[whole[validation]], SAMPLES)
     more = _spread(train[whole[train]], SAMPLES - len(chosen))
     columns = ("where", "row", "ids", "supervised", "prompt_tokens", "stop_id")

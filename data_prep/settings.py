@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_prep.dedup.deduplicate import DedupConfig
 from data_prep.filters.settings import FilterConfigs
+from data_prep.overlong import Overlong
 from data_prep.reading import RolesPolicy
 from data_prep.sources.config import SourceConfig
 
@@ -28,8 +29,9 @@ class DataConfig(BaseModel):
     also those whose words are nearly the same, in chains."""
     max_tokens: int = Field(default=2048, ge=8)
     """The training context length: the longest row and the size of a pack."""
-    overlong: Literal["drop", "truncate"] = "drop"
-    """Rows longer than ``max_tokens``: left out, or cut (the cut end is never taught as an end)."""
+    overlong: Overlong = "drop"
+    """Rows longer than ``max_tokens``: left out; cut (the cut end is never taught as an end); or
+    split into pieces, between turns wherever there are any."""
     packing: bool = True
     """Several rows in one sequence; they never see each other."""
     dedup: DedupConfig = DedupConfig()

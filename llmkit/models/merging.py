@@ -53,7 +53,7 @@ def logits_on(model: torch.nn.Module, samples: Sequence[Sample]) -> Iterator[tor
     device = base.device
     dtype = compute_dtype(device)
     for sample in samples:
-        batch = collate([TokenSequence(sample.ids, sample.supervised, [len(sample.ids)])])
+        batch = collate([TokenSequence.of_row(sample.ids, sample.supervised)])
         with computing_in(dtype, device):
             yield supervised_logits(base, to_device(batch, device))
 

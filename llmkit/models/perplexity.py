@@ -105,7 +105,7 @@ class PerplexityScorer:
         from llmkit.training.batching import collate, to_device
         from llmkit.training.loss import Head, hidden_states
 
-        sequences = [TokenSequence(row, [True] * len(row), [len(row)]) for row in rows]
+        sequences = [TokenSequence.of_row(row, [True] * len(row)) for row in rows]
         batch = to_device(collate(sequences), self._model.device)
         with torch.inference_mode():
             hidden = hidden_states(self._model, batch)

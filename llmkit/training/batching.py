@@ -14,45 +14,70 @@ only where the next token is supervised.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from data_prep.columns import ListColumn
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Sequence:
     """One pack, or one row when nothing is packed."""
 
-    input_ids: list[int]
-    supervised: list[bool]
-    row_lengths: list[int]
+    input_ids: NDArray[np.int32]
+    supervised: NDArray[np.bool_]
+    """Same length as ``input_ids``."""
+    row_lengths: NDArray[np.int32]
+
+    @staticmethod
+    def of_row(ids: list[int], supervised: list[bool]) -> "Sequence":
+        """One row by itself."""
+        lengths = np.array([len(ids)], np.int32)
+        return Sequence(np.array(ids, np.int32), np.array(supervised, np.bool_), lengths)
+
+    @staticmethod
+    def joined(*parts: "Sequence") -> "Sequence":
+        """Sequences laid end to end."""
+        return Sequence(
+            np.concatenate([part.input_ids for part in parts]),
+            np.concatenate([part.supervised for part in parts]),
+            np.concatenate([part.row_lengths for part in parts]),
+        )
+
+    def row(self, index: int, most: int | None = None) -> "Sequence":
+        """One of its rows, by itself; of a long one the first ``most`` tokens."""
+        start = int(self.row_lengths[:index].sum())
+        length = min(int(self.row_lengths[index]), most or len(self.input_ids))
+        part = slice(start, start + length)
+        lengths = np.array([length], np.int32)
+        return Sequence(self.input_ids[part], self.supervised[part], lengths)
 
 
 class Sequences(Dataset[Sequence]):
-    """The sequences of a prepared split, read from memory-mapped Arrow as they are asked for."""
+    """The sequences of a prepared split: views of memory-mapped Arrow, nothing is copied."""
 
     def __init__(self, table: pa.Table) -> None:
-        self._table = table
+        self._ids = ListColumn(table["input_ids"])
+        self._supervised = ListColumn(table["supervised"])
+        self._row_lengths = ListColumn(table["row_lengths"])
 
     def __len__(self) -> int:
         """The number of sequences."""
-        return int(self._table.num_rows)
+        return len(self._ids)
 
     def __getitem__(self, index: int) -> Sequence:
         """One sequence."""
-        columns = ("input_ids", "supervised", "row_lengths")
-        return Sequence(*(self._table[name][index].as_py() for name in columns))
+        supervised = self._supervised[index].view(np.bool_)
+        return Sequence(self._ids[index], supervised, self._row_lengths[index])
 
     def __iter__(self) -> Iterator[Sequence]:
         """Every sequence in order."""
         return (self[index] for index in range(len(self)))
-
-    def tokens(self) -> int:
-        """All tokens of the split."""
-        return sum(len(sequence.input_ids) for sequence in self)
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -72,18 +97,16 @@ def collate(sequences: list[Sequence]) -> dict[str, Any]:
         token is supervised, ``[supervised]``; ``shift_labels``, those next tokens, as many.
         The first token of a row is never a target: no token of its own row comes before it.
     """
-    ids = [index for sequence in sequences for index in sequence.input_ids]
-    supervised = [flag for sequence in sequences for flag in sequence.supervised]
-    lengths = [length for sequence in sequences for length in sequence.row_lengths]
-    starts = [0, *accumulate(lengths)]
-    positions = [position for length in lengths for position in range(length)]
-    input_ids = torch.tensor(ids)
-    targets = torch.tensor(supervised) & (torch.tensor(positions) > 0)
-    predicted = targets.nonzero()[:, 0]
+    whole = Sequence.joined(*sequences)
+    lengths = whole.row_lengths
+    ends = np.cumsum(lengths, dtype=np.int64)
+    positions = np.arange(len(whole.input_ids)) - np.repeat(ends - lengths, lengths)
+    predicted = np.flatnonzero(whole.supervised & (positions > 0))
+    input_ids = torch.from_numpy(whole.input_ids.astype(np.int64))
     return {
         "input_ids": input_ids[None],
-        "position_ids": torch.tensor(positions)[None],
-        "row_starts": starts,
-        "predict_at": predicted - 1,
-        "shift_labels": input_ids[predicted],
+        "position_ids": torch.from_numpy(positions)[None],
+        "row_starts": [0, *ends.tolist()],
+        "predict_at": torch.from_numpy(predicted - 1),
+        "shift_labels": input_ids[torch.from_numpy(predicted)],
     }

@@ -37,8 +37,8 @@ def check_rows_are_apart(
     packed = next((s for s in sequences if len(s.row_lengths) > 1), None)
     if packed is None and len(sequences) < 2:
         return {}
-    pair = _two_rows(packed or _joined(sequences[0], sequences[1]))
-    alone = _row(pair, 1)
+    pair = _two_rows(packed or Sequence.joined(sequences[0], sequences[1]))
+    alone = pair.row(1)
     logits_alone = _logits(model, alone, dtype)
     logits_packed = _logits(model, pair, dtype)[-len(logits_alone) :]
     divergence = kl_divergence(logits_alone, logits_packed)
@@ -65,10 +65,9 @@ def check_loss_is_the_models_own(
     Raises:
         CheckFailed: they differ by more than rounding.
     """
-    row = _row(sequences[0], 0)
-    keep = min(len(row.input_ids), MOST_TOKENS)
-    if any(row.supervised[1:keep]):
-        row = Sequence(row.input_ids[:keep], row.supervised[:keep], [keep])
+    row = sequences[0].row(0, MOST_TOKENS)
+    if not row.supervised[1:].any():
+        row = sequences[0].row(0)
     batch = to_device(collate([row]), model.device)
     found = _logits(model, row, dtype)
     was_training = model.training
@@ -98,28 +97,8 @@ def kl_divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 def _two_rows(sequence: Sequence) -> Sequence:
     """The pack's first row, cut if it is long, and its last."""
-    first, last = _row(sequence, 0), _row(sequence, len(sequence.row_lengths) - 1)
-    keep = min(len(first.input_ids), MOST_TOKENS)
-    return Sequence(
-        first.input_ids[:keep] + last.input_ids,
-        first.supervised[:keep] + last.supervised,
-        [keep, len(last.input_ids)],
-    )
-
-
-def _joined(first: Sequence, second: Sequence) -> Sequence:
-    """Two sequences in one, as a batch joins them."""
-    return Sequence(
-        first.input_ids + second.input_ids,
-        first.supervised + second.supervised,
-        first.row_lengths + second.row_lengths,
-    )
-
-
-def _row(sequence: Sequence, index: int) -> Sequence:
-    start = sum(sequence.row_lengths[:index])
-    part = slice(start, start + sequence.row_lengths[index])
-    return Sequence(sequence.input_ids[part], sequence.supervised[part], [part.stop - part.start])
+    last = sequence.row(len(sequence.row_lengths) - 1)
+    return Sequence.joined(sequence.row(0, MOST_TOKENS), last)
 
 
 def _logits(model: PreTrainedModel, sequence: Sequence, dtype: torch.dtype) -> torch.Tensor:

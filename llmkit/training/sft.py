@@ -136,7 +136,7 @@ def _load_data(prepared: PreparedDataset) -> _Data:
 
 def _refuse_ids_without_embedding(base: PreTrainedModel, sequences: Sequences) -> None:
     rows = len(base.get_input_embeddings().weight)  # type: ignore[arg-type]
-    largest = max(max(sequence.input_ids) for sequence in sequences)
+    largest = max(int(sequence.input_ids.max()) for sequence in sequences)
     if largest >= rows:
         raise UsageError(
             f"the data has token id {largest}, but the model has embeddings for 0 to {rows - 1}: "

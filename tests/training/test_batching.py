@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmkit.models.adapters import attach, base_of
 from llmkit.training.batching import Sequence, Sequences, collate
@@ -16,12 +20,35 @@ TOLERANCE = 1e-5
 
 
 def _split(sequence: Sequence) -> list[Sequence]:
-    alone, start = [], 0
-    for length in sequence.row_lengths:
-        part = slice(start, start + length)
-        alone.append(Sequence(sequence.input_ids[part], sequence.supervised[part], [length]))
-        start += length
-    return alone
+    return [sequence.row(index) for index in range(len(sequence.row_lengths))]
+
+
+def _sequence(ids: list[int], supervised: list[bool], lengths: list[int]) -> Sequence:
+    kinds = (np.int32, np.bool_, np.int32)
+    return Sequence(*(np.array(v, k) for v, k in zip((ids, supervised, lengths), kinds)))
+
+
+def _plain_batch(sequences: list[Sequence]) -> dict[str, list[int]]:
+    """What a batch holds, token by token."""
+    batch: dict[str, list[int]] = {
+        "input_ids": [],
+        "position_ids": [],
+        "row_starts": [0],
+        "predict_at": [],
+        "shift_labels": [],
+    }
+    for sequence in sequences:
+        tokens = iter(zip(sequence.input_ids.tolist(), sequence.supervised.tolist()))
+        for length in sequence.row_lengths.tolist():
+            for position in range(length):
+                token, supervised = next(tokens)
+                if supervised and position:
+                    batch["predict_at"].append(len(batch["input_ids"]) - 1)
+                    batch["shift_labels"].append(token)
+                batch["input_ids"].append(token)
+                batch["position_ids"].append(position)
+            batch["row_starts"].append(len(batch["input_ids"]))
+    return batch
 
 
 def _gradients(model: Any, batches: list[dict[str, Any]]) -> tuple[float, list[torch.Tensor]]:
@@ -86,8 +113,51 @@ def test_only_supervised_tokens_are_targets_and_positions_restart(prepared):
         assert batch["position_ids"][0, starts[:-1]].tolist() == [0] * len(pack.row_lengths)
 
 
+ROW = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.booleans()), min_size=1, max_size=9)
+PACK = st.lists(ROW, min_size=1, max_size=4)
+
+
+@given(st.lists(PACK, min_size=1, max_size=3))
+def test_a_batch_is_what_it_is_token_by_token(packs: list[list[list[tuple[int, bool]]]]):
+    sequences = [
+        _sequence(
+            [token for row in rows for token, _ in row],
+            [flag for row in rows for _, flag in row],
+            [len(row) for row in rows],
+        )
+        for rows in packs
+    ]
+    batch, expected = collate(sequences), _plain_batch(sequences)
+    assert batch.pop("row_starts") == expected.pop("row_starts")
+    for name, values in expected.items():
+        assert batch[name].dtype == torch.int64
+        assert batch[name].flatten().tolist() == values
+    tokens = len(expected["input_ids"])
+    assert batch["input_ids"].shape == batch["position_ids"].shape == (1, tokens)
+
+
+def test_sequences_are_views_of_the_mapped_file(prepared):
+    table = prepared(60).sequences("train")
+    before = pa.total_allocated_bytes()
+    sequences = list(Sequences(table))
+    assert pa.total_allocated_bytes() == before
+    for index, sequence in enumerate(sequences):
+        for name in ("input_ids", "supervised", "row_lengths"):
+            values = getattr(sequence, name)
+            assert not values.flags.owndata
+            assert not values.flags.writeable
+            assert values.tolist() == table[name][index].as_py()
+
+
+def test_a_batch_can_be_written_to_though_the_file_cannot(prepared):
+    batch = collate([Sequences(prepared().sequences("train"))[0]])
+    for values in batch.values():
+        if isinstance(values, torch.Tensor):
+            values += 1
+
+
 def test_the_first_token_of_a_row_is_never_predicted_from_the_row_before_it():
-    batch = collate([Sequence([5, 6, 7, 8], [True, True, True, True], [2, 2])])
+    batch = collate([_sequence([5, 6, 7, 8], [True] * 4, [2, 2])])
     assert batch["shift_labels"].tolist() == [6, 8]
     assert batch["predict_at"].tolist() == [0, 2]
 
