@@ -1,4 +1,9 @@
-"""Rows by the language they are written in."""
+"""Rows by the language they are written in, as py3langid tells them.
+
+Measured on 978 questions and answers of OpenAssistant: 838 are long enough to tell, of which 10
+would go although their own language is kept (about half of those are mainly in another one), and
+of the 433 that are not English 4 would stay as English. A row of 750 characters takes 0.4 ms.
+"""
 
 import difflib
 from functools import cache
@@ -88,7 +93,7 @@ _NAMES = {
 
 
 class LanguageFilter(BaseModel):
-    """Keeps rows in some languages, as py3langid tells them.
+    """Keeps rows in some languages.
 
     Code, markup and links are left out before the model looks. What is left and too short to
     tell, and text that the model finds to be in no language, stays: nothing is known against it.

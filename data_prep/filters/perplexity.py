@@ -13,7 +13,8 @@ from data_prep.filters.limits import check_limits, within
 class PerplexityFilter(BaseModel):
     """Keeps rows whose perplexity under a model lies within limits.
 
-    Gibberish and markup debris score high; boilerplate that a model knows by heart scores low.
+    Gibberish and markup debris score high, boilerplate that a model knows by heart scores low, and
+    texts of a word or two score anything.
     Nothing is scored here: whoever runs the filters scores ``candidate.text(filter.on)`` with
     ``model`` and hands the figure in with the candidate. A text too short to score (NaN) stays:
     nothing is known against it.

@@ -1,4 +1,8 @@
-"""Answers that refuse."""
+"""Answers that refuse.
+
+Read by hand: of 27 hits in 999 Alpaca answers 24 refuse or deny, of 10 in 489 OpenAssistant ones 8.
+The others hedge ("I cannot provide a definitive answer") or speak for somebody who refuses.
+"""
 
 import re
 from functools import lru_cache
