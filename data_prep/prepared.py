@@ -12,7 +12,7 @@ from data_prep.dedup.certificates import Certificate
 from data_prep.errors import DataError
 from data_prep.ledger import Ledger
 from data_prep.rendering import Rendered, as_messages
-from data_prep.rows import Completion, Row
+from data_prep.rows import Completion, Conversation, Row
 
 SCHEMA = pa.schema(
     [
@@ -112,7 +112,7 @@ def _sample(where: str, row: Row, tokens: Rendered) -> dict[str, Any]:
     return {
         "where": where,
         "messages": as_messages(row),
-        "tools": [] if isinstance(row, Completion) else [dict(tool) for tool in row.tools],
+        "tools": [dict(tool) for tool in row.tools] if isinstance(row, Conversation) else [],
         "prompt": row.prompt if isinstance(row, Completion) else "",
         "ids": tokens.ids,
         "supervised": tokens.supervised,

@@ -3,13 +3,15 @@
 import json
 from typing import Any
 
-from data_prep.rows import Completion, Message, Row
+from data_prep.rows import Completion, Message, Row, Text
 
 
 def whole_text(row: Row) -> str:
     """All of a row: its turns with their roles, its calls and tools. Equal texts, equal rows."""
     if isinstance(row, Completion):
         return f"{len(row.prompt)}:{row.prompt}{row.completion}"
+    if isinstance(row, Text):
+        return row.text
     # Lengths stand before contents, so that no content can pass for another turn.
     parts = [f"{m.role}{m.train:d}{len(m.content)}:{m.content}" for m in row.messages]
     extra = [row.tools, *(_calls(message) for message in row.messages)]
@@ -22,6 +24,8 @@ def prompt_text(row: Row) -> str:
     """What everybody but the assistant says."""
     if isinstance(row, Completion):
         return row.prompt
+    if isinstance(row, Text):
+        return ""
     return "\n".join(m.content for m in row.messages if m.role != "assistant")
 
 
@@ -29,6 +33,8 @@ def response_text(row: Row) -> str:
     """What the assistant says, its calls included."""
     if isinstance(row, Completion):
         return row.completion
+    if isinstance(row, Text):
+        return row.text
     return "\n".join(_said(m) for m in row.messages if m.role == "assistant")
 
 

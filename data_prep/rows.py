@@ -54,7 +54,14 @@ class Completion:
     completion: str
 
 
-Row = Conversation | Completion
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text; all of it is learned."""
+
+    text: str
+
+
+Row = Conversation | Completion | Text
 
 
 class Placed(Protocol):

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import xxhash
 
-from data_prep.rows import Completion, Placed, Row
+from data_prep.rows import Completion, Placed, Row, Text
 
 P = TypeVar("P", bound=Placed)
 
@@ -14,6 +14,8 @@ def prompt_hash(row: Row, seed: int = 0) -> str:
     """The same for rows that ask the same first question, whatever their answers."""
     if isinstance(row, Completion):
         prompt = row.prompt if row.prompt.strip() else row.completion
+    elif isinstance(row, Text):
+        prompt = row.text
     else:
         prompt = next((m.content for m in row.messages if m.role == "user"), "")
     return xxhash.xxh3_128_hexdigest(" ".join(prompt.lower().split()).encode(), seed=seed)
