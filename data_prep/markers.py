@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
 from data_prep.rows import Completion, Conversation, Message, Row, Text
 from data_prep.template_engine import to_json
@@ -18,12 +19,17 @@ REASON = "special token in the text"
 _BETWEEN_TEXTS = "\0"
 
 
+def markers_of(row: Row, template: ChatTemplate) -> tuple[str, ...]:
+    """What must not be typed inside a row: of rows without turns, only special tokens."""
+    return template.markers if isinstance(row, Conversation) else template.tokenizer.markers
+
+
 def refuse_markers(row: Row, markers: Sequence[str]) -> None:
     """Refuse a row inside which somebody typed a marker.
 
     Args:
         row: any row.
-        markers: `ChatTemplate.markers` for conversations, `Tokenizer.markers` for other rows.
+        markers: what `markers_of` says.
 
     Raises:
         RowError: ``special token in the text``.
@@ -47,7 +53,7 @@ def escape_markers(row: Row, markers: Sequence[str]) -> tuple[Row, int]:
     Args:
         row: any row. Of tools and calls, names, keys and values are escaped, JSON's own signs
             never: a marker that consists of them is left, and refused when the row is rendered.
-        markers: `ChatTemplate.markers` for conversations, `Tokenizer.markers` for other rows.
+        markers: what `markers_of` says.
 
     Returns:
         The row, the very same one when nothing had to be changed, and how often it was changed.

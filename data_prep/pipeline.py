@@ -16,7 +16,7 @@ from data_prep.ledger import Dropped, Ledger, examples
 from data_prep.packing import Pack, efficiency, pack
 from data_prep.prepared import PreparedDataset, write
 from data_prep.reading import RolesPolicy, Unusable, read_rows
-from data_prep.rendering import Rendered, render
+from data_prep.rendering import Rendered, Supervise, render
 from data_prep.rows import PlacedRow, Row
 from data_prep.sources import SourceConfig
 from data_prep.splits import find_leaks, hold_out
@@ -54,6 +54,8 @@ class DataConfig(BaseModel):
     """Two turns of one role in a row and the like: as ``on_error`` says, dropped, or merged."""
     markers: Literal["refuse", "drop"] = "refuse"
     """Special tokens typed inside a message: as ``on_error`` says, or dropped."""
+    supervise: Supervise = "answers"
+    """What carries loss: every assistant turn, the ``last`` one alone, or ``all`` tokens."""
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Decides which rows are held out."""
 
@@ -233,7 +235,8 @@ def _render_all(
     kept: list[_RenderedRow] = []
     for start in range(0, len(rows), RENDER_BATCH):
         batch = rows[start : start + RENDER_BATCH]
-        for placed, result in zip(batch, render([p.row for p in batch], template), strict=True):
+        results = render([placed.row for placed in batch], template, config.supervise)
+        for placed, result in zip(batch, results, strict=True):
             progress("rendering rows", 1)
             if isinstance(result, RowError):
                 ledger.drop(placed.where, result.reason, result.detail)

@@ -18,8 +18,8 @@ from typing import Any, Literal, TypeVar
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
 from data_prep.lost_parts import refuse_lost_answer, refuse_lost_parts
-from data_prep.markers import refuse_markers
-from data_prep.rows import Completion, Conversation, Row, Text
+from data_prep.markers import markers_of, refuse_markers
+from data_prep.rows import Completion, Conversation, Row
 from data_prep.template_engine import to_json
 from data_prep.tokenizer import Tokenizer
 
@@ -77,13 +77,13 @@ def render(
         tails = dict.fromkeys(tail for plan in made for tail in plan.tails)
         texts = [*tails, *(plan.whole for plan in made)]
         encoded = iter(template.tokenizer.encode(texts))
-        tail_ids = dict(zip(tails, encoded, strict=False))
-        for plan in plans:
-            answers.append(
-                plan
-                if isinstance(plan, RowError)
-                else _attempt(_mask, plan, next(encoded), tail_ids, template.tokenizer)
-            )
+        tail_ids = {tail: next(encoded) for tail in tails}
+        answers += [
+            plan
+            if isinstance(plan, RowError)
+            else _attempt(_mask, plan, next(encoded), tail_ids, template.tokenizer)
+            for plan in plans
+        ]
     return answers
 
 
@@ -98,7 +98,7 @@ class _Plan:
     """For each of them, whether its answer is supervised."""
     stop_id: int
     stop: str
-    context: bool = False
+    context: bool
     """Whether what is no answer is supervised too."""
     prefix: tuple[int, ...] = ()
     """Ids that come before the whole and each prompt."""
@@ -123,8 +123,8 @@ def _attempt(action: Callable[..., T], *arguments: Any) -> T | RowError:
 def _plan(row: Row, template: ChatTemplate, supervise: Supervise) -> _Plan:
     if isinstance(row, Conversation):
         return _conversation_plan(row, template, supervise)
+    refuse_markers(row, markers_of(row, template))
     tokenizer = template.tokenizer
-    refuse_markers(row, tokenizer.markers)
     eos = tokenizer.special.get("eos_token", "")
     eos_id = tokenizer.id_of(eos)
     if eos_id is None:
@@ -132,24 +132,26 @@ def _plan(row: Row, template: ChatTemplate, supervise: Supervise) -> _Plan:
     prefix = tokenizer.text_prefix_ids
     if isinstance(row, Completion):
         whole = row.prompt + row.completion + eos
-        return _Plan(whole, [row.prompt], [True], eos_id, eos, supervise == "all", prefix)
+        context = supervise == "all"
+        return _Plan(whole, [row.prompt], [True], eos_id, eos, context=context, prefix=prefix)
     if not row.text.strip():
         raise RowError("empty answer", "there is no text to learn")
-    return _Plan(row.text + eos, [], [], eos_id, eos, True, prefix)
+    return _Plan(row.text + eos, [], [], eos_id, eos, context=True, prefix=prefix)
 
 
 def _conversation_plan(row: Conversation, template: ChatTemplate, supervise: Supervise) -> _Plan:
     learned = supervised_turns(row, supervise)
     # Under ``all``, the other answers are measured too, to leave them out.
     turns = _answers(row) if supervise == "all" else learned
-    refuse_markers(row, template.markers)
+    refuse_markers(row, markers_of(row, template))
     messages = row.as_dicts()
     whole = template.text(messages, generation_prompt=False, tools=row.tools)
     refuse_lost_parts(row, whole)
     stop = template.tokenizer.text_of(template.stop_id)
     prompts = [_prompt(row, turn, messages, whole, stop, template) for turn in turns]
     flags = [turn in learned for turn in turns]
-    return _Plan(whole, prompts, flags, template.stop_id, stop, supervise == "all")
+    context = supervise == "all"
+    return _Plan(whole, prompts, flags, template.stop_id, stop, context=context)
 
 
 def _answers(row: Conversation) -> list[int]:
