@@ -49,11 +49,22 @@ UNKNOWN = {
 }
 
 
+MERGES = [
+    *[("\u0120", "\u0120"), ("\u010a", "\u0120"), ("\u0120", "\u010a"), ("\u010a", "\u010a")],
+    *[("\u0120\u0120", "\u0120"), (".", "\u010a"), ("!", "\u010a"), ("\u0120", "'"), ("4", "2")],
+]
+"""Runs of spaces (``\u0120`` in bytes' spelling) and line ends (``\u010a``), and the like."""
+
+
 def changed(folder: Path, **settings: Any) -> tokenizers.Tokenizer:
     """The tiny tokenizer with other settings in its file."""
     path = build_tokenizer(folder) / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    content["model"] |= settings.pop("model", {})
+    model = content["model"]
+    for first, second in MERGES:  # so that a piece cut in two would have other ids
+        model["vocab"].setdefault(first + second, len(model["vocab"]))
+        model["merges"].append([first, second])
+    model |= settings.pop("model", {})
     for token in content["added_tokens"]:
         token |= settings.get("token", {}) if token["content"] == "<|end|>" else {}
     settings.pop("token", None)
