@@ -11,7 +11,8 @@ from data_prep.shards import Rows
 
 _REMEDIES = {
     "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
-    "special token in the text": "data.markers=drop drops such rows",
+    "special token in the text": "data.markers=escape makes plain text of them, data.markers=drop "
+    "drops such rows",
 }
 _NOT_ERRORS = {"over max_tokens", "nothing supervised left"}
 
@@ -84,6 +85,7 @@ def account(config: DataConfig, rows: Rows, decisions: Decisions) -> Ledger:
         rows_split=int(split.sum()),
         pieces=int(pieces[split].sum()),
         pieces_left_out=int(rows.array("left_out")[left].sum()),
+        rows_escaped=sum(figures["escaped"] for figures in rows.figures),
         rows_merged=sum(figures["merged"] for figures in rows.figures),
         tokens_in=int(decisions.tokens.sum()),
         tokens_kept=int(kept.sum()),

@@ -33,6 +33,13 @@ class ChatTemplate:
     """The token that ends an assistant turn, measured on a probe conversation."""
     _compiled: jinja2.Template
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: compiled templates do not travel, their source does."""
+        return {key: value for key, value in self.__dict__.items() if key != "_compiled"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _compiled=compile_template(state["source"]))
+
     @property
     def stop_token(self) -> str:
         """The text of the token that ends an assistant turn."""
@@ -156,7 +163,11 @@ def _written_markers(compiled: jinja2.Template, tokenizer: Tokenizer) -> list[st
         except RowError:  # it renders no system message, or one turn only
             continue
         found |= {piece.strip() for piece in between.split(text)}
-    return sorted(piece for piece in found if _MARKER.fullmatch(piece) and len(piece) <= 40)
+    markers = {piece for piece in found if _MARKER.fullmatch(piece) and len(piece) <= 40}
+    # [INST] <<SYS>> is two markers, of which the first is also found alone.
+    rests = {long.removeprefix(first).strip() for long in markers for first in markers}
+    markers |= {rest for rest in rests if _MARKER.fullmatch(rest)}
+    return sorted(m for m in markers if not any(m != other in m for other in markers))
 
 
 _MARKER = re.compile(r"(?=.*[^\W\d_])(?:[^\w\s].*|.*[^\w\s])")

@@ -53,6 +53,8 @@ class Ledger(BaseModel):
     """Pieces of split rows in which nothing could be learned; their tokens are cut off."""
     rows_merged: int = 0
     """Rows with repeated roles that ``roles: merge`` joined; they are counted above as well."""
+    rows_escaped: int = 0
+    """Rows in which ``markers: escape`` changed what would have become a turn."""
     personal_masked: dict[str, int] = {}
     """Personal data that was masked, by kind."""
     tokens_in: int = 0

@@ -6,6 +6,7 @@ compares rows comes later and reads the shards.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -23,12 +24,13 @@ from data_prep.filters.personal import PersonalFilter
 from data_prep.filters.settings import judge_all
 from data_prep.formats.detection import Detected
 from data_prep.ledger import FILTERED
+from data_prep.markers import escape_markers, markers_of
 from data_prep.overlong import fit
 from data_prep.reading import ReadRow, Unusable, read_row, with_format
 from data_prep.rendering import Rendered, render
 from data_prep.row_codec import encode_row
 from data_prep.row_text import text_of, whole_text
-from data_prep.rows import Row
+from data_prep.rows import Labelled, Preference, Row
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows, Shards
 from data_prep.sources.parsing import parse_record
@@ -59,6 +61,7 @@ SCHEMA = pa.schema(
         ("words", pa.large_binary()),  # normalised text, where near-duplicates are looked for
     ]
 )
+ESCAPED = "escaped"
 BATCH_BYTES = 32 * 2**20
 """A batch of records is closed at this size though it has fewer than ``shard_rows``."""
 
@@ -184,25 +187,33 @@ class RowMaker:
             for record, chosen in batch.records
         ]
         usable = [each for each in found if isinstance(each, ReadRow)]
-        masked: Counter[str] = Counter()
-        rows = [self._masked(each.row, masked) for each in usable]
-        results = iter(zip(rows, render(rows, self.template), strict=True))
+        changes: Counter[str] = Counter()
+        rows = [self._changed(each.row, changes) for each in usable]
+        rendered = render(rows, self.template, self.config.supervise)
+        results = iter(zip(rows, rendered, strict=True))
         made = [
             _Made(each.where, error=each.error)
             if isinstance(each, Unusable)
             else self._judged(each.where, *next(results))
             for each in found
         ]
-        figures = _figures(batch, usable) | {"masked": dict(masked)}
+        figures = _figures(batch, usable) | {
+            "escaped": changes.pop(ESCAPED, 0),
+            "masked": dict(changes),
+        }
         self.shards.write(batch.number, self._table(batch, made), figures)
         return len(made)
 
-    def _masked(self, row: Row, counts: Counter[str]) -> Row:
-        """Replace personal data where a filter asks for that; counted by its kind."""
+    def _changed(self, row: Row, counts: Counter[str]) -> Row:
+        """Mask personal data and escape typed markers where that is asked for, and count it."""
         for each in self.config.filters:
             if isinstance(each, PersonalFilter) and each.action == "mask":
                 row, found = each.mask_row(row)
                 counts.update(found)
+        if self.config.markers == "escape" and not isinstance(row, Preference | Labelled):
+            with suppress(RowError):  # what cannot be escaped is refused when it is rendered
+                row, times = escape_markers(row, markers_of(row, self.template))
+                counts[ESCAPED] += bool(times)
         return row
 
     def _judged(self, where: str, row: Row, rendered: Rendered | RowError) -> _Made:

@@ -6,22 +6,40 @@ server will render the turns before it with the generation prompt, and the ids o
 are where the answer starts. Where it ends is the template's stop token.
 
     ids         <|im_start|> user \n Hi <|im_end|> \n <|im_start|> assistant \n Hello <|im_end|> \n
-    supervised       .        .   .  .      .      .       .          .      .   x      x      .
+    answers          .        .   .  .      .      .       .          .      .   x      x      .
+    all              .        x   x  x      x      x       x          x      x   x      x      x
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
 from data_prep.formats.fields import NOT_FOR_SFT
-from data_prep.rows import Completion, Conversation, Labelled, Message, Preference, Row, Text
+from data_prep.lost_parts import refuse_lost_answer, refuse_lost_parts
+from data_prep.markers import markers_of, refuse_markers
+from data_prep.rows import Completion, Conversation, Labelled, Preference, Row
 from data_prep.template_engine import to_json
 from data_prep.tokenizer import Tokenizer
 
 T = TypeVar("T")
+
+Supervise = Literal["answers", "last", "all"]
+"""What carries loss.
+
+- ``answers``: every assistant turn that does not say ``train: false``.
+- ``last``: the last assistant turn alone; a row where it says ``train: false`` is refused.
+- ``all``: every token but the first, which nothing precedes, and but the assistant turns that say
+  ``train: false``.
+
+Of a completion, the first two learn the completion, the last one its prompt too. Plain text is
+learned as a whole.
+"""
+
+BATCH = 1024
+"""Rows encoded at once: enough to keep every core busy, few enough to keep memory small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,34 +50,41 @@ class Rendered:
     supervised: list[bool]
     """Same length as ``ids``: True where the loss is taken."""
     prompt_tokens: int
-    """Ids before the last supervised turn: what the server renders when it is asked for it."""
+    """Ids before the last learned answer: what the server renders when it is asked for it. Of
+    plain text, what the tokenizer puts before it."""
     stop_id: int = -1
     """The token that ends its answers."""
 
 
-def render(rows: Sequence[Row], template: ChatTemplate) -> list[Rendered | RowError]:
+def render(
+    rows: Sequence[Row], template: ChatTemplate, supervise: Supervise = "answers"
+) -> list[Rendered | RowError]:
     """Render rows to tokens and masks.
 
     Args:
-        rows: conversations and completions, shape ``[rows]``.
-        template: the chat template; completions use only its tokenizer.
+        rows: shape ``[rows]``.
+        template: the chat template; completions and plain text use only its tokenizer.
+        supervise: what carries loss.
 
     Returns:
         For every row its tokens, or why it cannot be trained on.
     """
-    plans = [_attempt(lambda row=row: _plan(row, template)) for row in rows]  # type: ignore[misc]
-    texts = [t for plan in plans if isinstance(plan, _Plan) for t in (plan.whole, *plan.tails)]
-    ids = iter(template.tokenizer.encode(texts))
     answers: list[Rendered | RowError] = []
-    for plan in plans:
-        if isinstance(plan, RowError):
-            answers.append(plan)
-        else:
-            whole = [*plan.prefix, *next(ids)]
-            tails = [next(ids) for _ in plan.tails]
-            answers.append(
-                _attempt(lambda p=plan, w=whole, t=tails: _mask(p, w, t, template.tokenizer))  # type: ignore[misc]
-            )
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        plans = [_attempt(_plan, row, template, supervise) for row in batch]
+        made = [plan for plan in plans if isinstance(plan, _Plan)]
+        # Many rows have the same tail: a template's own words between two turns.
+        tails = dict.fromkeys(tail for plan in made for tail in plan.tails)
+        texts = [*tails, *(plan.whole for plan in made)]
+        encoded = iter(template.tokenizer.encode(texts))
+        tail_ids = {tail: next(encoded) for tail in tails}
+        answers += [
+            plan
+            if isinstance(plan, RowError)
+            else _attempt(_mask, plan, next(encoded), tail_ids, template.tokenizer)
+            for plan in plans
+        ]
     return answers
 
 
@@ -69,11 +94,15 @@ class _Plan:
 
     whole: str
     prompts: list[str]
-    """What the server would render before each supervised turn; beginnings of ``whole``."""
+    """What the server would render before each measured answer; beginnings of ``whole``."""
+    learned: list[bool]
+    """For each of them, whether its answer is supervised."""
     stop_id: int
     stop: str
-    prefix: Sequence[int] = ()
-    """Ids that come before each of them."""
+    context: bool
+    """Whether what is no answer is supervised too."""
+    prefix: tuple[int, ...] = ()
+    """Ids that come before the whole and each prompt."""
 
     @property
     def tails(self) -> list[str]:
@@ -85,55 +114,89 @@ class _Plan:
         return [prompt[max(0, prompt.rfind(self.stop)) :] for prompt in self.prompts]
 
 
-def _attempt(action: Callable[[], T]) -> T | RowError:
+def _attempt(action: Callable[..., T], *arguments: Any) -> T | RowError:
     try:
-        return action()
+        return action(*arguments)
     except RowError as error:
         return error
 
 
-def _plan(row: Row, template: ChatTemplate) -> _Plan:
+def _plan(row: Row, template: ChatTemplate, supervise: Supervise) -> _Plan:
     if isinstance(row, Preference | Labelled):
         raise RowError("preference row", NOT_FOR_SFT)
-    if isinstance(row, Text):
-        row = Completion("", row.text)
+    if isinstance(row, Conversation):
+        return _conversation_plan(row, template, supervise)
+    refuse_markers(row, markers_of(row, template))
+    tokenizer = template.tokenizer
+    eos = tokenizer.special.get("eos_token", "")
+    eos_id = tokenizer.id_of(eos)
+    if eos_id is None:
+        raise RowError("no end-of-text token", "the tokenizer names none, so nothing would stop")
+    prefix = tokenizer.text_prefix_ids
     if isinstance(row, Completion):
-        _refuse_markers([row.prompt, row.completion], template.tokenizer.markers)
-        return _completion_plan(row, template)
-    answers = supervised_turns(row)
-    _refuse_markers([message.content for message in row.messages], template.markers)
-    _refuse_markers(_tool_texts(row), template.markers)
-    whole = template.text(row.as_dicts(), generation_prompt=False, tools=row.tools)
-    _refuse_lost_parts(row, whole)
-    prompts = [_prompt(row, turn, whole, template) for turn in answers]
-    return _Plan(whole, prompts, template.stop_id, template.tokenizer.text_of(template.stop_id))
+        whole = row.prompt + row.completion + eos
+        context = supervise == "all"
+        return _Plan(whole, [row.prompt], [True], eos_id, eos, context=context, prefix=prefix)
+    if not row.text.strip():
+        raise RowError("empty answer", "there is no text to learn")
+    return _Plan(row.text + eos, [], [], eos_id, eos, context=True, prefix=prefix)
 
 
-def supervised_turns(row: Conversation) -> list[int]:
-    """Which messages the model learns to write: every answer that does not say otherwise.
+def _conversation_plan(row: Conversation, template: ChatTemplate, supervise: Supervise) -> _Plan:
+    learned = supervised_turns(row, supervise)
+    # Under ``all``, the other answers are measured too, to leave them out.
+    turns = _answers(row) if supervise == "all" else learned
+    refuse_markers(row, markers_of(row, template))
+    messages = row.as_dicts()
+    whole = template.text(messages, generation_prompt=False, tools=row.tools)
+    refuse_lost_parts(row, whole)
+    stop = template.tokenizer.text_of(template.stop_id)
+    prompts = [_prompt(row, turn, messages, whole, stop, template) for turn in turns]
+    flags = [turn in learned for turn in turns]
+    context = supervise == "all"
+    return _Plan(whole, prompts, flags, template.stop_id, stop, context=context)
+
+
+def _answers(row: Conversation) -> list[int]:
+    return [turn for turn, message in enumerate(row.messages) if message.role == "assistant"]
+
+
+def supervised_turns(row: Conversation, supervise: Supervise = "answers") -> list[int]:
+    """Which messages the model learns to write.
 
     Raises:
         RowError: there is none.
     """
-    answers = [turn for turn, message in enumerate(row.messages) if message.role == "assistant"]
+    answers = _answers(row)
     if not answers:
         raise RowError("no assistant turn", "there is nothing to learn from this row")
+    if supervise == "last":
+        if not row.messages[answers[-1]].train:
+            raise RowError(
+                "nothing supervised", "the last assistant turn is marked as not to be trained"
+            )
+        return answers[-1:]
     supervised = [turn for turn in answers if row.messages[turn].train]
     if not supervised:
         raise RowError("nothing supervised", "every assistant turn is marked as not to be trained")
     return supervised
 
 
-def _prompt(row: Conversation, turn: int, whole: str, template: ChatTemplate) -> str:
+def _prompt(
+    row: Conversation,
+    turn: int,
+    messages: Sequence[dict[str, Any]],
+    whole: str,
+    stop: str,
+    template: ChatTemplate,
+) -> str:
     """What the server would render before an answer, once it is sure where the answer ends."""
-    messages = row.as_dicts()
     prompt = template.text(messages[:turn], generation_prompt=True, tools=row.tools)
     if not whole.startswith(prompt):
         raise RowError(
             "template is not prefix-stable",
             "the server would render the turns before an answer to other text than training",
         )
-    stop = template.tokenizer.text_of(template.stop_id)
     found = whole.find(stop, len(prompt))
     through = whole
     if turn + 1 < len(messages):
@@ -141,95 +204,41 @@ def _prompt(row: Conversation, turn: int, whole: str, template: ChatTemplate) ->
     # The stop token found may be the end of a later turn: then this one has none of its own.
     if found < 0 or not through.startswith(whole[: found + len(stop)]):
         raise RowError("stop token missing", "an assistant turn does not end in it")
-    _refuse_lost_answer(row.messages[turn], whole[len(prompt) : found])
+    refuse_lost_answer(row.messages[turn], whole[len(prompt) : found])
     return prompt
 
 
-def _refuse_lost_answer(message: Message, rendered: str) -> None:
-    """Refuse when what would be learned is not what the answer says and calls."""
-    if not rendered.strip():
-        raise RowError("empty answer", "the template writes nothing of what the assistant says")
-    if message.content.strip() not in rendered:
-        raise RowError("template loses a message", "what the assistant says is missing")
-    for call in message.tool_calls:
-        function = call["function"]
-        for part in (function["name"], *_leaves(function["arguments"])):
-            if str(part) not in rendered and to_json(part).strip('"') not in rendered:
-                raise RowError("template loses the tools", f"{part!r} is not in the rendered call")
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """The keys of an object and the plain values in it, however deep."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield key
-            yield from _leaves(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _leaves(inner)
-    else:
-        yield value
-
-
-def _completion_plan(row: Completion, template: ChatTemplate) -> _Plan:
-    tokenizer = template.tokenizer
-    eos = tokenizer.special.get("eos_token", "")
-    eos_id = tokenizer.id_of(eos)
-    if eos_id is None:
-        raise RowError("no end-of-text token", "the tokenizer names none, so nothing would stop")
-    prefix = tokenizer.text_prefix_ids
-    return _Plan(row.prompt + row.completion + eos, [row.prompt], eos_id, eos, prefix)
-
-
-def _refuse_markers(contents: Sequence[str], markers: Sequence[str]) -> None:
-    beginnings = {marker[:2] for marker in markers}
-    for content in contents:
-        if not any(beginning in content for beginning in beginnings):
-            continue
-        for marker in markers:
-            if marker in content:
-                raise RowError("special token in the text", f"{marker!r} would become a real turn")
-
-
-def _refuse_lost_parts(row: Conversation, whole: str) -> None:
-    end = 0
-    for message in row.messages:
-        said = message.content.strip()
-        start = whole.find(said, end)
-        if start < 0 and message.role == "tool":  # some templates write results as JSON text
-            said = to_json(said)[1:-1]
-            start = whole.find(said, end)
-        if start < 0:
-            raise RowError("template loses a message", f"what the {message.role} says is missing")
-        end = start + len(said)
-    calls = [call for message in row.messages for call in message.tool_calls]
-    for entry in (*row.tools, *calls):
-        name = entry["function"]["name"]
-        if name not in whole:
-            raise RowError("template loses the tools", f"{name!r} is not in the rendered text")
-
-
-def _tool_texts(row: Conversation) -> list[str]:
-    calls = [call for message in row.messages for call in message.tool_calls]
-    return [to_json(entry) for entry in (*row.tools, *calls)]
-
-
-def _mask(plan: _Plan, ids: list[int], tails: list[list[int]], tokenizer: Tokenizer) -> Rendered:
+def _mask(
+    plan: _Plan, ids: list[int], tail_ids: Mapping[str, list[int]], tokenizer: Tokenizer
+) -> Rendered:
+    ids = [*plan.prefix, *ids] if plan.prefix else ids
     if tokenizer.doubles_bos(ids):
         raise RowError("doubled beginning-of-text token", "the template writes it twice")
-    supervised = [False] * len(ids)
-    stops = [index for index, token in enumerate(ids) if token == plan.stop_id]
-    start = 0
-    for prompt, tail in zip(plan.prompts, tails, strict=True):
-        start = _start_of_answer(plan, prompt, tail, ids, stops, tokenizer)
+    supervised = [plan.context] * len(ids)
+    supervised[0] = False
+    stops = list(_positions(plan.stop_id, ids))
+    prompt_tokens = len(plan.prefix)
+    for prompt, tail, learned in zip(plan.prompts, plan.tails, plan.learned, strict=True):
+        start = _start_of_answer(plan, prompt, tail_ids[tail], ids, stops, tokenizer)
         if not start:
             raise RowError("empty prompt", "nothing comes before the first token to be learned")
         after = bisect_left(stops, start)
         if after == len(stops):
             raise RowError("stop token missing", "an assistant turn does not end in it")
         stop = stops[after]
-        supervised[start : stop + 1] = [True] * (stop + 1 - start)
-    return Rendered(ids, supervised, start, plan.stop_id)
+        supervised[start : stop + 1] = [learned] * (stop + 1 - start)
+        prompt_tokens = start if learned else prompt_tokens
+    return Rendered(ids, supervised, prompt_tokens, plan.stop_id)
+
+
+def _positions(token: int, ids: list[int]) -> Iterator[int]:
+    at = -1
+    try:
+        while True:
+            at = ids.index(token, at + 1)
+            yield at
+    except ValueError:
+        return
 
 
 def _start_of_answer(
@@ -263,7 +272,7 @@ def _start_of_answer(
 
 
 def as_messages(row: Row) -> list[dict[str, Any]]:
-    """The messages to ask a server with so that it gives the row's last supervised answer again."""
+    """The messages to ask a server with so that it gives the row's last learned answer again."""
     if not isinstance(row, Conversation):
         return []
     asked = [message.as_dict() for message in row.messages[: supervised_turns(row)[-1]]]

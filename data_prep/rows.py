@@ -121,7 +121,9 @@ def answered(
     return Conversation((*(replace(turn, train=False) for turn in prompt), *answer), tools)
 
 
-Row = Conversation | Completion | Text | Preference | Labelled
+SftRow = Conversation | Completion | Text
+"""What supervised fine-tuning learns from."""
+Row = SftRow | Preference | Labelled
 
 
 class Placed(Protocol):

@@ -10,6 +10,7 @@ from data_prep.dedup.deduplicate import DedupConfig
 from data_prep.filters.settings import FilterConfigs
 from data_prep.overlong import Overlong
 from data_prep.reading import RolesPolicy
+from data_prep.rendering import Supervise
 from data_prep.sources.config import SourceConfig
 
 
@@ -42,8 +43,11 @@ class DataConfig(BaseModel):
     """Rows that cannot be used: all named in one error, or dropped and counted in the ledger."""
     roles: RolesPolicy = "refuse"
     """Two turns of one role in a row and the like: as ``on_error`` says, dropped, or merged."""
-    markers: Literal["refuse", "drop"] = "refuse"
-    """Special tokens typed inside a message: as ``on_error`` says, or dropped."""
+    markers: Literal["refuse", "drop", "escape"] = "refuse"
+    """Special tokens typed inside a message: as ``on_error`` says, dropped, or changed so that
+    they are read as text."""
+    supervise: Supervise = "answers"
+    """What carries loss: every assistant turn, the ``last`` one alone, or ``all`` tokens."""
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Decides which rows are held out."""
     workers: int | None = Field(default=None, ge=1, le=1024)

@@ -16,6 +16,7 @@ import tokenizers
 import xxhash
 
 from data_prep.errors import DataError
+from data_prep.word_cache import WordCache, word_cache
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Tokenizer:
     """``bos_token``, ``eos_token``, ... -> the token's text, where the folder names one."""
     chat_template: str | None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: it remembers words of its own."""
+        return {key: value for key, value in self.__dict__.items() if key != "_words"}
+
+    @cached_property
+    def _words(self) -> WordCache | None:
+        return word_cache(self.backend)
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; special tokens in the text count, none are added.
 
@@ -37,6 +46,8 @@ class Tokenizer:
         Returns:
             Ids, shape ``[rows][tokens]``.
         """
+        if self._words:
+            return self._words.encode(texts)
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 

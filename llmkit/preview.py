@@ -40,7 +40,10 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
         for read in islice(read_rows(source, recipe.data.roles), count):
             shown += 1
             console.rule(read.where, align="left")
-            found = read.error if isinstance(read, Unusable) else render([read.row], template)[0]
+            if isinstance(read, Unusable):
+                found: Rendered | RowError = read.error
+            else:
+                (found,) = render([read.row], template, recipe.data.supervise)
             console.print(
                 Text(f"cannot be used: {found}", "red")
                 if isinstance(found, RowError)

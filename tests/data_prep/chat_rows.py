@@ -9,14 +9,19 @@ from data_prep.rendering import Rendered, render
 from data_prep.rows import Conversation, Message, Row
 
 STOP = {
+    "alpaca": "</s>",
     "chatml": "<|im_end|>",
     "gemma": "<end_of_turn>",
+    "llama-2": "</s>",
     "llama-3": "<|eot_id|>",
     "mistral": "</s>",
+    "phi": "<|end|>",
     "zephyr": "</s>",
 }
 """The token that ends a turn in each template."""
 TEMPLATES = sorted(STOP)
+AROUND = {"mistral": (" ", ""), "llama-2": (" ", " ")}
+"""What a template writes around an answer, inside what is learned."""
 
 RECORDS = {
     "alpaca": {"instruction": "Name a fox.", "input": "Any.", "output": "The quick brown fox."},
@@ -58,6 +63,16 @@ def conversation(*said: str, system: str = "") -> Conversation:
     first = [Message("system", system)] if system else []
     roles = ("user", "assistant")
     return Conversation((*first, *(Message(roles[i % 2], text) for i, text in enumerate(said))))
+
+
+def learned(template: ChatTemplate, answers: list[str]) -> list[str]:
+    """What is learned of answers: each with its stop token."""
+    before, after = AROUND.get(template.name, ("", ""))
+    return [before + answer + after + STOP[template.name] for answer in answers]
+
+
+def answers_of(row: Conversation) -> list[str]:
+    return [message.content for message in row.messages if message.role == "assistant"]
 
 
 def rendered(row: Row, template: ChatTemplate) -> Rendered:

@@ -1,14 +1,17 @@
 """Which templates are accepted, and what is measured on them."""
 
 import json
+import pickle
 from datetime import date
 
 import pytest
-from chat_rows import CHATML, STOP, TEMPLATES, write_template
-from tiny_tokenizer import SPECIAL, build_tokenizer
+from chat_rows import CHATML, STOP, TEMPLATES, conversation, rendered, write_template
+from tiny_tokenizer import SPECIAL, build_tokenizer, supervised_runs
 
 from data_prep.chat_templates import ChatTemplate, TemplateError, known_templates, load_template
-from data_prep.errors import DataError
+from data_prep.errors import DataError, RowError
+from data_prep.rendering import render
+from data_prep.rows import Completion, Text
 from data_prep.template_engine import compile_template
 from data_prep.tokenizer import load_tokenizer
 
@@ -32,6 +35,113 @@ def test_filters_and_blocks_of_templates_are_those_of_transformers(tokenizer, tm
     assert own == expected
 
 
+# The known templates, byte by byte as they are published.
+
+ROLE_TURNS = "<|system|>\nSYS{end}<|user|>\nQ1{end}<|assistant|>\nA1{end}<|user|>\nQ2{end}"
+PUBLISHED = {
+    "alpaca": (
+        "<s>SYS\n\n### Instruction:\nQ1\n\n### Response:\nA1</s>\n\n### Instruction:\nQ2\n\n",
+        "### Response:\n",
+        "### Response:\nA2</s>\n\n",
+    ),
+    "chatml": (
+        "<|im_start|>system\nSYS<|im_end|>\n<|im_start|>user\nQ1<|im_end|>\n"
+        "<|im_start|>assistant\nA1<|im_end|>\n<|im_start|>user\nQ2<|im_end|>\n",
+        "<|im_start|>assistant\n",
+        "<|im_start|>assistant\nA2<|im_end|>\n",
+    ),
+    "gemma": (
+        "<s><start_of_turn>user\nSYS\n\nQ1<end_of_turn>\n<start_of_turn>model\nA1<end_of_turn>\n"
+        "<start_of_turn>user\nQ2<end_of_turn>\n",
+        "<start_of_turn>model\n",
+        "<start_of_turn>model\nA2<end_of_turn>\n",
+    ),
+    "llama-2": (
+        "<s>[INST] <<SYS>>\nSYS\n<</SYS>>\n\nQ1 [/INST] A1 </s><s>[INST] Q2 [/INST]",
+        "",
+        " A2 </s>",
+    ),
+    "llama-3": (
+        "<s><|start_header_id|>system<|end_header_id|>\n\nSYS<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nQ1<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nA1<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nQ2<|eot_id|>",
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<|start_header_id|>assistant<|end_header_id|>\n\nA2<|eot_id|>",
+    ),
+    "mistral": ("<s>[INST] SYS\n\nQ1 [/INST] A1</s>[INST] Q2 [/INST]", "", " A2</s>"),
+    "phi": (
+        ROLE_TURNS.format(end="<|end|>\n"),
+        "<|assistant|>\n",
+        "<|assistant|>\nA2<|end|>\n</s>",
+    ),
+    "zephyr": (
+        ROLE_TURNS.format(end="</s>\n"),
+        "<|assistant|>\n",
+        "<|assistant|>\nA2</s>\n",
+    ),
+}
+"""The turns before the last answer, the generation prompt, and the last answer.
+
+Sources: the model cards and tokenizer settings of Llama-2-chat, Llama-3-Instruct,
+Mistral-7B-Instruct, gemma-it (its system message as Gemma 3 has it), zephyr-7b-beta,
+Phi-3-mini-instruct, the Qwen family for chatml, and Stanford Alpaca's training prompt.
+"""
+
+
+def test_known_templates_write_what_is_published(template):
+    before, asked, answered = PUBLISHED[template.name]
+    said = [("system", "SYS"), ("user", "Q1"), ("assistant", "A1"), ("user", "Q2")]
+    messages = [{"role": role, "content": content} for role, content in said]
+    assert template.text(messages, generation_prompt=True) == before + asked
+    messages.append({"role": "assistant", "content": "A2"})
+    assert template.text(messages, generation_prompt=False) == before + answered
+
+
+def test_alpaca_without_a_system_message_begins_with_the_published_one(tokenizer):
+    template = load_template("alpaca", tokenizer)
+    text = template.text([{"role": "user", "content": "Q"}], generation_prompt=True)
+    assert text == (
+        "<s>Below is an instruction that describes a task. Write a response that appropriately "
+        "completes the request.\n\n### Instruction:\nQ\n\n### Response:\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["alpaca", "gemma", "llama-2", "mistral", "phi"])
+def test_known_templates_without_tool_turns_refuse_them(tokenizer, name):
+    template = load_template(name, tokenizer)
+    messages = [{"role": "user", "content": "Q"}, {"role": "tool", "content": "R"}]
+    with pytest.raises(RowError, match="renders system, user and assistant turns only"):
+        template.text(messages, generation_prompt=False)
+
+
+def test_phi_is_accepted_on_a_tokenizer_whose_turn_tokens_swallow_white_space(tmp_path):
+    """As Phi-3's do: the newline behind ``<|assistant|>`` is no token of its own."""
+    turns = [f"<|{role}|>" for role in ("system", "user", "assistant")]
+    folder = build_tokenizer(tmp_path / "t", [*SPECIAL, *turns, "<|endoftext|>"])
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    for token in content["added_tokens"]:
+        token["rstrip"] = token["content"] in (*turns, "<|end|>")
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    tokenizer = load_tokenizer(folder)
+    template = load_template("phi", tokenizer)
+    assert template.stop_token == "<|end|>"
+    found = rendered(conversation("Q1", "A1", "Q2", "A2", system="SYS"), template)
+    assert supervised_runs(found, tokenizer) == ["A1<|end|>", "A2<|end|>"]
+    assert "\n" not in tokenizer.decode(found.ids)
+
+
+def test_a_template_renders_the_same_after_a_journey_to_another_process(template):
+    rows = [conversation("Q1", "A1", "Q2", "A2"), Completion("q", "a"), Text("t")]
+    expected, markers = render(rows, template), template.markers
+    other = pickle.loads(pickle.dumps(template))
+    assert render(rows, other) == expected
+    assert other.markers == markers
+    assert (other.stop_id, other.source) == (template.stop_id, template.source)
+    with pytest.raises(RowError, match="refused by the chat template"):
+        other.text([{"role": ["unhashable"], "content": {}.keys()}], generation_prompt=False)
+
+
 # Which templates are accepted.
 
 
@@ -50,7 +160,7 @@ def test_stop_token_is_the_one_that_ends_an_answer(template):
             CHATML.replace("+ '<|im_end|>\\n' }}", "+ '\\n' }}"),
             r"ends an assistant turn with '\\n', which does not begin with a special token",
         ),
-        (CHATML.replace("<|im_end|>", "<|end|>"), "does not begin with a special token"),
+        (CHATML.replace("<|im_end|>", "<|over|>"), "does not begin with a special token"),
         (CHATML.replace("message['content']", "'nothing'"), "drops what a turn says"),
         ("{{ bos_token }}" * 2 + CHATML, r"beginning-of-text token '<s>' twice"),
         (CHATML.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}"), "not prefix-stable"),
@@ -85,7 +195,7 @@ def test_a_stop_token_that_only_becomes_the_unknown_token_is_refused(tmp_path):
 
 @pytest.mark.parametrize("choice", ["chatmI", "missing.jinja", "", "../templates", "."])
 def test_a_template_that_is_nowhere_is_refused_with_the_known_names(tokenizer, choice):
-    with pytest.raises(TemplateError, match=r"neither a known name \(chatml, gemma, llama-3"):
+    with pytest.raises(TemplateError, match=r"neither a known name \(alpaca, chatml, gemma, ll"):
         load_template(choice, tokenizer)
 
 

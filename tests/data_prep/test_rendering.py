@@ -4,7 +4,17 @@ import json
 from dataclasses import replace
 
 import pytest
-from chat_rows import CHATML, RECORDS, STOP, conversation, refused, rendered, row_of, write_template
+from chat_rows import (
+    CHATML,
+    RECORDS,
+    answers_of,
+    conversation,
+    learned,
+    refused,
+    rendered,
+    row_of,
+    write_template,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizer import SPECIAL, build_tokenizer, supervised_runs
@@ -16,7 +26,14 @@ from data_prep.rendering import Rendered, as_messages, render
 from data_prep.rows import Completion, Conversation, Message
 from data_prep.tokenizer import Tokenizer, load_tokenizer
 
-WRITTEN = {"mistral": ("[/INST]", "[INST]"), "zephyr": ("<|assistant|>", "<|system|>", "<|user|>")}
+ROLES = ("<|assistant|>", "<|system|>", "<|user|>")
+WRITTEN = {
+    "alpaca": ("### Instruction:", "### Response:"),
+    "llama-2": ("[/INST]", "[INST]", "<<SYS>>", "<</SYS>>"),
+    "mistral": ("[/INST]", "[INST]"),
+    "phi": ROLES,
+    "zephyr": ROLES,
+}
 """Markers that a template writes as plain text."""
 
 
@@ -26,10 +43,8 @@ WRITTEN = {"mistral": ("[/INST]", "[INST]"), "zephyr": ("<|assistant|>", "<|syst
 @pytest.mark.parametrize("name", RECORDS)
 def test_supervised_is_each_answer_with_its_stop_token_and_nothing_else(template, name):
     row = row_of(name)
-    answers = [message.content for message in row.messages if message.role == "assistant"]
     runs = supervised_runs(rendered(row, template), template.tokenizer)
-    lead = " " if template.name == "mistral" else ""
-    assert runs == [lead + answer + STOP[template.name] for answer in answers]
+    assert runs == learned(template, answers_of(row))
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -65,10 +80,7 @@ def test_users_and_systems_are_never_supervised_whatever_they_say(template, said
     if isinstance(found, RowError):
         assert found.reason == "special token in the text"
         return
-    lead = " " if template.name == "mistral" else ""
-    answers = [message.content for message in row.messages if message.role == "assistant"]
-    expected = [lead + answer + STOP[template.name] for answer in answers]
-    assert supervised_runs(found, template.tokenizer) == expected
+    assert supervised_runs(found, template.tokenizer) == learned(template, answers_of(row))
 
 
 @given(st.lists(st.tuples(SAID, SAID), max_size=4))

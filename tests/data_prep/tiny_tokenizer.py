@@ -22,6 +22,7 @@ SPECIAL = [
     *("<|im_start|>", "<|im_end|>"),
     *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     *("<start_of_turn>", "<end_of_turn>"),
+    "<|end|>",
 ]
 
 
