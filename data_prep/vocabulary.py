@@ -209,14 +209,12 @@ def _count_words(
 def _units(
     spelling: Spelling, ids: Sequence[int], words: Sequence[int | None]
 ) -> list[tuple[int, ...]]:
-    """Cut a text's ids where no token may reach across: between words, around special tokens."""
+    """Cut a text's ids between words: no token may reach across."""
     if not ids:
         return []
     flat = np.array([-1 if word is None else word for word in words])
     cut = flat[1:] != flat[:-1]
     if not spelling.byte_level:  # the words of such a tokenizer are whole texts
         cut |= np.array([spelling.tokens[index].startswith(SPACE) for index in ids[1:]], bool)
-    alone = np.array([index in spelling.alone for index in ids])
-    cut |= alone[1:] | alone[:-1]
     edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(ids)]
     return [tuple(ids[start:end]) for start, end in pairwise(edges)]

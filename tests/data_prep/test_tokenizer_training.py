@@ -17,7 +17,11 @@ from data_prep.errors import DataError
 from data_prep.tokenizer import load_tokenizer
 from data_prep.tokenizer_training import TokenizerSettings, save_tokenizer, train_tokenizer
 
-CORPUS = [*SENTENCES * 3, "In 2024 there were 1234567 of them.\n\nThe  end\t!", "Größe, señor, 中文"]
+CORPUS = [
+    *SENTENCES * 3,
+    "In 2024 there were 1234567 of them.\n\nThe  end\t!",
+    "Größe, señor, 中文",
+]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 TRAINED = {
     choice: train_tokenizer(CORPUS, TokenizerSettings(vocab_size=400, pre_tokenizer=choice))  # type: ignore[arg-type]
@@ -133,7 +137,13 @@ def test_transformers_and_llmkit_read_the_same_tokenizer(tmp_path):
     save_tokenizer(TRAINED["single-digits"], settings, tmp_path / "t", source)
     ours = load_tokenizer(tmp_path / "t")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "t")
-    texts = [*CORPUS, "<|im_start|>user\nhi <|im_end|>", "  spaces  .", "it 's , done", "\x00\u2028"]
+    texts = [
+        *CORPUS,
+        "<|im_start|>user\nhi <|im_end|>",
+        "  spaces  .",
+        "it 's , done",
+        "\x00\u2028",
+    ]
     for text, ids in zip(texts, ours.encode(texts)):
         assert theirs.encode(text, add_special_tokens=False) == theirs.encode(text) == ids
         assert theirs.decode(ids) == ours.decode(ids) == text
