@@ -50,10 +50,9 @@ class Extension(BaseModel):
     """Rows of the embedding matrix before."""
     rows: int
     """Rows of the embedding matrix now."""
-    tied: bool
-    """Whether embeddings and head are one matrix."""
     initialisation: str
     added: list[AddedRow]
+    """Those of an earlier extension of the same model too: nothing trained them in between."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +102,17 @@ def extend_model(
         model.resize_token_embeddings(rows.now, mean_resizing=False)
         for matrix in _matrices(model):
             _fill(matrix, ids, pieces, rows)
-        tied = model.get_output_embeddings() is not None and len(_matrices(model)) == 1
+        earlier = read_extension(model_folder)
+        added = [
+            AddedRow(id=index, token=token.token, pieces=list(token.pieces))
+            for index, token in zip(ids, tokens, strict=True)
+        ]
         extension = Extension(
-            old_tokens=rows.old_tokens,
+            old_tokens=earlier.old_tokens if earlier else rows.old_tokens,
             old_rows=rows.old,
             rows=rows.now,
-            tied=tied,
             initialisation="mean of the rows of the pieces",
-            added=[
-                AddedRow(id=index, token=token.token, pieces=list(token.pieces))
-                for index, token in zip(ids, tokens, strict=True)
-            ],
+            added=[*(earlier.added if earlier else []), *added],
         )
         _save(model, model_folder, beside)
         text = extension.model_dump_json(indent=2) + "\n"
@@ -143,9 +142,7 @@ def read_extension(folder: Path) -> Extension | None:
 def _dtype(folder: Path) -> torch.dtype:
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if getattr(config, "quantization_config", None) is not None:
-        raise UsageError(
-            f"{folder}: its weights are quantised. Extend the model it was made from, then quantise."
-        )
+        raise UsageError(f"{folder}: its weights are quantised. Extend the model it was made from.")
     found = config.dtype
     return found if isinstance(found, torch.dtype) else torch.float32
 
@@ -168,7 +165,7 @@ def _matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     """The embeddings, and head and its bias where they are matrices of their own."""
     head: Any = model.get_output_embeddings()
     found = [model.get_input_embeddings().weight, *([] if head is None else head.parameters())]
-    return list({parameter.data_ptr(): parameter for parameter in found}.values())  # type: ignore[union-attr, misc]
+    return list({parameter.data_ptr(): parameter for parameter in found}.values())
 
 
 @torch.no_grad()
@@ -204,7 +201,7 @@ def _check_transformers_agrees(folder: Path, extension: Extension) -> None:
     for text, ids in zip(probes, ours.encode(probes), strict=True):
         if theirs.encode(text, add_special_tokens=False) != ids:
             raise CheckFailed(
-                f"{folder}: transformers ({type(theirs).__name__}) reads other ids for {text[:80]!r} "
-                "from these files than the tokenizers library, so a server would use the new "
-                "tokens in another way than training. Nothing was kept."
+                f"{folder}: transformers ({type(theirs).__name__}) reads other ids for "
+                f"{text[:80]!r} from these files than the tokenizers library, so a server would "
+                "use the new tokens in another way than training. Nothing was kept."
             )
