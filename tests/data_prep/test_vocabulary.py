@@ -12,11 +12,14 @@ from tiny_tokenizer import SPECIAL, build_tokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from data_prep.errors import DataError
+from data_prep.fertility import fertility
 from data_prep.new_tokens import NewToken
 from data_prep.tokenizer import Tokenizer, load_tokenizer
 from data_prep.tokenizer_extension import extend_tokenizer
+from data_prep.tokenizer_training import TokenizerSettings, save_tokenizer, train_tokenizer
 from data_prep.vocabulary import propose_tokens, tokens_for_words
 
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 WORDS = ["kubernetes", "Größe", "señor", "полезно", "中华", "kubectl", "kuberneteses"]
 CORPUS = [f"the {word} of a {word}, \n\n  {word}s 2024 2024 <|im_end|>{word}" for word in WORDS] * 6
 ALPHABET = st.sampled_from([*"kubernts aGößeñпл中华\n <", " kubernetes", "<|im_end|>", "señor"])
@@ -309,3 +312,32 @@ def test_a_class_of_transformers_that_builds_its_model_anew_reads_the_same_ids(t
     words = [f"the {word} of" for word in WORDS]
     assert [theirs.encode(t, add_special_tokens=False) for t in words] == new.encode(words)
     assert set(new.encode(words)[0]) & {new.id_of(token.token) for token in tokens}
+
+
+def test_the_same_tokens_give_the_same_file(tmp_path, tokenizer_folder):
+    for name in ("one", "two"):
+        tokens = propose_tokens(load_tokenizer(tokenizer_folder), CORPUS, count=30)
+        extend_tokenizer(tokenizer_folder, tokens, tmp_path / name)
+    one, two = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not here")
+def test_on_real_text_new_tokens_save_what_they_promise_and_lose_nothing(tmp_path):
+    wiki = (SHARED / "wiki_demo" / "wiki_demo.txt").read_text(encoding="utf-8").split("\n")[:9]
+    plays = (SHARED / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8").split("\n\n")
+    settings = TokenizerSettings(vocab_size=4000)
+    save_tokenizer(train_tokenizer(wiki, settings), settings, tmp_path / "old")
+    old = load_tokenizer(tmp_path / "old")
+    mined, held_out = plays[:3000], plays[3000:]
+    tokens = propose_tokens(old, mined, count=300)
+    assert len(tokens) == 300
+    new = extend_tokenizer(tmp_path / "old", tokens, tmp_path / "new")
+    saved = total(old, mined) - total(new, mined)
+    assert saved == sum(token.gain for token in tokens)
+    before, after = fertility(old, held_out), fertility(new, held_out)
+    assert before.tokens_per_word > after.tokens_per_word
+    together = Extended(old, new, tokens)
+    for text, was, now in zip(held_out, old.encode(held_out), new.encode(held_out)):
+        assert together.expanded(now) == was
+        assert new.decode(now) == text
