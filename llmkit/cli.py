@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmkit import tokenizer_commands
+
 if TYPE_CHECKING:
     from llmkit.console import View
     from llmkit.project import Project
@@ -28,6 +30,7 @@ models = typer.Typer(help="Models: list the catalogue, fetch one.", no_args_is_h
 recipes = typer.Typer(help="Recipes: check one, print the schema.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(recipes, name="recipe")
+app.add_typer(tokenizer_commands.app, name="tokenizer")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
@@ -268,11 +271,9 @@ def recipe_schema() -> None:
 
 
 def _view(quiet: bool, as_json: bool) -> "View":
-    from llmkit.console import JsonView, QuietView, TerminalView
+    from llmkit.console import choose_view
 
-    if quiet:
-        return QuietView()
-    return JsonView() if as_json else TerminalView()
+    return choose_view(quiet, as_json)
 
 
 def _project(recipe: Path, overrides: list[str] | None, runs: Path, view: "View") -> "Project":

@@ -170,6 +170,13 @@ class QuietView:
         """Nothing."""
 
 
+def choose_view(quiet: bool, as_json: bool) -> View:  # noqa: FBT001
+    """The view that the options ``--quiet`` and ``--json`` ask for."""
+    if quiet:
+        return QuietView()
+    return JsonView() if as_json else TerminalView()
+
+
 def _milestones(total: int) -> set[int]:
     """About ten steps worth a line where no bar can be drawn."""
     return {1, total, *(round(total * tenth / 10) for tenth in range(1, 10))}

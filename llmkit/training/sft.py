@@ -11,6 +11,7 @@ from llmkit.errors import UsageError
 from llmkit.models.adapters import attach, base_of, save, trainable_figures
 from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
 from llmkit.models.settings import ModelConfig
+from llmkit.models.vocabulary import read_extension
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import last_whole, step_of
 from llmkit.training.isolation import check_loss_is_the_models_own, check_rows_are_apart
@@ -59,6 +60,7 @@ def train(
             our loss leaves out.
     """
     data = _load_data(prepared)
+    _refuse_untrained_tokens(model_folder, data.train)
     plan = plan_steps(config, len(data.train))
     device = choose_device(model_config.device)
     dtype = compute_dtype(device)
@@ -142,6 +144,23 @@ def _refuse_ids_without_embedding(base: PreTrainedModel, sequences: Sequences) -
             f"the data has token id {largest}, but the model has embeddings for 0 to {rows - 1}: "
             "its tokenizer or chat template uses tokens that were added without enlarging the "
             "model. Choose a template of tokens that the model knows: model.chat_template."
+        )
+
+
+def _refuse_untrained_tokens(model_folder: Path, sequences: Sequences) -> None:
+    """Under an adapter the rows of new tokens would stay the means they were made as."""
+    extension = read_extension(model_folder)
+    if extension is None:
+        return
+    added = {row.id: row.token for row in extension.added}
+    used = sorted({index for each in sequences for index in each.input_ids} & added.keys())
+    if used:
+        named = ", ".join(repr(added[index]) for index in used[:5])
+        raise UsageError(
+            f"{model_folder}: the data uses {len(used)} of the {len(added)} tokens that were added "
+            f"to this model ({named}, ...). An adapter does not train their embeddings: they would "
+            "stay the mean of their pieces. Train the model as it was before it was extended: "
+            "model.base."
         )
 
 
