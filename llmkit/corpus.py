@@ -12,7 +12,9 @@ from typing import Any
 from data_prep.errors import DataError
 from data_prep.reading import Unusable, read_rows
 from data_prep.row_text import text_of
-from data_prep.sources import BadRecord, Record, SourceConfig, read
+from data_prep.sources.config import SourceConfig
+from data_prep.sources.records import BadRecord, Record
+from data_prep.sources.scan import read
 
 PARAGRAPH = 1 << 16
 """Characters after which a text file's paragraph is cut, at the end of a line."""
@@ -59,6 +61,7 @@ class Corpus:
 
     def _source(self, path: str) -> Iterator[tuple[str, str]]:
         if Path(path).suffix.lower() == ".txt" and Path(path).is_file():
+            # Not the paragraphs of the sources: a tokenizer learns from the empty lines too.
             for paragraph in _paragraphs(Path(path)):
                 yield "", paragraph
             return
