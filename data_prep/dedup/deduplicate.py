@@ -10,8 +10,12 @@ from pydantic import BaseModel, ConfigDict
 from data_prep.dedup.certificates import Certificate
 from data_prep.dedup.exact import first_of_equal, word_sequences
 from data_prep.dedup.minhash import MinHashConfig, near_duplicates
+from data_prep.dedup.paraphrases import paraphrases
+from data_prep.dedup.semantic import Progress, SemanticConfig
 from data_prep.dedup.stars import stars
 from data_prep.dedup.words import Texts
+from data_prep.embeddings import Embedder
+from data_prep.errors import DataError
 from data_prep.row_text import text_of, whole_text
 from data_prep.rows import Placed
 
@@ -25,9 +29,16 @@ class DedupConfig(BaseModel):
     """Rows whose every turn and tool is the same."""
     minhash: MinHashConfig | None = None
     """Rows whose words are nearly the same; ``{}`` takes the defaults, null leaves them in."""
+    semantic: SemanticConfig | None = None
+    """Rows that say nearly the same in other words, among those that are left; ``{}`` likewise."""
 
 
-def deduplicate(rows: Sequence[Placed], config: DedupConfig) -> dict[int, Certificate]:
+def deduplicate(
+    rows: Sequence[Placed],
+    config: DedupConfig,
+    embedder: Embedder | None = None,
+    progress: Progress = lambda _step, _rows: None,
+) -> dict[int, Certificate]:
     """Find the rows to remove.
 
     Every certificate's witness stays: rows are removed around kept rows, not in chains.
@@ -35,10 +46,21 @@ def deduplicate(rows: Sequence[Placed], config: DedupConfig) -> dict[int, Certif
     Args:
         rows: in their order, which decides between rows that are equally good to keep.
         config: which duplicates.
+        embedder: the model that ``config.semantic`` names.
+        progress: told of rows as they are embedded and compared.
 
     Returns:
         The index of each row to remove, in order, and its certificate.
+
+    Raises:
+        DataError: ``config.semantic`` is set and there is no model, or it does not do what an
+            embedder must.
     """
+    if config.semantic and embedder is None:
+        raise DataError(
+            f"dedup.semantic: no model was loaded to embed rows with ({config.semantic.model}). "
+            "Load it and hand it in, or leave dedup.semantic out."
+        )
     witness: dict[int, tuple[int, str, float]] = {}
     left = np.arange(len(rows))
     if config.exact:
@@ -54,7 +76,28 @@ def deduplicate(rows: Sequence[Placed], config: DedupConfig) -> dict[int, Certif
             found.removed.tolist(), found.witness.tolist(), found.similarity.tolist(), strict=True
         ):
             witness[removed] = (kept, "jaccard", similarity)
-    return {index: _certificate(rows, index, witness, config) for index in sorted(witness)}
+        left = left[~np.isin(left, found.removed)]
+    if config.semantic and embedder and len(left):
+        texts_of = [text_of(placed.row, config.semantic.on) for placed in rows]
+        groups = _vouched_for(witness)
+        for removed, (kept, cosine) in paraphrases(
+            texts_of, left, groups, config.semantic, embedder, progress
+        ).items():
+            witness[removed] = (kept, "cosine", cosine)
+    model = embedder.name if embedder else ""
+    return {index: _certificate(rows, index, witness, config, model) for index in sorted(witness)}
+
+
+def _vouched_for(witness: dict[int, tuple[int, str, float]]) -> dict[int, list[int]]:
+    """For rows that stayed so far, the rows that went because of them, unless equal to another."""
+    groups: dict[int, list[int]] = {}
+    for removed, (kept, measure, _) in sorted(witness.items()):
+        if measure == "equal":
+            continue  # it goes wherever its equal goes
+        while kept in witness:
+            kept = witness[kept][0]
+        groups.setdefault(kept, []).append(removed)
+    return groups
 
 
 def _keep_first(
@@ -76,23 +119,26 @@ def _certificate(
     index: int,
     witness: dict[int, tuple[int, str, float]],
     config: DedupConfig,
+    model: str,
 ) -> Certificate:
     """Certify against the row that stays at last, when the first witness was removed later."""
-    settings = config.minhash or MinHashConfig()
     kept, measure, similarity = witness[index]
     while kept in witness:
         kept, next_measure, next_similarity = witness[kept]
         if next_measure == "jaccard" or measure == "equal":
             measure, similarity = next_measure, next_similarity
+    minhash, semantic = config.minhash or MinHashConfig(), config.semantic or SemanticConfig()
+    settings = semantic if measure == "cosine" else minhash
     return Certificate.model_validate(
         {
             "removed": rows[index].where,
             "witness": rows[kept].where,
             "measure": measure,
             "similarity": similarity,
-            "threshold": settings.threshold if measure == "jaccard" else 1.0,
+            "threshold": settings.threshold if measure in ("jaccard", "cosine") else 1.0,
             "on": settings.on if measure != "equal" else "both",
-            "ngram": settings.ngram,
+            "ngram": minhash.ngram,
             "numbers": settings.numbers,
+            "model": model if measure == "cosine" else "",
         }
     )
