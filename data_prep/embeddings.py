@@ -72,9 +72,8 @@ def embed_all(
 
 
 def has_vector(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which texts the model could read; a million at a time takes no memory to speak of."""
-    found: NDArray[np.bool_] = vectors.any(axis=1)
-    return found
+    """Which texts the model could read."""
+    return np.asarray(vectors.any(axis=1))
 
 
 def _check(vectors: NDArray[np.float32], texts: int, name: str) -> None:

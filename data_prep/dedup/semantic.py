@@ -102,8 +102,8 @@ def _first_of_equal(vectors: NDArray[np.float32], numbers: NumberSets) -> NDArra
     readable = has_vector(vectors)
     keys = np.empty(len(vectors), "V16")
     for row in range(len(vectors)):
-        hashed = xxhash.xxh3_128(np.ascontiguousarray(vectors[row]))
-        hashed.update(numbers.values[numbers.offsets[row] : numbers.offsets[row + 1]])
+        hashed = xxhash.xxh3_128(np.ascontiguousarray(vectors[row]).data)
+        hashed.update(numbers.values[numbers.offsets[row] : numbers.offsets[row + 1]].data)
         keys[row] = hashed.digest()
     found = first_of_equal(keys)
     return np.where(readable, found, np.arange(len(vectors)))
