@@ -26,7 +26,7 @@ SPARE = 8
 MOST_UNKNOWN = 0.1
 """A text of which a larger share of tokens is unknown to the model gets no vector: two texts in a
 script that it never saw would be the same to it."""
-MOST_SPELLED = 0.6
+MOST_SPELLED = 0.4
 """Nor does one of which a larger share of tokens is single letters: to all-MiniLM-L6-v2, which
 spells Russian, an answer on teaching children to count and one on central banks are 0.94 alike."""
 NOT_READ = {"README.md", "source.json", ".gitattributes"}
@@ -129,15 +129,16 @@ def load_embedder(
     from llmkit.models.loading import choose_device, quiet
 
     quiet()
+    place = str(choose_device(device))
     try:
         model = SentenceTransformer(
             str(found.folder),
-            device=str(choose_device(device)),
+            device=place,
             local_files_only=True,
             # Rounding to 16 bits would move a similarity by as much as near-duplicates differ.
             model_kwargs={"dtype": torch.float32},
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+    except Exception as error:  # a broken folder fails in as many ways as it has files
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"{found.folder}: cannot be loaded to embed sentences: {words}") from error
     short = found.folder.name if Path(name).expanduser().is_dir() else name
