@@ -239,7 +239,8 @@ def models_list() -> None:
     for entry in CATALOG.values():
         folder = cache_folder() / "models" / entry.name
         state = f"in {folder}" if (folder / "config.json").is_file() else "not fetched yet"
-        typer.echo(f"{entry.name:<{wide}}  {entry.source}, {entry.licence}, {state}")
+        what = f"{entry.kind}, {entry.source}, {entry.licence}, {state}"
+        typer.echo(f"{entry.name:<{wide}}  {what}")
     typer.echo("Any other model: a local folder, or an id on the hub (owner/name).", err=True)
 
 

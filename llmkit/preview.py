@@ -10,7 +10,7 @@ from data_prep.errors import RowError
 from data_prep.reading import Unusable, read_rows
 from data_prep.rendering import Rendered, render
 from data_prep.tokenizer import load_tokenizer
-from llmkit.models.catalog import resolve
+from llmkit.models.catalog import resolve_language_model
 from llmkit.recipe import Recipe
 
 SUPERVISED = "black on green"
@@ -23,7 +23,7 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
     Rows that cannot be used are printed with the reason. Nothing is written.
     """
     console = console or Console(highlight=False)
-    tokenizer = load_tokenizer(resolve(recipe.model.base).folder)
+    tokenizer = load_tokenizer(resolve_language_model(recipe.model.base).folder)
     template = load_template(recipe.model.chat_template, tokenizer, recipe.model.template_date)
     console.print(
         Text.assemble(

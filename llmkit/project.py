@@ -12,7 +12,7 @@ from data_prep.tokenizer import load_tokenizer
 from llmkit.console import View
 from llmkit.errors import UsageError
 from llmkit.files import write_text
-from llmkit.models.catalog import ResolvedModel, resolve
+from llmkit.models.catalog import ResolvedModel, resolve_language_model
 from llmkit.recipe import Recipe, dump_recipe, load_recipe
 from llmkit.run import Run
 
@@ -31,7 +31,7 @@ class Project:
     def model(self) -> ResolvedModel:
         """The base model, fetched when needed."""
         with self.view.working(f"finding {self.recipe.model.base}"):
-            return resolve(self.recipe.model.base, self.view.say)
+            return resolve_language_model(self.recipe.model.base, self.view.say)
 
     @cached_property
     def template(self) -> ChatTemplate:

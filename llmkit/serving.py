@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash
-from llmkit.models.catalog import resolve
+from llmkit.models.catalog import resolve_language_model
 from llmkit.recipe import load_recipe
 from llmkit.recipe_problems import problems_of
 from llmkit.run import Inputs, Run, differences, flatten, package_inputs
@@ -172,7 +172,7 @@ def _plain_model(what: str) -> ServedModel:
         sys.stderr.write(f"{text}\n")
 
     try:
-        found = resolve(what, say)
+        found = resolve_language_model(what, say)
     except UsageError as error:
         run = Path("runs") / what
         hint = f" Did you mean the run {run}?" if (run / "recipe.yaml").is_file() else ""

@@ -1,7 +1,7 @@
 """Certificates of removed duplicates, and an audit that believes none of them.
 
 The audit shares no code with the deduplicator: it takes the two texts, finds their words with a
-regular expression, and counts.
+regular expression, and counts. For the cosine of two embeddings it embeds both again.
 """
 
 import re
@@ -9,19 +9,26 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from data_prep.embeddings import Embedder
 from data_prep.row_text import text_of, whole_text
 from data_prep.rows import Row
 
 TOLERANCE = 1e-9
 """Between the certified and the recounted similarity: both divide the same two whole numbers."""
+COSINE_TOLERANCE = 1e-3
+"""Between the certified and the recomputed cosine: another machine, or another batch, rounds
+otherwise. The certified one is never below the threshold, so the other is by no more than this."""
 
 
 DUPLICATES = {
     "equal": "exact duplicate",
     "same words": "duplicate but for case and punctuation",
     "jaccard": "near-duplicate",
+    "cosine": "semantic duplicate",
 }
 """What the ledger calls a row that was removed by each measure."""
 
@@ -35,14 +42,16 @@ class Certificate(BaseModel):
     """The place of the removed row."""
     witness: str
     """The place of the row that stays."""
-    measure: Literal["equal", "same words", "jaccard"]
+    measure: Literal["equal", "same words", "jaccard", "cosine"]
     """Every turn and tool is equal; the words are equal in their order; the sets of words are
-    this similar."""
+    this similar; the sentence embeddings are."""
     similarity: float
     threshold: float
     on: Literal["prompt", "response", "both"] = "both"
     ngram: int = 1
     numbers: Literal["distinct", "merge"] = "distinct"
+    model: str = ""
+    """Of a cosine: the embedder's name, a hash of its files in it."""
 
 
 def audit(
@@ -50,6 +59,7 @@ def audit(
     rows: Mapping[str, Row],
     kept: frozenset[str],
     removed: Sequence[str],
+    embedder: Embedder | None = None,
 ) -> list[str]:
     """Replay every certificate.
 
@@ -58,15 +68,20 @@ def audit(
         rows: the rows they name, by place, read anew.
         kept: places of the rows that deduplication left in the data.
         removed: places of the rows that the ledger says were removed as duplicates.
+        embedder: the model to embed rows with once more; cosines do not hold without it.
 
     Returns:
         What does not hold, a line each; empty when everything does.
     """
     problems = []
     certified = set()
+    certificates = list(certificates)
+    vectors = _embedded(certificates, rows, embedder)
     for certificate in certificates:
         certified.add(certificate.removed)
         problem = _problem(certificate, rows, kept)
+        if not problem and certificate.measure == "cosine":
+            problem = _cosine_problem(certificate, vectors, embedder.name if embedder else "")
         if problem:
             problems.append(f"{certificate.removed}: {problem}")
     for place in sorted(set(removed) ^ certified):
@@ -90,13 +105,51 @@ def _problem(certificate: Certificate, rows: Mapping[str, Row], kept: frozenset[
         return "" if words[0] == words[1] else "has not the same words as its witness"
     grams = [_grams(each, certificate.ngram) for each in words]
     similarity = len(grams[0] & grams[1]) / max(1, len(grams[0] | grams[1]))
-    if abs(similarity - certificate.similarity) > TOLERANCE:
-        return f"certified {certificate.similarity:.6f} similar, counted {similarity:.6f}"
-    if similarity < certificate.threshold:
-        return f"similarity {similarity:.6f} is below the threshold {certificate.threshold}"
+    if certificate.measure == "jaccard":
+        if abs(similarity - certificate.similarity) > TOLERANCE:
+            return f"certified {certificate.similarity:.6f} similar, counted {similarity:.6f}"
+        if similarity < certificate.threshold:
+            return f"similarity {similarity:.6f} is below the threshold {certificate.threshold}"
     numbers = [{word for word in each if _NUMERIC.search(word)} for each in words]
     if certificate.numbers == "distinct" and numbers[0] - numbers[1] and numbers[1] - numbers[0]:
         return "differs from its witness in its numbers"
+    return ""
+
+
+def _embedded(
+    certificates: Iterable[Certificate], rows: Mapping[str, Row], embedder: Embedder | None
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """The vector of each row that a cosine names, by its place and the part that is compared."""
+    if embedder is None:
+        return {}
+    named = {
+        (place, certificate.on): text_of(rows[place], certificate.on)
+        for certificate in certificates
+        if certificate.measure == "cosine"
+        for place in (certificate.removed, certificate.witness)
+        if place in rows
+    }
+    if not named:
+        return {}
+    vectors = embedder.embed(list(named.values()))
+    return {key: vectors[index].astype(np.float64) for index, key in enumerate(named)}
+
+
+def _cosine_problem(
+    certificate: Certificate,
+    vectors: Mapping[tuple[str, str], NDArray[np.float64]],
+    model: str,
+) -> str:
+    if not model:
+        return f"names a cosine, and the model {certificate.model} was not loaded to replay it"
+    if model != certificate.model:
+        return f"was certified with the model {certificate.model}, not {model}"
+    one, other = (vectors[p, certificate.on] for p in (certificate.removed, certificate.witness))
+    cosine = float(np.dot(one, other))
+    if not abs(cosine - certificate.similarity) <= COSINE_TOLERANCE:
+        return f"certified a cosine of {certificate.similarity:.6f}, computed {cosine:.6f}"
+    if certificate.similarity < certificate.threshold:
+        return f"cosine {certificate.similarity:.6f} is below the threshold {certificate.threshold}"
     return ""
 
 

@@ -10,10 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from data_prep.dedup.certificates import Certificate
 from data_prep.dedup.exact import first_of_equal
 from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
+from data_prep.dedup.paraphrases import ReadTexts, paraphrases
+from data_prep.dedup.semantic import Progress, SemanticConfig
 from data_prep.dedup.stars import stars
 from data_prep.dedup.words import TextSource
+from data_prep.embeddings import Embedder
+from data_prep.errors import DataError
 
-MEASURES = ("equal", "same words", "jaccard")
+MEASURES = ("equal", "same words", "jaccard", "cosine")
 
 
 class DedupConfig(BaseModel):
@@ -25,6 +29,8 @@ class DedupConfig(BaseModel):
     """Rows whose every turn and tool is the same."""
     minhash: MinHashConfig | None = None
     """Rows whose words are nearly the same; ``{}`` takes the defaults, null leaves them in."""
+    semantic: SemanticConfig | None = None
+    """Rows that say nearly the same in other words, among those that are left; ``{}`` likewise."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,23 @@ class Removals:
     similarity: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What semantic comparison needs beside the settings."""
+
+    read: ReadTexts
+    """Gives the part of rows that ``semantic.on`` names."""
+    embedder: Embedder
+    """The model that ``semantic.model`` names."""
+
+
 def deduplicate(
     hashes: NDArray[np.uint64],
     texts: TextSource | None,
     config: DedupConfig,
     chosen: NDArray[np.int64],
+    meaning: Meaning | None = None,
+    progress: Progress = lambda _step, _rows: None,
 ) -> Removals:
     """Find the rows to remove.
 
@@ -54,7 +72,18 @@ def deduplicate(
         config: which duplicates.
         chosen: the rows to compare, ascending; their order decides between rows that are equally
             good to keep.
+        meaning: needed for ``semantic``.
+        progress: told of rows as they are embedded and compared.
+
+    Raises:
+        DataError: ``semantic`` is set and there is no model, or it does not do what an embedder
+            must.
     """
+    if config.semantic and meaning is None:
+        raise DataError(
+            f"dedup.semantic: no model was loaded to embed rows with ({config.semantic.model}). "
+            "Load it and hand it in, or leave dedup.semantic out."
+        )
     found = _Found(len(hashes))
     left = chosen
     if config.exact:
@@ -65,6 +94,13 @@ def deduplicate(
         edges = near_duplicates(texts, sketches, config.minhash, left)
         star = stars(len(hashes), edges.left, edges.right, edges.similarity)
         found.add(star.removed, star.witness, "jaccard", star.similarity)
+        left = left[~np.isin(left, star.removed)]
+    if config.semantic and meaning and len(left):
+        vouched = found.vouched_for()
+        for removed, (kept, cosine) in paraphrases(
+            meaning.read, left, vouched, config.semantic, meaning.embedder, progress
+        ).items():
+            found.add(np.array([removed]), np.array([kept]), "cosine", cosine)
     return found.removals()
 
 
@@ -96,6 +132,16 @@ class _Found:
         stays: NDArray[np.int64] = rows[~repeats]
         return stays
 
+    def vouched_for(self) -> dict[int, list[int]]:
+        """For rows that stay so far, those that went because of them, unless equal to another."""
+        groups: dict[int, list[int]] = {}
+        found = self.removals()
+        rows = zip(found.removed.tolist(), found.witness.tolist(), strict=True)
+        for removed, kept in rows:
+            if self._measure[removed] != MEASURES.index("equal"):  # it goes where its equal goes
+                groups.setdefault(kept, []).append(removed)
+        return groups
+
     def removals(self) -> Removals:
         """Bind each row to the one that stays at last, when its first witness was removed later.
 
@@ -114,7 +160,10 @@ class _Found:
 
 
 def certificates(
-    removals: Removals, config: DedupConfig, place: Callable[[NDArray[np.int64]], list[str]]
+    removals: Removals,
+    config: DedupConfig,
+    place: Callable[[NDArray[np.int64]], list[str]],
+    model: str = "",
 ) -> list[Certificate]:
     """What vouches for each removal, in a form that can be replayed.
 
@@ -122,8 +171,9 @@ def certificates(
         removals: what `deduplicate` found.
         config: with which settings.
         place: where rows, given by number, came from.
+        model: the name of the embedder that was used.
     """
-    settings = config.minhash or MinHashConfig()
+    minhash, semantic = config.minhash or MinHashConfig(), config.semantic or SemanticConfig()
     sides = place(removals.removed), place(removals.witness)
     measures = (MEASURES[index] for index in removals.measure.tolist())
     return [
@@ -133,13 +183,15 @@ def certificates(
                 "witness": witness,
                 "measure": measure,
                 "similarity": similarity,
-                "threshold": settings.threshold if measure == "jaccard" else 1.0,
+                "threshold": settings.threshold if measure in ("jaccard", "cosine") else 1.0,
                 "on": settings.on if measure != "equal" else "both",
-                "ngram": settings.ngram,
+                "ngram": minhash.ngram,
                 "numbers": settings.numbers,
+                "model": model if measure == "cosine" else "",
             }
         )
         for removed, witness, measure, similarity in zip(
             *sides, measures, removals.similarity.tolist(), strict=True
         )
+        for settings in [semantic if measure == "cosine" else minhash]
     ]

