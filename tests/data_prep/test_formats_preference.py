@@ -213,6 +213,10 @@ def test_a_preference_that_would_train_wrong_is_refused(record, problem):
             Labelled((SYSTEM, Q), (A,), label=True),
         ),
         (
+            {"prompt": said(Q), "completion": "a", "label": "1"},
+            Labelled((Q,), (A,), label=True),
+        ),
+        (
             {"messages": said(*EARLIER, Q, A), "label": False},
             Labelled((*EARLIER, Q), (A,), label=False),
         ),
@@ -267,11 +271,13 @@ def test_calls_have_the_same_ids_in_the_prompt_as_in_either_answer():
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
     result = {"role": "tool", "content": "t"}
     record = {"prompt": [*said(Q), call, result], "chosen": [call, result, *said(A)]}
-    row = convert({**record, "rejected": said(B), "tools": [{"name": "f"}]}, "preference")
+    record["rejected"] = [call, result, *said(B)]
+    row = convert({**record, "tools": [{"name": "f"}]}, "preference")
     assert [turn.tool_call_id for turn in (*row.prompt, *row.chosen) if turn.role == "tool"] == [
         "call_0",
         "call_1",
     ]
+    assert row.chosen[:2] == row.rejected[:2]
     assert row.chosen[0].tool_calls[0]["id"] == "call_1"
     assert row.tools[0]["function"]["name"] == "f"
     check_row(row)

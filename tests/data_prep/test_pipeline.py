@@ -425,6 +425,21 @@ def test_auto_takes_the_format_of_the_first_row_it_knows_and_says_so(prep, tmp_p
     assert prepared.figures["dropped"] == {"malformed": 1, "unknown format": 1, "missing field": 1}
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"instruction": "q", "chosen": "a", "rejected": "b"},
+        {"prompt": "q", "completion": "a", "label": False},
+    ],
+)
+def test_rows_for_preference_training_are_recognised_and_kept_out_of_sft(prep, row):
+    with pytest.raises(DataError, match="preference row: chosen/rejected or label: such rows are"):
+        prep([row])
+    with pytest.raises(DataError, match="dropped: 1 preference row"):
+        prep([row], on_error="skip")
+
+
 # Templates that data meets.
 
 
