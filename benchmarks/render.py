@@ -1,6 +1,6 @@
 """Rendering and tokenising beside TRL's own preparation, on the same rows, in one run.
 
-    python benchmarks/render.py --rows alpaca.json sharegpt.json [--copies 4] [--repeats 3]
+    python benchmarks/render.py --rows alpaca.json sharegpt.json [--repeats 3]
 
 Two cases: ``answers``, conversations through the chat template with only assistant turns
 supervised (TRL: ``assistant_only_loss``), and ``text``, plain text learned as a whole. From rows
@@ -64,7 +64,7 @@ def ours(case: str, rows_path: Path, out: Path, model: Path) -> dict[str, float]
     return spent
 
 
-def write_rows(sources: list[Path], copies: int, model: Path, folder: Path) -> int:
+def write_rows(sources: list[Path], model: Path, folder: Path) -> int:
     """Write the rows that the model's template can render, once for each case; their number."""
     from data_prep.chat_templates import load_template
     from data_prep.reading import ReadRow, read_rows
@@ -93,8 +93,8 @@ def write_rows(sources: list[Path], copies: int, model: Path, folder: Path) -> i
     }
     for case, each in records.items():
         lines = "".join(json.dumps(record) + "\n" for record in each)
-        (folder / f"{case}.jsonl").write_text(lines * copies, encoding="utf-8")
-    return len(rows) * copies
+        (folder / f"{case}.jsonl").write_text(lines, encoding="utf-8")
+    return len(rows)
 
 
 def measured(command: list[str]) -> dict[str, float]:
@@ -136,7 +136,6 @@ def main() -> None:
     """Measure, print what happens, and end with one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=lambda p: Path(p).resolve(), nargs="+")
-    parser.add_argument("--copies", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
@@ -153,7 +152,7 @@ def main() -> None:
     model = resolve("smollm2-135m-instruct").folder
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = write_rows(arguments.rows, arguments.copies, model, folder)
+        rows = write_rows(arguments.rows, model, folder)
         figures = {
             case: compare(case, arguments.repeats, model, folder) for case in arguments.cases
         }

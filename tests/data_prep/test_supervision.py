@@ -13,13 +13,15 @@ from chat_rows import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizer import SPECIAL, build_tokenizer, supervised_runs
+from tiny_tokenizer import SPECIAL, build_tokenizer, supervised_runs, write_jsonl
 
 from data_prep.chat_templates import ChatTemplate, load_template
 from data_prep.errors import RowError
+from data_prep.pipeline import DataConfig, prepare
 from data_prep.rendering import Rendered, Supervise, as_messages, render, supervised_turns
 from data_prep.row_text import prompt_text, response_text, whole_text
 from data_prep.rows import Completion, Conversation, Message, Text
+from data_prep.sources import SourceConfig
 from data_prep.splits import prompt_hash
 from data_prep.tokenizer import load_tokenizer
 
@@ -143,6 +145,20 @@ def test_a_completion_is_learned_with_its_prompt_only_under_all(template):
     found = render_one(row, template, "all")
     assert supervised_runs(found, template.tokenizer) == ["The capital of France is Paris.</s>"]
     assert found.prompt_tokens == rendered(row, template).prompt_tokens
+
+
+def test_the_setting_reaches_the_prepared_data(chatml, tmp_path):
+    row = conversation("q", "a", "r", "b")
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"messages": row.as_dicts()}])
+    counted = []
+    for supervise in ("answers", "last", "all"):
+        (tmp_path / supervise).mkdir()
+        config = DataConfig(sources=[SourceConfig(path=path)], supervise=supervise)
+        counted.append(prepare(config, chatml, tmp_path / supervise).figures["tokens_supervised"])
+    assert counted == [
+        sum(render_one(row, chatml, mode).supervised) for mode in ("answers", "last", "all")
+    ]
+    assert len(set(counted)) == 3
 
 
 # Plain text.
