@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_prep.chat_templates import ChatTemplate
+from data_prep.contamination.settings import ContaminationConfig
 from data_prep.dedup.certificates import DUPLICATES, Certificate
 from data_prep.dedup.deduplicate import DedupConfig, deduplicate
 from data_prep.errors import DataError, RowError
@@ -45,6 +46,8 @@ class DataConfig(BaseModel):
     packing: bool = True
     """Several rows in one sequence; they never see each other."""
     dedup: DedupConfig = DedupConfig()
+    contamination: ContaminationConfig | None = None
+    """Evaluation sets that must not stand in the training rows."""
     max_duplicates: float = Field(default=0.5, ge=0, le=1)
     """The largest share of rows that may be duplicates, or rows whose question is in the
     validation source, before preparation refuses to go on."""
