@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from data_prep.contamination.overlaps import Overlap
+from data_prep.contamination.overlap import Overlap
 from data_prep.contamination.plain_words import FIGURE, masked, plain_words
 from data_prep.contamination.settings import ContaminationConfig, EvaluationSet
 from data_prep.sources import Record, SourceConfig, read

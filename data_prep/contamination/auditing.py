@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_prep.contamination.audited_sets import AuditedText, Key, audited_texts
-from data_prep.contamination.overlaps import Overlap
+from data_prep.contamination.overlap import Overlap
 from data_prep.contamination.plain_words import is_figure, masked, plain_words
 from data_prep.contamination.settings import ContaminationConfig
 from data_prep.row_text import text_of

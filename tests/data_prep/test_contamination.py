@@ -20,8 +20,9 @@ from data_prep.contamination import kernels
 from data_prep.contamination.evaluation_texts import read_evaluation_set
 from data_prep.contamination.index import EvaluationIndex, build_index
 from data_prep.contamination.overlaps import find_overlaps
-from data_prep.contamination.report import merge, refuse_leaks, report, tally
+from data_prep.contamination.report import refuse_leaks, report
 from data_prep.contamination.settings import ContaminationConfig, EvaluationSet
+from data_prep.contamination.tallies import merge, tally
 from data_prep.errors import DataError
 from data_prep.pipeline import DataConfig
 

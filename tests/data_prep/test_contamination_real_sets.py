@@ -12,9 +12,11 @@ import pytest
 
 from data_prep.contamination.auditing import Claim, audit_contamination
 from data_prep.contamination.index import EvaluationIndex, build_index
-from data_prep.contamination.overlaps import Overlap, find_overlaps
-from data_prep.contamination.report import report, tally
+from data_prep.contamination.overlap import Overlap
+from data_prep.contamination.overlaps import find_overlaps
+from data_prep.contamination.report import report
 from data_prep.contamination.settings import ContaminationConfig
+from data_prep.contamination.tallies import tally
 from data_prep.rows import Completion
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
