@@ -133,8 +133,8 @@ def _ngram(overlap: Overlap, text: AuditedText, said: str, config: Contamination
         return "no run of the evaluation text's words is evidence"
     size, words = text.size, plain_words(said)
     there = {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
-    figureless = {_masked(run) for run in there}
-    common = [run for run in text.evidence if _masked(run) in figureless]
+    strange = {_masked(run) for run in there - set(text.evidence)}
+    common = [run for run in text.evidence if run in there or _masked(run) in strange]
     other = config.numbers == "distinct" and any(run not in there for run in common)
     score = len(common) / len(text.evidence)
     return _score(overlap, score, config.ngram.coverage, "look-alike" if other else "leak")

@@ -92,8 +92,8 @@ def count_runs(  # type: ignore[no-untyped-def]
         sides: 1 for a prompt, 2 for a response, of each training text.
         sizes: lengths of runs in the table.
         table: slots, places and filter over the masked hashes of the evaluation texts' runs.
-        owners: the evaluation text of each run; runs with equal masked hashes are neighbours, and
-            ``owners`` ends with a -1 behind each group.
+        owners: the evaluation text of each run; runs with equal masked hashes are neighbours,
+            those of one text side by side, with a -1 behind each group.
         runs: plain hashes of the same runs.
         allowed: sides on which each evaluation text is looked for.
         totals: runs that each evaluation text has in the table.
@@ -120,18 +120,25 @@ def count_runs(  # type: ignore[no-untyped-def]
                     continue
                 run = _run(plain, powers, i, i + size)
                 while owners[place] >= 0:
-                    owner = owners[place]
-                    if allowed[owner] & sides[text]:
-                        if not count[owner]:
-                            touched[met], first[owner] = owner, i - start
-                            met += 1
-                        if seen[place] != text:
-                            seen[place] = text
+                    owner, begin, known = owners[place], place, False
+                    while owners[place] == owner:
+                        known = known or runs[place] == run
+                        place += 1
+                    if not allowed[owner] & sides[text]:
+                        continue
+                    if not count[owner]:
+                        touched[met], first[owner] = owner, i - start
+                        met += 1
+                    for k in range(begin, place):
+                        # A run that the evaluation text has is not one of its others in disguise.
+                        if known and runs[k] != run:
+                            continue
+                        if seen[k] != text:
+                            seen[k] = text
                             count[owner] += 1
-                        if runs[place] == run and same[place] != text:
-                            same[place] = text
+                        if known and same[k] != text:
+                            same[k] = text
                             equal[owner] += 1
-                    place += 1
         for k in range(met):
             owner = touched[k]
             if count[owner] >= least[owner] or equal[owner] == totals[owner]:

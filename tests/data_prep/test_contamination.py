@@ -98,6 +98,12 @@ def test_figures_in_words_edited_elsewhere_make_a_look_alike_too(tmp_path):
     assert hits(index, changed.replace("7", "8")) == [("fuzzy", "look-alike", 0)]
 
 
+def test_a_part_of_a_text_that_repeats_itself_with_other_figures_is_a_leak(tmp_path):
+    question = " ".join(f"{sentence(6, 14)} {i} {i + 1}" for i in range(8))
+    half = " ".join(question.split()[:70])
+    assert hits(indexed(tmp_path, question), half) == [("ngram", "leak", 0)]
+
+
 def test_a_row_with_the_question_and_a_copy_with_other_figures_is_a_leak(tmp_path):
     index = indexed(tmp_path, NUMBERED.format(12, 30) + " " + sentence(5))
     row = f"{NUMBERED.format(1, 2)} {sentence(5)}. {NUMBERED.format(12, 30)} {sentence(5, 20)}"
@@ -215,8 +221,8 @@ def plain(text: str, row: str, size: int, coverage: float) -> tuple[str, str, fl
     runs, there = (
         [tuple(each[i : i + size]) for i in range(len(each) - size + 1)] for each in (wanted, words)
     )
-    masked = {tuple(re.sub("[78]", "0", w) for w in run) for run in there}
-    common = [run for run in runs if tuple(re.sub("[78]", "0", w) for w in run) in masked]
+    others = {re.sub("[78]", "0", " ".join(run)) for run in {*there} - {*runs}}
+    common = [run for run in runs if run in there or re.sub("[78]", "0", " ".join(run)) in others]
     kind = "leak" if all(run in there for run in common) else "look-alike"
     score = len(common) / len(runs)
     return ("ngram", kind, score) if score >= coverage else None
