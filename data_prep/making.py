@@ -4,6 +4,7 @@ Everything here looks at one row at a time, so batches of records can be made in
 compares rows comes later and reads the shards.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,7 +35,7 @@ from data_prep.rows import Labelled, Preference, Row
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows, Shards
 from data_prep.sources.parsing import parse_record
-from data_prep.sources.records import RawRecord
+from data_prep.sources.records import BadRecord, RawRecord
 from data_prep.splits import prompt_hash
 from data_prep.workers import available_workers, map_ordered
 
@@ -58,6 +59,7 @@ SCHEMA = pa.schema(
         ("hash_high", pa.uint64()),  # of everything that the row says
         ("hash_low", pa.uint64()),
         ("prompt", pa.uint64()),  # a hash of its first question
+        ("group", pa.uint64()),  # a hash of the field that keeps rows together; 0 for none
         ("words", pa.large_binary()),  # normalised text, where near-duplicates are looked for
     ]
 )
@@ -182,13 +184,11 @@ class RowMaker:
 
     def __call__(self, batch: Batch) -> int:
         """Write the batch's shard; answers how many rows it has."""
-        found = [
-            read_row(parse_record(record), batch.asked, chosen, self.config.roles)
-            for record, chosen in batch.records
-        ]
+        read = [self._read(batch, record, chosen) for record, chosen in batch.records]
+        found, groups = [each for each, _ in read], [group for _, group in read]
         usable = [each for each in found if isinstance(each, ReadRow)]
         changes: Counter[str] = Counter()
-        rows = [self._changed(each.row, changes) for each in usable]
+        rows = [changed(each.row, self.config, self.template, changes) for each in usable]
         rendered = render(rows, self.template, self.config.supervise)
         results = iter(zip(rows, rendered, strict=True))
         made = [
@@ -201,20 +201,24 @@ class RowMaker:
             "escaped": changes.pop(ESCAPED, 0),
             "masked": dict(changes),
         }
-        self.shards.write(batch.number, self._table(batch, made), figures)
+        self.shards.write(batch.number, self._table(batch, made, groups), figures)
         return len(made)
 
-    def _changed(self, row: Row, counts: Counter[str]) -> Row:
-        """Mask personal data and escape typed markers where that is asked for, and count it."""
-        for each in self.config.filters:
-            if isinstance(each, PersonalFilter) and each.action == "mask":
-                row, found = each.mask_row(row)
-                counts.update(found)
-        if self.config.markers == "escape" and not isinstance(row, Preference | Labelled):
-            with suppress(RowError):  # what cannot be escaped is refused when it is rendered
-                row, times = escape_markers(row, markers_of(row, self.template))
-                counts[ESCAPED] += bool(times)
-        return row
+    def _read(
+        self, batch: Batch, raw: RawRecord, chosen: Detected
+    ) -> tuple[ReadRow | Unusable, int]:
+        """Make a row of a record, and hash the field that keeps it together with others."""
+        record = parse_record(raw)
+        found = read_row(record, batch.asked, chosen, self.config.roles)
+        field = self.config.all_sources[batch.source].group
+        if field is None or isinstance(record, BadRecord) or isinstance(found, Unusable):
+            return found, 0
+        value = record.value.get(field)
+        if value is None:
+            error = RowError("missing field", f"{field!r}, which keeps rows together (group)")
+            return Unusable(record.where, error), 0
+        text = json.dumps(value, sort_keys=True, default=str)
+        return found, xxhash.xxh3_64_intdigest(text.encode()) or 1
 
     def _judged(self, where: str, row: Row, rendered: Rendered | RowError) -> _Made:
         """Ask the filters, all but the one that wants a model, and apply ``overlong``."""
@@ -233,7 +237,7 @@ class RowMaker:
             return _Made(where, row, tokens=tokens, error=error)
         return _Made(where, row, fitted.pieces, tokens, fitted.left_out)
 
-    def _table(self, batch: Batch, made: Sequence[_Made]) -> pa.Table:
+    def _table(self, batch: Batch, made: Sequence[_Made], groups: Sequence[int]) -> pa.Table:
         pieces = [each.pieces for each in made]
         hashes = [hashes_of(each.row) for each in made]
         columns: dict[str, Any] = {
@@ -257,6 +261,7 @@ class RowMaker:
             "hash_high": [each[0] for each in hashes],
             "hash_low": [each[1] for each in hashes],
             "prompt": [each[2] for each in hashes],
+            "group": groups,
             "words": Texts.of(map(self._words, made)).to_arrow(),
         }
         arrays = [
@@ -270,6 +275,26 @@ class RowMaker:
         if self.words_on is None or made.row is None or not made.pieces:
             return ""
         return text_of(made.row, self.words_on)
+
+
+def changed(row: Row, config: DataConfig, template: ChatTemplate, counts: Counter[str]) -> Row:
+    """Mask personal data and escape typed markers where that is asked for.
+
+    Args:
+        row: as it was read.
+        config: what is asked for.
+        template: what must not be typed.
+        counts: told how often what was changed.
+    """
+    for each in config.filters:
+        if isinstance(each, PersonalFilter) and each.action == "mask":
+            row, found = each.mask_row(row)
+            counts.update(found)
+    if config.markers == "escape" and not isinstance(row, Preference | Labelled):
+        with suppress(RowError):  # what cannot be escaped is refused when it is rendered
+            row, times = escape_markers(row, markers_of(row, template))
+            counts[ESCAPED] += bool(times)
+    return row
 
 
 def _joined(parts: Iterable[Sequence[int]]) -> Sequence[int]:

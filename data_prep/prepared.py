@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data_prep.contamination.overlap import Overlap
 from data_prep.dedup.certificates import Certificate
 from data_prep.errors import DataError
 from data_prep.ledger import Dropped
@@ -45,9 +46,12 @@ class PreparedDataset:
         dropped: Iterable[Dropped],
         samples: Sequence[tuple[str, Row, Rendered]],
         certificates: Iterable[Certificate],
+        overlaps: Iterable[tuple[str, Overlap]],
     ) -> "PreparedDataset":
         """Write the ledger, what a report shows, dropped rows, certificates, and the samples."""
         _write_lines(folder / "certificates.jsonl", (c.model_dump() for c in certificates))
+        found = ({"row": place, "overlap": overlap.model_dump()} for place, overlap in overlaps)
+        _write_lines(folder / "overlaps.jsonl", found)
         _write_lines(folder / "dropped.jsonl", (row.model_dump() for row in dropped))
         _write_lines(folder / "samples.jsonl", (_sample(*sample) for sample in samples))
         _write_json(folder / "overview.json", overview)

@@ -2,15 +2,18 @@
 
 from itertools import combinations
 from math import inf
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from data_prep.contamination.settings import ContaminationConfig
 from data_prep.dedup.deduplicate import DedupConfig
 from data_prep.filters.settings import FilterConfigs
+from data_prep.mixture import MixtureConfig
 from data_prep.overlong import Overlong
 from data_prep.reading import RolesPolicy
 from data_prep.rendering import Supervise
+from data_prep.selection.settings import SelectionConfig
 from data_prep.sources.config import SourceConfig
 
 
@@ -36,6 +39,12 @@ class DataConfig(BaseModel):
     packing: bool = True
     """Several rows in one sequence; they never see each other."""
     dedup: DedupConfig = DedupConfig()
+    contamination: ContaminationConfig | None = None
+    """Evaluation sets that must not be trained on; null looks for none."""
+    select: SelectionConfig | None = None
+    """Which of the rows that are left are trained on; null takes all of them."""
+    mixture: MixtureConfig | None = None
+    """How the sources' weights are understood."""
     max_duplicates: float = Field(default=0.5, ge=0, le=1)
     """The largest share of rows that may be duplicates, or rows whose question is in the
     validation source, before preparation refuses to go on."""
@@ -71,6 +80,21 @@ class DataConfig(BaseModel):
                     "that do not overlap"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _weights(self) -> Self:
+        weighed = [source.weight is not None for source in self.sources]
+        if any(weighed) and not all(weighed):
+            missing = self.sources[weighed.index(False)].path
+            raise ValueError(f"sources: either all have a weight or none; {missing} has none")
+        if self.mixture and not any(weighed):
+            raise ValueError("mixture: needs weights; give every source a weight")
+        if self.select and any(weighed):
+            raise ValueError(
+                "select chooses rows whatever their source, and weights say how many of each "
+                "source there are: leave one of them out"
+            )
+        return self
 
     @field_validator("validation", mode="before")
     @classmethod

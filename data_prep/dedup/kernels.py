@@ -115,6 +115,23 @@ def hash_words(text, start, end, words, numeric):  # type: ignore[no-untyped-def
     return count
 
 
+@njit(cache=True, nogil=True)
+def hash_all(text, bounds, words, numeric, ends):  # type: ignore[no-untyped-def]
+    """Hash the words of every ``text[bounds[i]:bounds[i + 1]]``, one after the other.
+
+    Args:
+        text: UTF-8 bytes of normalised texts.
+        bounds: ascending.
+        words: written; a word more than there are bytes.
+        numeric: written, as long.
+        ends: written; words of part ``i`` are those from ``ends[i]`` to ``ends[i + 1]``.
+    """
+    ends[0] = 0
+    for i in range(len(bounds) - 1):
+        rest, marks = words[ends[i] :], numeric[ends[i] :]
+        ends[i + 1] = ends[i] + hash_words(text, bounds[i], bounds[i + 1], rest, marks)
+
+
 @njit(cache=True)
 def join_grams(words, count, size):  # type: ignore[no-untyped-def]
     """Turn ``count`` words into runs of ``size`` neighbouring ones, in place; a short text is one.

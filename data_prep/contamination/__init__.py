@@ -1,0 +1,1 @@
+"""Contamination: training rows that hold questions or answers of evaluation sets."""
