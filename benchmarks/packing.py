@@ -248,7 +248,8 @@ def show(name: str, found: dict[str, Any]) -> None:
         f"{name}: {found['rows']:,} rows, {found['tokens']:,} tokens; at least "
         f"{found['fewest_packs_possible']:,} packs. Split: {split['cuts']} cuts, "
         f"{split['cuts_inside_turns']} of them inside the {split['turns_over_capacity']} turns "
-        f"that are too long, {split['discarded_supervised_tokens']} supervised tokens discarded (trl bfd_split: {split['trl_split_cuts']}, "
+        f"that are too long, {split['discarded_supervised_tokens']} supervised tokens discarded "
+        f"(trl bfd_split: {split['trl_split_cuts']}, "
         f"{split['trl_split_cuts_inside_turns']} inside turns; wrapped cuts rows "
         f"{found['wrapped_cuts_inside_rows']:,} times)"
     )
