@@ -21,7 +21,7 @@ from data_prep.pipeline import DataConfig, prepare
 from data_prep.rendering import Rendered, Supervise, as_messages, render, supervised_turns
 from data_prep.row_text import prompt_text, response_text, whole_text
 from data_prep.rows import Completion, Conversation, Message, Text
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 from data_prep.splits import prompt_hash
 from data_prep.tokenizer import load_tokenizer
 
