@@ -107,21 +107,45 @@ def prep(
     overrides: Overrides = None,
     runs: Runs = DEFAULT_RUNS,
     audit: Annotated[
-        bool, typer.Option("--audit", help="Replay the certificate of every removed duplicate.")
+        bool,
+        typer.Option(
+            "--audit", help="Replay every certificate: of duplicates, and of evaluation texts."
+        ),
     ] = False,
+    convert: Annotated[
+        str | None,
+        typer.Option(
+            "--convert",
+            metavar="FORMAT",
+            help="Write the rows as JSONL of this format (openai, sharegpt, ...) and stop. RECIPE "
+            "may be a data file then.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file that --convert writes.")
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Prepare the data.
 
-    Reads, checks, renders, deduplicates and packs it, and accounts for every row and token.
+    Reads, checks, renders, filters, deduplicates and packs it, accounts for every row and token,
+    and writes a data report.
     """
-    from llmkit import stages
+    from llmkit import preparing
 
-    with _project(recipe, overrides, runs, _view(quiet, as_json)) as project:
-        stages.prep(project)
+    view = _view(quiet, as_json)
+    if convert is not None:
+        from llmkit.conversion import convert as convert_data
+
+        convert_data(recipe, overrides or [], convert, out, runs, view)
+        return
+    if out is not None:
+        raise typer.BadParameter("is for --convert", param_hint="--out")
+    with _project(recipe, overrides, runs, view) as project:
+        preparing.prep(project)
         if audit:
-            stages.audit(project)
+            preparing.audit(project)
 
 
 @app.command()
@@ -152,10 +176,10 @@ def train(
 
     Prepares the data first if it changed. An interrupted training is resumed.
     """
-    from llmkit import stages
+    from llmkit import preparing, stages
 
     with _project(recipe, overrides, runs, _view(quiet, as_json)) as project:
-        stages.prep(project)
+        preparing.prep(project)
         stages.train(project)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llmkit import stages
+from llmkit import preparing, stages
 from llmkit.project import Project
 from llmkit.servers import Servers
 
@@ -18,7 +18,7 @@ def run_recipe(project: Project) -> Path:
     """
     with project:
         stages.check_ahead(project)
-        stages.prep(project)
+        preparing.prep(project)
         stages.train(project)
         stages.merge(project)
         with Servers(project) as servers:

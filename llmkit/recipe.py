@@ -10,7 +10,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -235,15 +235,12 @@ def _located(recipe: Recipe, folder: Path) -> Recipe:
             path = _pattern(path, folder)
         return config.model_copy(update={"path": path})
 
-    data, model, serve = recipe.data, recipe.model, recipe.serve
-    validation, questions = data.validation, recipe.evaluation.questions
-    own = source(validation) if isinstance(validation, SourceConfig) else validation
+    model, serve = recipe.model, recipe.serve
+    questions = recipe.evaluation.questions
     template = model.chat_template
     return recipe.model_copy(
         update={
-            "data": data.model_copy(
-                update={"sources": [source(entry) for entry in data.sources], "validation": own}
-            ),
+            "data": _located_data(recipe.data, found, source),
             "model": model.model_copy(
                 update={
                     "base": found(model.base) if "/" in model.base else model.base,
@@ -276,3 +273,40 @@ def _pattern(pattern: str, folder: Path) -> str:
             "the ones you mean."
         )
     return os.path.normpath(there[0]) if there else pattern
+
+
+def _located_data(
+    data: DataConfig,
+    found: Callable[[str], str],
+    source: Callable[[SourceConfig], SourceConfig],
+) -> DataConfig:
+    """Find the files that the data names: sources, evaluation sets, folders of models."""
+
+    def with_model(config: Any) -> Any:
+        name = getattr(config, "model", None)
+        if config is None or not name or "/" not in name:
+            return config
+        return config.model_copy(update={"model": found(name)})
+
+    contamination = data.contamination
+    if contamination:
+        sets = [
+            each.model_copy(update={"path": source(SourceConfig(path=each.path)).path})
+            for each in contamination.against
+        ]
+        semantic = with_model(contamination.semantic)
+        contamination = contamination.model_copy(update={"against": sets, "semantic": semantic})
+    dedup = data.dedup.model_copy(update={"semantic": with_model(data.dedup.semantic)})
+    validation = data.validation
+    return data.model_copy(
+        update={
+            "sources": [source(entry) for entry in data.sources],
+            "validation": source(validation)
+            if isinstance(validation, SourceConfig)
+            else validation,
+            "filters": tuple(with_model(entry) for entry in data.filters),
+            "dedup": dedup,
+            "contamination": contamination,
+            "select": with_model(data.select),
+        }
+    )

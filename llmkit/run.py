@@ -29,6 +29,7 @@ PACKAGES = [
     "peft",
     "bitsandbytes",
     "accelerate",
+    "sentence-transformers",
     "tokenizers",
     "safetensors",
     "vllm",

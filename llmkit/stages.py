@@ -1,7 +1,7 @@
-"""prep -> train -> merge -> verify -> evaluate: what each depends on, does, and leaves.
+"""train -> merge -> verify -> evaluate: what each depends on, does, and leaves.
 
 Every function here does one stage of a run, or finds that it need not be done. The work itself is
-in the packages; this module names inputs and outputs.
+in the packages; this module names inputs and outputs. The stage before these is `preparing`.
 """
 
 import hashlib
@@ -9,16 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_prep.pipeline import prepare
-from data_prep.sources.config import SourceConfig
-from data_prep.sources.files import find_files
 from llmkit import stage_lines
 from llmkit.errors import CheckFailed, UsageError
-from llmkit.files import content_hash, remove, whole_folder, write_json, write_text
+from llmkit.files import content_hash, whole_folder, write_json
 from llmkit.models.catalog import context_length
+from llmkit.preparing import refuse_rows_longer_than_the_model
 from llmkit.project import Project
-from llmkit.recipe import Recipe
-from llmkit.report.data_report import render_data_report
 from llmkit.run import Outcome, code_hash, differences, flatten, package_inputs
 from llmkit.servers import Servers
 from llmkit.serving import serve_inputs
@@ -48,70 +44,7 @@ def check_ahead(project: Project) -> None:
     if template and not template.is_file():
         raise UsageError(f"serve.chat_template: {template}: no such file.")
     serving_device(recipe.serve.device)
-    _refuse_rows_longer_than_the_model(project)
-
-
-def _refuse_rows_longer_than_the_model(project: Project) -> None:
-    longest, wanted = context_length(project.model.folder), project.recipe.data.max_tokens
-    if longest and wanted > longest:
-        raise UsageError(
-            f"data.max_tokens: {wanted}, but {project.recipe.model.base} was made for {longest} "
-            "tokens. Lower it."
-        )
-
-
-HOW_NOT_WHAT = {"workers", "shard_rows"}
-"""Settings of the data that change how it is prepared and not what comes out."""
-DATA_REPORT = "data-report.html"
-UNFINISHED = ".prep-"
-"""How the folder begins where an interrupted preparation finds what it had done."""
-
-
-def prep(project: Project) -> Outcome:
-    """Rows -> packed sequences and their ledger."""
-    _refuse_rows_longer_than_the_model(project)
-    config = project.recipe.data
-    template = project.template
-
-    inputs = flatten(config.model_dump(mode="json", exclude=HOW_NOT_WHAT), "data.")
-    inputs |= {f"rows.{i}": source_hash(s) for i, s in enumerate(_sources(project.recipe))}
-    inputs |= {
-        "tokenizer": template.tokenizer.content_hash,
-        "chat_template": _text_hash(template.source),
-        "code": code_hash("data_prep"),
-    }
-    unfinished = project.folder / f"{UNFINISHED}{_text_hash(json.dumps(inputs))[:16]}"
-
-    def work() -> dict[str, Any]:
-        for other in project.folder.glob(f"{UNFINISHED}*"):
-            if other != unfinished:
-                remove(other)
-        with whole_folder(project.folder / "data") as folder:
-            figures = prepare(config, template, folder, project.view.count, work=unfinished).figures
-        remove(unfinished)
-        report = render_data_report(project.recipe.name, project.folder / "data")
-        write_text(project.folder / DATA_REPORT, report)
-        return figures
-
-    outcome = project.run.stage("prep", inputs, ["data", DATA_REPORT], work)
-    project.view.stage("prep", stage_lines.prep_line(outcome.figures), outcome)
-    return outcome
-
-
-def audit(project: Project) -> None:
-    """Replay the certificates of the prepared data.
-
-    Raises:
-        CheckFailed: one does not hold.
-    """
-    from data_prep.auditing import audit_prepared
-
-    count, problems = audit_prepared(project.recipe.data, project.data())
-    if problems:
-        shown = "\n  ".join(problems[:10])
-        more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise CheckFailed(f"{len(problems)} certificates do not hold:\n  {shown}{more}")
-    project.view.say(f"audit: {count} certificates of removed duplicates hold")
+    refuse_rows_longer_than_the_model(project)
 
 
 def train(project: Project) -> Outcome:
@@ -314,23 +247,6 @@ def evaluate(project: Project, servers: Servers) -> Outcome:
     outcome = project.run.stage("evaluate", inputs, ["evaluation.json"], work)
     project.view.stage("evaluate", stage_lines.evaluate_line(outcome.figures), outcome)
     return outcome
-
-
-def _sources(recipe: Recipe) -> list[SourceConfig]:
-    validation = recipe.data.validation
-    own = [validation] if isinstance(validation, SourceConfig) else []
-    return [*recipe.data.sources, *own]
-
-
-def source_hash(source: SourceConfig) -> str:
-    """A hash of the files that a source is read from; of a hub data set its name."""
-    path = Path(source.path)
-    files = find_files(source.path, source.split)
-    if files is None:
-        return content_hash(path) if path.is_dir() else f"{source.path}/{source.split}"
-    if files == [path]:
-        return content_hash(path)
-    return _text_hash("".join(f"{file}\0{content_hash(file)}\n" for file in files))
 
 
 def _text_hash(text: str) -> str:

@@ -496,7 +496,10 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, chatml, packing):
         prepare(config, chatml, tmp_path / name)
         found.append(file_hashes(tmp_path / name))
     assert found[0] == found[1]
-    texts = {"certificates.jsonl", "dropped.jsonl", "ledger.json", "overview.json", "samples.jsonl"}
+    texts = {
+        *("certificates.jsonl", "dropped.jsonl", "ledger.json"),
+        *("overlaps.jsonl", "overview.json", "samples.jsonl"),
+    }
     assert set(found[0]) == {*texts, "train.arrow", "validation.arrow"}
 
 

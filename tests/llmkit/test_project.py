@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.sources.config import SourceConfig
-from llmkit import stages
+from llmkit import preparing, stages
 from llmkit.console import QuietView
 from llmkit.errors import UsageError
 from llmkit.files import write_json
@@ -181,7 +181,7 @@ def test_an_adapter_is_not_merged_into_what_it_was_not_trained_on(
         return {}
 
     with project() as trained:
-        stages.prep(trained)
+        preparing.prep(trained)
         inputs = {
             "model": trained.model.content_hash(),
             "quantization": "none",
@@ -196,7 +196,7 @@ def test_an_adapter_is_not_merged_into_what_it_was_not_trained_on(
 def test_the_hash_of_a_pattern_covers_which_files_there_are_and_what_they_hold(tmp_path: Path):
     def now() -> list[str]:
         sources = [SourceConfig(path=f"{tmp_path}{end}") for end in ("", "/*.jsonl", "/a.jsonl")]
-        return [stages.source_hash(source) for source in sources]
+        return [preparing.source_hash(source) for source in sources]
 
     def changed(before: list[str]) -> list[bool]:
         return [old != new for old, new in zip(before, now(), strict=True)]

@@ -1,0 +1,62 @@
+"""`llmkit prep --convert`: the rows of a recipe, or of a data file, as JSONL of another format."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep.converting import Conversion, convert_rows
+from data_prep.sources.config import SourceConfig
+from llmkit.console import View
+from llmkit.errors import UsageError
+from llmkit.recipe import load_recipe
+
+RECIPES = (".yaml", ".yml")
+
+
+def convert(
+    what: Path, overrides: Sequence[str], target: str, out: Path | None, runs: Path, view: View
+) -> Path:
+    """Convert rows, and say what became of them.
+
+    Args:
+        what: a recipe, whose sources, ``roles`` and ``on_error`` count; or data itself.
+        overrides: ``key=value`` words for the recipe.
+        target: the format to write.
+        out: the file to write; by default in the run's directory, or beside the data.
+        runs: where run directories are.
+        view: told what became of the rows.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        UsageError: the recipe is wrong, or overrides are given for plain data.
+        DataError: the rows cannot be read or written in this format.
+    """
+    if what.suffix.lower() in RECIPES:
+        recipe = load_recipe(what, overrides)
+        path = out or runs / recipe.name / f"{target}.jsonl"
+        data = recipe.data
+        sources = data.all_sources
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = convert_rows(sources, target, path, roles=data.roles, on_error=data.on_error)
+    else:
+        if overrides:
+            raise UsageError(
+                f"{overrides[0]!r}: overrides are for recipes, and {what} is not a .yaml file."
+            )
+        path = out or what.with_name(f"{what.name.partition('.')[0]}.{target}.jsonl")
+        found = convert_rows([SourceConfig(path=str(what))], target, path)
+    _tell(view, found, path)
+    return path
+
+
+def _tell(view: View, found: Conversion, path: Path) -> None:
+    for source, how in found.formats.items():
+        view.say(f"{source}: {how}")
+    for line in found.examples:
+        view.say(line)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in found.dropped.items())
+    view.say(
+        f"{path}: {found.rows_written} of {found.rows_in} rows"
+        + (f"; dropped: {dropped}" if dropped else "")
+    )
