@@ -8,6 +8,8 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 14, 32
+BARS_WIDTH, BARS_HEIGHT, BARS_LEFT = 340, 190, 44
+"""Of a histogram: several stand side by side."""
 
 
 def loss_curve(events: Sequence[Mapping[str, Any]]) -> Markup | None:
@@ -75,23 +77,23 @@ def histogram(counts: Sequence[int], label: str) -> Markup | None:
         return None
     first = next(i for i, count in enumerate(counts) if count)
     shown = list(counts[first:])
-    width = (WIDTH - LEFT - RIGHT) / len(shown)
-    floor = HEIGHT - BOTTOM
+    width = (BARS_WIDTH - BARS_LEFT - RIGHT) / len(shown)
+    floor = BARS_HEIGHT - BOTTOM
     bars = ""
     for place, count in enumerate(shown):
         height = (floor - TOP) * count / max(shown)
         low = 2 ** (first + place)
         bars += (
-            f'<rect x="{LEFT + place * width + 1:.1f}" y="{floor - height:.1f}" '
+            f'<rect x="{BARS_LEFT + place * width + 1:.1f}" y="{floor - height:.1f}" '
             f'width="{width - 2:.1f}" height="{height:.1f}" class="bar">'
             f"<title>{low:,} to {2 * low - 1:,}: {count:,}</title></rect>"
-            f'<text x="{LEFT + place * width:.1f}" y="{HEIGHT - 8}" text-anchor="middle">'
+            f'<text x="{BARS_LEFT + place * width:.1f}" y="{BARS_HEIGHT - 8}" text-anchor="middle">'
             f"{_short(low)}</text>"
         )
-    top = f'<text x="{LEFT - 8}" y="{TOP + 6}" text-anchor="end">{_short(max(shown))}</text>'
+    top = f'<text x="{BARS_LEFT - 8}" y="{TOP + 6}" text-anchor="end">{_short(max(shown))}</text>'
     return Markup(
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-        f'<path d="M{LEFT} {floor}H{WIDTH - RIGHT}" class="grid"/>{top}{bars}</svg>'
+        f'<svg viewBox="0 0 {BARS_WIDTH} {BARS_HEIGHT}" role="img" aria-label="{label}">'
+        f'<path d="M{BARS_LEFT} {floor}H{BARS_WIDTH - RIGHT}" class="grid"/>{top}{bars}</svg>'
     )
 
 
