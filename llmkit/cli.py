@@ -250,8 +250,10 @@ def doctor() -> None:
     """Say what this machine can do."""
     from llmkit.doctor import examine
 
-    for name, value in examine().items():
-        typer.echo(f"{name:<16} {value}")
+    found = examine()
+    wide = max(map(len, found))
+    for name, value in found.items():
+        typer.echo(f"{name:<{wide}} {value}")
 
 
 @models.command("list")

@@ -139,7 +139,8 @@ def test_the_catalogue_is_listed_with_source_and_licence(llmkit, monkeypatch, tm
 
 def test_the_doctor_is_tidy_and_names_what_is_missing(llmkit, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     lines = llmkit("doctor").out.splitlines()
-    assert all(line[16] == " " and line[17] != " " for line in lines)
+    wide = len("sentence-transformers")
+    assert all(line[wide] == " " and line[wide + 1] != " " for line in lines)
     monkeypatch.setattr("llmkit.doctor.package_versions", dict)
     assert "not installed; run: make install" in llmkit("doctor").out
 

@@ -103,7 +103,8 @@ serve:
         "  FILE:4: unknown key 'model.quantisation' (did you mean 'quantization'?)",
         "  FILE:7: unknown key 'data.sources.0.formt' (did you mean 'format'?)",
         "  FILE:9: 'data.sources.1.format': must be 'auto', 'alpaca', 'sharegpt', 'openai', "
-        "'completion' or 'guanaco' (found \"alpaka\")",
+        "'completion', 'guanaco', 'dolly', 'qa', 'self_instruct', 'text', 'preference' or 'kto' "
+        '(found "alpaka")',
         "  FILE:10: 'data.validation.path' is missing",
         "  FILE:11: unknown key 'data.validation.pth' (did you mean 'path'?)",
         "  FILE:14: 'training.epochs': must be a number (found \"many\")",

@@ -97,7 +97,7 @@ def test_a_vocabulary_that_the_corpus_cannot_fill_is_said(tokenizer: Call) -> No
         ),
         (
             "train text.txt --vocab-size 999 --out new --chat-template x",
-            "'x' is not known. Allowed: none, chatml",
+            "'x' is not known. Allowed: none, alpaca, chatml, ",
         ),
         (
             "train text.txt --vocab-size 999 --out new --special <a>",
