@@ -179,7 +179,7 @@ def _refuse_losses(account: _Account, on_error: str) -> None:
     if dropped and on_error == "fail":
         raise DataError(
             f"{dropped} of {account.rows_in} rows cannot be converted:\n  {lines}{more}\n"
-            "Mend them, or leave them out and have them counted: on_error=skip."
+            "Mend them, or leave them out and have them counted: data.on_error=skip."
         )
     if not account.rows_written:
         reasons = ", ".join(f"{n} {reason}" for reason, n in account.reasons.most_common())

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from data_prep.converting import Conversion, convert_rows
-from data_prep.sources.config import SourceConfig
+from data_prep.settings import DataConfig
 from llmkit.console import View
 from llmkit.errors import UsageError
 from llmkit.recipe import load_recipe
@@ -19,7 +21,8 @@ def convert(
 
     Args:
         what: a recipe, whose sources, ``roles`` and ``on_error`` count; or data itself.
-        overrides: ``key=value`` words for the recipe.
+        overrides: ``key=value`` words for the recipe; of data, ``data.roles`` and
+            ``data.on_error``.
         target: the format to write.
         out: the file to write; by default in the run's directory, or beside the data.
         runs: where run directories are.
@@ -29,25 +32,41 @@ def convert(
         The file that was written.
 
     Raises:
-        UsageError: the recipe is wrong, or overrides are given for plain data.
+        UsageError: the recipe or an override is wrong.
         DataError: the rows cannot be read or written in this format.
     """
     if what.suffix.lower() in RECIPES:
         recipe = load_recipe(what, overrides)
         path = out or runs / recipe.name / f"{target}.jsonl"
         data = recipe.data
-        sources = data.all_sources
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = convert_rows(sources, target, path, roles=data.roles, on_error=data.on_error)
+        found = convert_rows(
+            data.all_sources, target, path, roles=data.roles, on_error=data.on_error
+        )
     else:
-        if overrides:
-            raise UsageError(
-                f"{overrides[0]!r}: overrides are for recipes, and {what} is not a .yaml file."
-            )
+        data = _data(what, overrides)
         path = out or what.with_name(f"{what.name.partition('.')[0]}.{target}.jsonl")
-        found = convert_rows([SourceConfig(path=str(what))], target, path)
+        found = convert_rows(data.sources, target, path, roles=data.roles, on_error=data.on_error)
     _tell(view, found, path)
     return path
+
+
+def _data(what: Path, overrides: Sequence[str]) -> DataConfig:
+    """The settings for a plain data file; words set them as they do in a recipe."""
+    settings = dict(word.partition("=")[::2] for word in overrides)
+    for key in settings:
+        if key not in ("data.roles", "data.on_error"):
+            raise UsageError(
+                f"{key!r}: for a data file, data.roles and data.on_error can be set. Write a "
+                "recipe for more."
+            )
+    given = {key.removeprefix("data."): value for key, value in settings.items()}
+    try:
+        return DataConfig.model_validate({"sources": [{"path": str(what)}]} | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UsageError(f"data.{key}: {first['msg']}") from None
 
 
 def _tell(view: View, found: Conversion, path: Path) -> None:
