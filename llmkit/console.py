@@ -2,13 +2,23 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import TimeRemainingColumn as Eta
 
 from llmkit.run import Outcome
@@ -36,6 +46,33 @@ class View(Protocol):
         """Nothing more comes, because all is done or something failed."""
 
 
+EVERY = 10.0
+"""Seconds between two lines about one step where no counter can be drawn."""
+
+
+@dataclass
+class _Count:
+    """How far a step is."""
+
+    rows: int = 0
+    task: TaskID | None = None
+    began: float = field(default_factory=lambda: time.monotonic())
+    said: float = field(default_factory=lambda: time.monotonic())
+
+    def is_due(self) -> bool:
+        """Whether it is time to say something again."""
+        now = time.monotonic()
+        due = now - self.said >= EVERY
+        if due:
+            self.said = now
+        return due
+
+    @property
+    def rows_per_second(self) -> float:
+        """Since the step began."""
+        return self.rows / max(1e-9, time.monotonic() - self.began)
+
+
 class TerminalView:
     """Lines and progress bars for people."""
 
@@ -43,7 +80,8 @@ class TerminalView:
         self.console = console or Console(highlight=False)
         self._bar: Progress | None = None
         self._task: Any = None
-        self._rows: dict[str, int] = {}
+        self._counts: dict[str, _Count] = {}
+        self._counters: Progress | None = None
 
     def stage(self, name: str, text: str, outcome: Outcome) -> None:
         """One line a stage."""
@@ -90,11 +128,19 @@ class TerminalView:
             self.close()
 
     def count(self, what: str, rows: int) -> None:
-        """Say how many rows are done, now and then."""
-        before = self._rows.get(what, 0)
-        self._rows[what] = before + rows
-        if before // 20_000 != self._rows[what] // 20_000:
-            self.say(f"{what}: {self._rows[what]:,}")
+        """Move the counter of a step; without a terminal, a line now and then."""
+        if what not in self._counts:
+            self._counts[what] = _Count()
+        counted = self._counts[what]
+        counted.rows += rows
+        if self.console.is_terminal:
+            if self._counters is None:
+                self._counters = _counters(self.console)
+            if counted.task is None:
+                counted.task = self._counters.add_task(what, total=None)
+            self._counters.update(counted.task, completed=counted.rows)
+        elif counted.is_due():
+            self.say(f"{what}: {counted.rows:,} ({counted.rows_per_second:.0f}/s)")
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
@@ -111,6 +157,24 @@ class TerminalView:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._counters is not None:
+            self._counters.stop()
+            self._counters = None
+        self._counts.clear()
+
+
+def _counters(console: Console) -> Progress:
+    """Lines that count without knowing the end, gone when it is reached."""
+    counters = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    counters.start()
+    return counters
 
 
 class JsonView:

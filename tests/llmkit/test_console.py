@@ -92,3 +92,22 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
         pass
     view.close()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_long_step_is_counted_on_a_terminal_and_told_now_and_then_in_a_log(monkeypatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("llmkit.console.time.monotonic", lambda: clock[0])
+    file = io.StringIO()
+    view = TerminalView(Console(file=file, width=80, highlight=False))
+    for _ in range(45):
+        clock[0] += 1
+        view.count("embedding rows", 8)
+    lines = [line.strip() for line in file.getvalue().splitlines()]
+    assert lines[0] == "embedding rows: 88 (9/s)"
+    assert len(lines) == 4
+    terminal = io.StringIO()
+    view = TerminalView(Console(file=terminal, width=80, force_terminal=True))
+    view.count("embedding rows", 8)
+    view.stage("prep", "8 rows", DONE)
+    assert "embedding rows" in terminal.getvalue()
+    assert terminal.getvalue().count("\x1b[?25l") == terminal.getvalue().count("\x1b[?25h")
