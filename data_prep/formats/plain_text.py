@@ -1,4 +1,4 @@
-"""Plain text, rendered without a chat template: a prompt with its completion, or just text."""
+"""A prompt with its completion, plain text or turns; and just text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,15 +6,33 @@ from typing import Any
 from data_prep.errors import RowError
 from data_prep.formats.fields import text
 from data_prep.formats.human_assistant import begins_with_a_turn
+from data_prep.formats.preference import as_turns, read_answer, stated_prompt
 from data_prep.formats.refusals import wrong_kind
-from data_prep.rows import Completion, Row, Text
+from data_prep.formats.tool_calls import tools, with_call_ids
+from data_prep.rows import Completion, Conversation, Row, Text, answered
 
 
-def completion(record: Mapping[str, Any]) -> Completion:
-    """``prompt`` and ``completion``, rendered without a chat template."""
+def completion(record: Mapping[str, Any]) -> Completion | Conversation:
+    """``prompt`` and ``completion``: text, rendered without a chat template; or lists of messages.
+
+    Of messages, as TRL writes them, the completion alone is learned.
+    """
+    if isinstance(record.get("prompt"), list) or isinstance(record.get("completion"), list):
+        return _of_turns(record)
     row = Completion(text(record, "prompt"), text(record, "completion"))
     if not row.completion.strip():
         raise RowError("empty answer", "'completion' has no text")
+    return row
+
+
+def _of_turns(record: Mapping[str, Any]) -> Conversation:
+    prompt = stated_prompt(record)
+    if prompt is None:
+        raise RowError("missing field", "'prompt': what the completion answers")
+    turns = with_call_ids((*prompt, *as_turns(read_answer(record, "completion"))))
+    row = answered(turns[: len(prompt)], turns[len(prompt) :], tools(record))
+    if not isinstance(row, Conversation):
+        raise TypeError("turns were joined")
     return row
 
 

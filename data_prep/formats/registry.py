@@ -97,6 +97,8 @@ _TURN_FIELDS = (
 def unused_fields(record: Mapping[str, Any], format_name: str) -> set[str]:
     """Names of fields that hold something and that a format makes nothing of."""
     known = FIELDS[format_name]
+    if format_name == "completion" and not isinstance(record.get("prompt"), str):
+        known = (*known, "system", *_OFFERED)  # of turns; plain text has no place for them
     unused = {str(f) for f in record if f not in known and record[f] not in (None, "")}
     for field in (field for field in _TURNS if field in known):
         for turn in _turns(record.get(field)):

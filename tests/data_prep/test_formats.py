@@ -130,6 +130,14 @@ QUESTION_AND_ANSWER = turns(("user", "q"), ("assistant", "a"))
             turns(("system", "s"), ("user", "q"), ("assistant", "a")),
         ),
         ("completion", {"prompt": "q", "completion": "a"}, Completion("q", "a")),
+        (
+            "completion",
+            {
+                "prompt": [{"role": "user", "content": "q"}],
+                "completion": [{"role": "assistant", "content": "a"}],
+            },
+            Conversation((Message("user", "q", train=False), Message("assistant", "a"))),
+        ),
         ("dolly", {"instruction": "q", "context": "", "response": "a"}, QUESTION_AND_ANSWER),
         (
             "dolly",
@@ -257,7 +265,8 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         ),
         ("completion", {"prompt": "q", "completion": " \n"}, "empty answer"),
         ("completion", {"prompt": "q", "completion": None}, "'completion' is null"),
-        ("completion", {"prompt": [{"role": "user"}], "completion": "a"}, "found list"),
+        ("completion", {"prompt": [{"role": "user"}], "completion": "a"}, "'content'"),
+        ("completion", {"prompt": "q", "completion": ["a"]}, "wants a list of objects"),
         ("openai", {"messages": [{"role": "user", "content": ["q"]}]}, "text parts, found str"),
         ("openai", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "'text'; the"),
         (
