@@ -64,7 +64,9 @@ def prepare(
         if work is None:
             work = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="llmkit-")))
         words_on = Comparing.words_on(config)
-        rows = make_rows(config, template, Shards(work / "rows"), words_on, progress)
+        # Shards of another size hold other rows under the same numbers.
+        shards = Shards(work / f"rows-{config.shard_rows}")
+        rows = make_rows(config, template, shards, words_on, progress)
         comparing = Comparing(config, rows, work, models or NoModels(), progress)
         return _Preparation(config, template, rows, comparing).finish(folder)
 
