@@ -5,6 +5,7 @@ The answers are those of a plain loop, whatever the number of workers.
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -41,7 +42,8 @@ def map_ordered(
         workers: processes.
 
     Raises:
-        DataError: a worker was killed, most likely because memory ran out.
+        DataError: a worker was killed, most likely because memory ran out; or could not start,
+            because the script that is running does not protect its own start.
         Exception: what ``function`` raised, for the earliest item that made it.
     """
     rest = iter(items)
@@ -66,7 +68,9 @@ def map_ordered(
             raise DataError(
                 "a worker process was killed, most likely because memory ran out. Use fewer "
                 f"workers than {workers} (data.workers) or smaller shards (data.shard_rows); "
-                "what was finished is kept, and the same command goes on from there."
+                "what was finished is kept, and the same command goes on from there. In a script "
+                "of your own, workers import the script: what it does belongs below "
+                "`if __name__ == '__main__':`, or ask for one worker."
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -76,9 +80,18 @@ _kept: list[Callable[..., Any]] = []
 
 
 def _keep(function: Callable[..., Any]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # One process a core is enough: the tokenizer's own threads would fight for them.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _kept[:] = [function]
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed tells nobody: its workers would wait for items for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(item: Any) -> Any:

@@ -37,7 +37,7 @@ def test_finished_shards_are_not_made_again_and_missing_ones_are(resume):
     run, work = resume
     before = run("one", shard_rows=4)
     made = shards(work)
-    list(work.rglob("000001.arrow"))[0].unlink()
+    next(work.rglob("000001.arrow")).unlink()
     assert run("two", shard_rows=4) == before
     again = shards(work)
     assert [path[-12:] for path in made if made[path] != again[path]] == ["000001.arrow"]
@@ -47,7 +47,7 @@ def test_shards_of_another_size_are_not_taken_for_these(resume):
     """An interrupted run may go on with smaller shards: that is the advice when memory ran out."""
     run, work = resume
     before = run("one", shard_rows=4)
-    list(work.rglob("000002.arrow"))[0].unlink()
+    next(work.rglob("000002.arrow")).unlink()
     assert run("two", shard_rows=2) == before
 
 
