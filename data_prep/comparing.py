@@ -144,18 +144,25 @@ class Comparing:
                 yield place, overlap
 
     def remove_rows_of_validation(self) -> None:
-        """Drop training rows that ask what the validation's own source asks, or nearly say it."""
+        """Drop training rows that ask what the validation's own source asks, or nearly say it.
+
+        And those that have the group of one of its rows.
+        """
         train, held_out = self.sides()
         if not len(held_out):
             return
-        leaked, witness = find_leaks(self._prompts, train, held_out)
         left, right = self._alike(np.union1d(train, held_out))
         own = self.decisions.source >= len(self.config.sources)
         # Sources are read before the validation's own one: it is always on the right.
-        across = ~own[left] & own[right] & ~np.isin(left, leaked)
-        more, first = np.unique(left[across], return_index=True)
-        rows, named = np.r_[leaked, more], np.r_[witness, right[across][first]]
-        self.decisions.drop(rows, IN_VALIDATION, named)
+        across = ~own[left] & own[right]
+        alike, first = np.unique(left[across], return_index=True)
+        witness = np.full(len(self.rows), -1, np.int64)
+        witness[alike] = right[across][first]
+        for keys in (self.rows.array("group"), self._prompts):  # the plainest word counts
+            leaked, named = find_leaks(keys, train, held_out)
+            witness[leaked] = named
+        goes = np.flatnonzero(witness >= 0)
+        self.decisions.drop(goes, IN_VALIDATION, witness[goes])
         self.decisions.note("without rows of validation")
 
     def hold_out(self, train: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

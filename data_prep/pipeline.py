@@ -159,7 +159,7 @@ class _Preparation:
             weights,
             train,
             decisions.source[train],
-            decisions.tokens[train],
+            rows.array("kept").astype(np.int64)[train],
             rows.array("hash_low")[train],
             self.config.seed,
         )
