@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from data_prep.contamination.index import build_index
 from data_prep.contamination.overlap import Overlap
 from data_prep.contamination.report import ContaminationReport, refuse_leaks, report
-from data_prep.decisions import Decisions
+from data_prep.decisions import BLOCK, Decisions
 from data_prep.dedup.certificates import DUPLICATES, Certificate
-from data_prep.dedup.deduplicate import MEASURES, Meaning, certificates, deduplicate
+from data_prep.dedup.deduplicate import MEASURES, Meaning, Removals, certificates, deduplicate
 from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
 from data_prep.dedup.paraphrases import ReadTexts, embed_rows
 from data_prep.dedup.words import TextsInShards
@@ -50,7 +50,7 @@ class Comparing:
         self.rows = rows
         self.decisions = Decisions(rows)
         self.decisions.note("rendered and filtered" if config.filters else "rendered")
-        self.certificates: list[Certificate] = []
+        self._removals: list[Removals] = []
         self.contamination: ContaminationReport | None = None
         self._overlaps: dict[int, tuple[Overlap, ...]] = {}
         self._prompts: NDArray[np.uint64] = rows.array("prompt")
@@ -100,10 +100,10 @@ class Comparing:
         config = self.config.dedup
         hashes = np.stack([self.rows.array("hash_high"), self.rows.array("hash_low")], axis=1)
         texts = TextsInShards(self.rows) if config.minhash else None
-        meaning, model = None, ""
+        meaning = None
         if config.semantic:
             embedder = self._embedder(config.semantic.model)
-            meaning, model = Meaning(self._reader(config.semantic.on), embedder), embedder.name
+            meaning = Meaning(self._reader(config.semantic.on), embedder)
         for side in self.sides():
             found = deduplicate(hashes, texts, config, side, meaning, self._progress)
             self._progress("comparing rows", len(side))
@@ -111,8 +111,17 @@ class Comparing:
                 of_measure = found.measure == code
                 removed, witness = found.removed[of_measure], found.witness[of_measure]
                 self.decisions.drop(removed, DUPLICATES[measure], witness)
-            self.certificates += certificates(found, config, self._places, model)
+            self._removals.append(found)
         self.decisions.note("without duplicates")
+
+    def certificates(self) -> Iterator[Certificate]:
+        """What vouches for each removed duplicate; made anew, because they would fill memory."""
+        config = self.config.dedup
+        model = self._embedder(config.semantic.model).name if config.semantic else ""
+        for found in self._removals:
+            for start in range(0, len(found.removed), BLOCK):
+                part = found.part(start, start + BLOCK)
+                yield from certificates(part, config, self._places, model)
 
     def find_evaluation_texts(self) -> None:
         """Look for evaluation sets in what may be trained on.

@@ -114,11 +114,18 @@ class _Preparation:
         write_sequences(folder / "validation.arrow", self.rows, *self._packed(validation))
         if len(others):
             write_sequences(folder / "comparison.arrow", self.rows, *self._packed(others))
-        certificates = comparing.certificates
-        shown = overview(config, self.template, self.rows, decisions, certificates, train)
-        samples = choose_samples(self.rows, train, validation)
+        shown = overview(
+            config, self.template, self.rows, decisions, comparing.certificates(), train
+        )
+        samples = choose_samples(self.rows, train, validation, self.template.tokenizer)
         return PreparedDataset.create(
-            folder, figures, shown, decisions.dropped(), samples, certificates, comparing.overlaps()
+            folder,
+            figures,
+            shown,
+            decisions.dropped(),
+            samples,
+            comparing.certificates(),
+            comparing.overlaps(),
         )
 
     def _select(self, train: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
