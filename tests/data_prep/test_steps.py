@@ -202,6 +202,30 @@ def test_evaluation_texts_may_be_reported_or_refused_instead(prep, evaluation):
         prep(rows, contamination={"against": [evaluation], "action": "refuse"})
 
 
+class RoundingEmbedder(WordEmbedder):
+    """Rounds by how many texts are embedded together, as models do."""
+
+    def embed(self, texts):
+        return super().embed(texts) * np.float32(1 + 1e-6 * (len(texts) % 7))
+
+
+def test_evaluation_texts_have_the_same_cosines_for_shards_of_any_size(tmp_path, chatml):
+    models = ToyModels()
+    models.words = RoundingEmbedder()
+    source = {"path": write_jsonl(tmp_path / "rows.jsonl", [row(n) for n in range(20)])}
+    path = write_jsonl(tmp_path / "eval.jsonl", [{"question": sentence(n)} for n in (3, 4, 15)])
+    settings = {"against": [path], "exact": False, "ngram": None, "fuzzy": None, "semantic": {}}
+    found = []
+    for size in (3, 1000):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        config = {"sources": [source], "contamination": settings, "workers": 1, "shard_rows": size}
+        prepare(DataConfig.model_validate(config), chatml, folder, models=models)
+        found.append((folder / "overlaps.jsonl").read_bytes())
+    assert found[0] == found[1]
+    assert len(found[0].splitlines()) == 3
+
+
 def test_a_planted_wrong_overlap_fails_the_audit(prep, evaluation, chatml, tmp_path):
     rows = [row(1), alpaca(2, sentence(2)) | {"instruction": QUESTION}]
     settings = {"contamination": {"against": [evaluation]}}
