@@ -5,6 +5,7 @@ The answers are those of a plain loop, whatever the number of workers.
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -53,16 +54,15 @@ def map_ordered(
             yield function(item)
         return
     # Forking a process that has threads (Arrow's, the tokenizer's) may hang the child.
-    call: Callable[[Item], Answer] = _call
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _keep, (function,)) as pool:
         waiting: deque[Future[Answer]] = deque()
         try:
             for item in (*first, *islice(rest, max(0, AHEAD * workers - len(first)))):
-                waiting.append(pool.submit(call, item))
+                waiting.append(_submit(pool, item))
             while waiting:
                 answer = waiting.popleft().result()
-                waiting.extend(pool.submit(call, item) for item in islice(rest, 1))
+                waiting.extend(_submit(pool, item) for item in islice(rest, 1))
                 yield answer
         except BrokenProcessPool:
             raise DataError(
@@ -74,6 +74,21 @@ def map_ordered(
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
+    """Hand an item in, which may start a process.
+
+    Ctrl-C goes to every process of a terminal. A worker inherits that it does not hear of it, and
+    ends with the process that started it: in silence, and without half an item.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        return pool.submit(_call, item)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_call, item)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _kept: list[Callable[..., Any]] = []

@@ -31,6 +31,10 @@ def die_at_three(number: int) -> int:
     return number
 
 
+def hears_interrupts(number: int) -> bool:
+    return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
 def stay(folder: str) -> str:
     """Say who works here, and go on working until another file says to stop."""
     (Path(folder) / f"{os.getpid()}.worker").touch()
@@ -55,6 +59,12 @@ def test_what_a_worker_raises_arrives_whole_after_the_answers_before_it(workers)
 def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
     with pytest.raises(DataError, match=r"killed, .*memory.*fewer workers than 2"):
         list(map_ordered(die_at_three, range(9), 2))
+
+
+def test_workers_do_not_hear_of_an_interrupt_and_this_process_does():
+    """Each would write a traceback to the terminal."""
+    assert not any(map_ordered(hears_interrupts, range(4), 2))
+    assert hears_interrupts(0)
 
 
 def script(folder: Path, start: str) -> subprocess.Popen[str]:
