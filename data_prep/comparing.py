@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from data_prep.contamination.index import build_index
 from data_prep.contamination.overlap import Overlap
 from data_prep.contamination.report import ContaminationReport, refuse_leaks, report
-from data_prep.decisions import Decisions
+from data_prep.decisions import BLOCK, Decisions
 from data_prep.dedup.certificates import DUPLICATES, Certificate
-from data_prep.dedup.deduplicate import MEASURES, Meaning, certificates, deduplicate
+from data_prep.dedup.deduplicate import MEASURES, Meaning, Removals, certificates, deduplicate
 from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
 from data_prep.dedup.paraphrases import ReadTexts, embed_rows
 from data_prep.dedup.words import TextsInShards
@@ -50,7 +50,7 @@ class Comparing:
         self.rows = rows
         self.decisions = Decisions(rows)
         self.decisions.note("rendered and filtered" if config.filters else "rendered")
-        self.certificates: list[Certificate] = []
+        self._removals: list[Removals] = []
         self.contamination: ContaminationReport | None = None
         self._overlaps: dict[int, tuple[Overlap, ...]] = {}
         self._prompts: NDArray[np.uint64] = rows.array("prompt")
@@ -100,10 +100,10 @@ class Comparing:
         config = self.config.dedup
         hashes = np.stack([self.rows.array("hash_high"), self.rows.array("hash_low")], axis=1)
         texts = TextsInShards(self.rows) if config.minhash else None
-        meaning, model = None, ""
+        meaning = None
         if config.semantic:
             embedder = self._embedder(config.semantic.model)
-            meaning, model = Meaning(self._reader(config.semantic.on), embedder), embedder.name
+            meaning = Meaning(self._reader(config.semantic.on), embedder)
         for side in self.sides():
             found = deduplicate(hashes, texts, config, side, meaning, self._progress)
             self._progress("comparing rows", len(side))
@@ -111,8 +111,17 @@ class Comparing:
                 of_measure = found.measure == code
                 removed, witness = found.removed[of_measure], found.witness[of_measure]
                 self.decisions.drop(removed, DUPLICATES[measure], witness)
-            self.certificates += certificates(found, config, self._places, model)
+            self._removals.append(found)
         self.decisions.note("without duplicates")
+
+    def certificates(self) -> Iterator[Certificate]:
+        """What vouches for each removed duplicate; made anew, because they would fill memory."""
+        config = self.config.dedup
+        model = self._embedder(config.semantic.model).name if config.semantic else ""
+        for found in self._removals:
+            for start in range(0, len(found.removed), BLOCK):
+                part = found.part(start, start + BLOCK)
+                yield from certificates(part, config, self._places, model)
 
     def find_evaluation_texts(self) -> None:
         """Look for evaluation sets in what may be trained on.
@@ -144,18 +153,25 @@ class Comparing:
                 yield place, overlap
 
     def remove_rows_of_validation(self) -> None:
-        """Drop training rows that ask what the validation's own source asks, or nearly say it."""
+        """Drop training rows that ask what the validation's own source asks, or nearly say it.
+
+        And those that have the group of one of its rows.
+        """
         train, held_out = self.sides()
         if not len(held_out):
             return
-        leaked, witness = find_leaks(self._prompts, train, held_out)
         left, right = self._alike(np.union1d(train, held_out))
         own = self.decisions.source >= len(self.config.sources)
         # Sources are read before the validation's own one: it is always on the right.
-        across = ~own[left] & own[right] & ~np.isin(left, leaked)
-        more, first = np.unique(left[across], return_index=True)
-        rows, named = np.r_[leaked, more], np.r_[witness, right[across][first]]
-        self.decisions.drop(rows, IN_VALIDATION, named)
+        across = ~own[left] & own[right]
+        alike, first = np.unique(left[across], return_index=True)
+        witness = np.full(len(self.rows), -1, np.int64)
+        witness[alike] = right[across][first]
+        for keys in (self.rows.array("group"), self._prompts):  # the plainest word counts
+            leaked, named = find_leaks(keys, train, held_out)
+            witness[leaked] = named
+        goes = np.flatnonzero(witness >= 0)
+        self.decisions.drop(goes, IN_VALIDATION, witness[goes])
         self.decisions.note("without rows of validation")
 
     def hold_out(self, train: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from data_prep.ledger import Count, Dropped
 from data_prep.shards import Rows
 
+BLOCK = 1 << 15
+"""Rows whose places are in memory at once: their witnesses may be in any shard, and each shard is
+opened once a block."""
+
 
 class Decisions:
     """A few bytes a row, however long the rows are."""
@@ -79,19 +83,22 @@ class Decisions:
 
     def dropped(self) -> Iterator[Dropped]:
         """Every row that is not in the output, in order."""
-        for start, table in self._rows.each("where", "detail"):
-            rows = start + np.flatnonzero(self._reason[start : start + table.num_rows])
+        gone = np.flatnonzero(self._reason)
+        for start in range(0, len(gone), BLOCK):
+            rows = gone[start : start + BLOCK]
             witness = self._witness[rows]
-            named = self._rows.take(witness[witness >= 0], "where").column(0).to_pylist()
-            places = iter(named)
-            for row, vouches in zip(rows.tolist(), (witness >= 0).tolist(), strict=True):
-                inside = row - start
+            places = iter(self._rows.take(witness[witness >= 0], "where").column(0).to_pylist())
+            where = self._rows.take(rows, "where").column(0).to_pylist()
+            details = self.details(rows)
+            for row, place, detail, named in zip(
+                rows.tolist(), where, details, (witness >= 0).tolist(), strict=True
+            ):
                 yield Dropped(
-                    where=table.column(0)[inside].as_py(),
+                    where=place,
                     reason=self._names[self._reason[row]],
-                    detail=self._details.get(row, table.column(1)[inside].as_py() or ""),
+                    detail=detail,
                     tokens=int(self.tokens[row]),
-                    witness=next(places) if vouches else "",
+                    witness=next(places) if named else "",
                 )
 
 

@@ -12,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from data_prep.errors import DataError
 from data_prep.splits import mixed
+
+MOST_REPEATS = 1000
+"""More often than this, no row is worth training on: a weight was mistaken."""
 
 
 class MixtureConfig(BaseModel):
@@ -54,18 +58,24 @@ def mix(
         weights: of every source; shares are these divided by their sum.
         rows: numbers of the rows there are, ascending.
         source: the source of each, shape ``[rows]``.
-        tokens: the tokens of each.
+        tokens: the tokens of each that are trained on.
         keys: a hash of what each says.
         seed: another seed, other rows.
+
+    Raises:
+        DataError: rows would be repeated more than `MOST_REPEATS` times.
     """
     sizes = tokens if config.by == "tokens" else np.ones(len(rows), np.int64)
     totals = np.bincount(source, sizes, len(weights))
-    shares = np.asarray(weights) / sum(weights)
+    # Of weights near a float's limits, neither the sum is infinite nor any share 0.
+    shares = np.maximum(np.asarray(weights) / max(weights), 1e-200)
+    shares /= shares.sum()
     present = totals > 0
     scales = totals[present] / shares[present]
     if not len(scales):
         return Mixture(rows, rows[:0])
     scale = scales.min() if config.until == "first" else scales.max()
+    _refuse_many_repeats(scale / scales, np.flatnonzero(present))
     chosen: list[NDArray[np.int64]] = []
     for each in np.flatnonzero(present).tolist():
         own = np.flatnonzero(source == each)
@@ -77,3 +87,13 @@ def mix(
         chosen.append(own[: np.searchsorted(np.cumsum(sizes[own]), rest * (1 + 1e-9), "right")])
     places = np.sort(np.concatenate(chosen), kind="stable")
     return Mixture(rows[places], np.setdiff1d(rows, rows[places]))
+
+
+def _refuse_many_repeats(repeats: NDArray[np.float64], sources: NDArray[np.int64]) -> None:
+    most = int(np.argmax(repeats))
+    if not repeats[most] <= MOST_REPEATS:
+        raise DataError(
+            f"sources: by these weights, every row of source number {sources[most] + 1} would be "
+            f"repeated more than {MOST_REPEATS} times until all rows of the others are used. "
+            "Lower its weight, or set mixture.until=first."
+        )

@@ -1,6 +1,8 @@
 """The models that data preparation may ask for; they come from outside, because torch does."""
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,12 +109,12 @@ def _remembered(
         content = text.encode()
         digest.update(f"\n{len(content)}:".encode() + content)
     path = folder / f"{digest.hexdigest()}.npy"
-    if path.is_file():
+    with suppress(OSError, ValueError, EOFError):  # none yet, or one cut short by a power failure
         found: NDArray[Any] = np.load(path)
         return found
     answer = compute(texts)
     folder.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".partial")
+    beside = path.with_suffix(f".{os.getpid()}.partial")
     with beside.open("wb") as file:
         np.save(file, answer)
     beside.replace(path)

@@ -6,7 +6,7 @@ that file alone.
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
@@ -27,8 +27,12 @@ PER_REASON = 3
 """Dropped rows shown of every reason."""
 DUPLICATES = 8
 """Pairs of duplicates shown of every measure."""
+KEPT = 1000
+"""Pairs that are in memory until those that are shown are chosen."""
 LANGUAGE_SAMPLE = 1000
 """Rows whose language is told, evenly spread."""
+MOST_TOKENS = 4096
+"""Tokens of a row that are shown as the model sees it."""
 LONGEST_SHOWN = 2000
 """Characters of a text that are shown."""
 
@@ -38,7 +42,7 @@ def overview(
     template: ChatTemplate,
     rows: Rows,
     decisions: Decisions,
-    certificates: Sequence[Certificate],
+    certificates: Iterable[Certificate],
     train: NDArray[np.int64],
 ) -> dict[str, Any]:
     """Gather what the data report shows.
@@ -131,21 +135,29 @@ def _shown(row: str | None) -> str:
     return "" if row is None else text_of(decode_row(row), "both")[:LONGEST_SHOWN]
 
 
-def _duplicates(rows: Rows, certificates: Sequence[Certificate]) -> list[dict[str, Any]]:
+def _duplicates(rows: Rows, certificates: Iterable[Certificate]) -> list[dict[str, Any]]:
     """Pairs of every measure side by side, the least similar ones: they are the ones to look at."""
     shown: list[dict[str, Any]] = []
     by_measure: dict[str, list[Certificate]] = {}
     for certificate in certificates:
-        by_measure.setdefault(certificate.measure, []).append(certificate)
+        found = by_measure.setdefault(certificate.measure, [])
+        found.append(certificate)
+        if len(found) > KEPT:  # there may be millions
+            _keep_least(found)
     for found in by_measure.values():
-        least = sorted(found, key=lambda c: (c.similarity, c.removed))[:DUPLICATES]
-        shown += [certificate.model_dump() for certificate in least]
+        _keep_least(found)
+        shown += [certificate.model_dump() for certificate in found]
     places = {place for each in shown for place in (each["removed"], each["witness"])}
     texts = _texts_at(rows, places)
     for each in shown:
         each["removed_text"] = _shown(texts.get(each["removed"]))
         each["witness_text"] = _shown(texts.get(each["witness"]))
     return shown
+
+
+def _keep_least(found: list[Certificate]) -> None:
+    found.sort(key=lambda c: (c.similarity, c.removed))
+    del found[DUPLICATES:]
 
 
 def _texts_at(rows: Rows, places: set[str]) -> dict[str, str]:
@@ -170,7 +182,7 @@ def _rendered(
             "where": each["where"],
             "tokens": len(each["ids"]),
             "supervised": sum(each["supervised"]),
-            "runs": _runs(each["ids"], each["supervised"], template),
+            "runs": _runs(each["ids"][:MOST_TOKENS], each["supervised"][:MOST_TOKENS], template),
         }
         for each in table
     ]

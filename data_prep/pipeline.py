@@ -64,7 +64,9 @@ def prepare(
         if work is None:
             work = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="llmkit-")))
         words_on = Comparing.words_on(config)
-        rows = make_rows(config, template, Shards(work / "rows"), words_on, progress)
+        # Shards of another size hold other rows under the same numbers.
+        shards = Shards(work / f"rows-{config.shard_rows}")
+        rows = make_rows(config, template, shards, words_on, progress)
         comparing = Comparing(config, rows, work, models or NoModels(), progress)
         return _Preparation(config, template, rows, comparing).finish(folder)
 
@@ -112,11 +114,18 @@ class _Preparation:
         write_sequences(folder / "validation.arrow", self.rows, *self._packed(validation))
         if len(others):
             write_sequences(folder / "comparison.arrow", self.rows, *self._packed(others))
-        certificates = comparing.certificates
-        shown = overview(config, self.template, self.rows, decisions, certificates, train)
-        samples = choose_samples(self.rows, train, validation)
+        shown = overview(
+            config, self.template, self.rows, decisions, comparing.certificates(), train
+        )
+        samples = choose_samples(self.rows, train, validation, self.template.tokenizer)
         return PreparedDataset.create(
-            folder, figures, shown, decisions.dropped(), samples, certificates, comparing.overlaps()
+            folder,
+            figures,
+            shown,
+            decisions.dropped(),
+            samples,
+            comparing.certificates(),
+            comparing.overlaps(),
         )
 
     def _select(self, train: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
@@ -157,7 +166,7 @@ class _Preparation:
             weights,
             train,
             decisions.source[train],
-            decisions.tokens[train],
+            rows.array("kept").astype(np.int64)[train],
             rows.array("hash_low")[train],
             self.config.seed,
         )

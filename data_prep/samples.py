@@ -1,42 +1,68 @@
 """A few rows kept beside the sequences, for stages that render and ask them again."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.rendering import Rendered
 from data_prep.row_codec import decode_row
-from data_prep.rows import Row
+from data_prep.rows import Completion, Row, Text
 from data_prep.shards import Rows
+from data_prep.tokenizer import Tokenizer
 
 SAMPLES = 64
 """Rows kept; held-out rows first."""
 
 
 def choose_samples(
-    rows: Rows, train: NDArray[np.int64], validation: NDArray[np.int64]
+    rows: Rows, train: NDArray[np.int64], validation: NDArray[np.int64], tokenizer: Tokenizer
 ) -> list[tuple[str, Row, Rendered]]:
-    """Evenly spread rows: what verification asks the server to render again."""
+    """Evenly spread rows: what verification asks the server to render again.
+
+    Args:
+        rows: all of them.
+        train: the rows that are trained on; some of them twice, perhaps.
+        validation: the rows that are held out.
+        tokenizer: the base model's, with which they were rendered.
+    """
     # Of a cut or split row, the prompt before its last answer may be gone.
     kept = rows.array("kept")
     whole = (kept == rows.array("tokens")) & (rows.array("prompt_tokens") < kept)
     whole &= rows.array("piece_count") == 1
     chosen = _spread(validation[whole[validation]], SAMPLES)
-    more = _spread(train[whole[train]], SAMPLES - len(chosen))
+    more = _spread(np.unique(train[whole[train]]), SAMPLES - len(chosen))
     columns = ("where", "row", "ids", "supervised", "prompt_tokens", "stop_id")
     found = rows.take(np.concatenate([chosen, more]), *columns).to_pylist()
-    return [
-        (
-            each["where"],
-            decode_row(each["row"]),
-            Rendered(
-                each["ids"],
-                [bool(flag) for flag in each["supervised"]],
-                each["prompt_tokens"],
-                each["stop_id"],
-            ),
-        )
-        for each in found
-    ]
+    samples = []
+    for each in found:
+        supervised = [bool(flag) for flag in each["supervised"]]
+        rendered = Rendered(each["ids"], supervised, each["prompt_tokens"], each["stop_id"])
+        for row, asked in _askable(decode_row(each["row"]), rendered, tokenizer):
+            samples.append((each["where"], row, asked))
+    return samples
+
+
+def _askable(row: Row, rendered: Rendered, tokenizer: Tokenizer) -> Iterator[tuple[Row, Rendered]]:
+    """The row; of plain text, its first half is what a server is asked to go on from.
+
+    Nothing of a text that has no half: a server refuses an empty prompt.
+    """
+    if isinstance(row, Text):
+        row = Completion("", row.text)
+    if not isinstance(row, Completion) or row.prompt:
+        yield row, rendered
+        return
+    begin = rendered.prompt_tokens  # what the tokenizer puts before any text
+    for end in range((begin + len(rendered.ids)) // 2, begin, -1):
+        ids = rendered.ids[begin:end]
+        prompt = tokenizer.decode(ids)
+        # A text cut anywhere may end inside a character, or be split into other tokens.
+        if prompt and row.completion.startswith(prompt) and tokenizer.encode([prompt]) == [ids]:
+            rest = row.completion[len(prompt) :]
+            yield Completion(prompt, rest), replace(rendered, prompt_tokens=end)
+            return
 
 
 def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -16,10 +16,13 @@ from data_prep.row_text import prompt_text, response_text
 from data_prep.shards import Rows
 from data_prep.workers import map_ordered
 
+TEXTS = 1024
+"""Rows whose texts are embedded together."""
+
 
 @dataclass(frozen=True)
 class Search:
-    """Looks at some rows of one shard."""
+    """Looks at some rows."""
 
     rows: Rows
     index: EvaluationIndex
@@ -61,13 +64,18 @@ def search(
     """
     found: dict[int, tuple[Overlap, ...]] = {}
     tallies = []
-    parts = list(_parts(rows, chosen))
+    # A model rounds by what is embedded together: that must not depend on the shards.
+    parts = list(_blocks(chosen) if embedder else _parts(rows, chosen))
     answers = map_ordered(Search(rows, index, embedder), parts, 1 if embedder else workers)
     for part, (overlaps, counted) in zip(parts, answers, strict=True):
         found |= {row: each for row, each in zip(part.tolist(), overlaps, strict=True) if each}
         tallies.append(counted)
         progress("looking for evaluation texts", len(part))
     return found, merge(tallies, index.config.examples)
+
+
+def _blocks(chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    return (chosen[start : start + TEXTS] for start in range(0, len(chosen), TEXTS))
 
 
 def _parts(rows: Rows, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

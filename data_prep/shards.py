@@ -30,8 +30,14 @@ class Shards:
         return self.folder / f"{number:06}.arrow"
 
     def is_done(self, number: int) -> bool:
-        """Whether a shard was finished."""
-        return self.path(number).is_file()
+        """Whether a shard was finished; one that a machine lost power over was not."""
+        if not self.path(number).is_file():
+            return False
+        try:
+            self.figures(number)
+        except pa.ArrowInvalid:  # its end, which says where everything stands, is not there
+            return False
+        return True
 
     def write(self, number: int, table: pa.Table, figures: Mapping[str, Any]) -> None:
         """Write one shard whole, with figures about it that can be read without its rows."""

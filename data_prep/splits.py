@@ -21,23 +21,24 @@ def prompt_hash(row: Row) -> int:
 
 
 def find_leaks(
-    prompts: NDArray[np.uint64], train: NDArray[np.int64], held_out: NDArray[np.int64]
+    keys: NDArray[np.uint64], train: NDArray[np.int64], held_out: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Training rows that ask what a row of the validation source asks, whatever they answer.
+    """Training rows that have something in common with a row of the validation source.
 
     Args:
-        prompts: of every row, a hash of its first question.
+        keys: of every row, a hash of what must not be on both sides: its first question, whatever
+            the answer; or its group. 0 says nothing.
         train: numbers of training rows.
         held_out: numbers of validation rows.
 
     Returns:
         The numbers of such training rows, and of a validation row for each.
     """
-    asked, first = np.unique(prompts[held_out], return_index=True)
-    places = np.searchsorted(asked, prompts[train])
-    found = np.zeros(len(train), bool)
-    inside = places < len(asked)
-    found[inside] = asked[places[inside]] == prompts[train][inside]
+    there, first = np.unique(keys[held_out], return_index=True)
+    wanted = keys[train]
+    places = np.searchsorted(there, wanted)
+    found = (places < len(there)) & (wanted != 0)
+    found[found] = there[places[found]] == wanted[found]
     return train[found], held_out[first[places[found]]]
 
 

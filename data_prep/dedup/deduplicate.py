@@ -43,6 +43,16 @@ class Removals:
     """Index into `MEASURES`."""
     similarity: NDArray[np.float64]
 
+    def part(self, start: int, end: int) -> "Removals":
+        """Some of them, by their places."""
+        inside = slice(start, end)
+        return Removals(
+            self.removed[inside],
+            self.witness[inside],
+            self.measure[inside],
+            self.similarity[inside],
+        )
+
 
 @dataclass(frozen=True)
 class Meaning:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.errors import DataError
 from data_prep.mixture import MixtureConfig, mix
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=4)
@@ -86,3 +87,17 @@ def test_only_the_ratio_of_weights_matters(weights):
     assert mixed_rows([9, 3], weights, by="rows")[0].rows.tolist() == (
         mixed_rows([9, 3], [1, 1], by="rows")[0].rows.tolist()
     )
+
+
+@pytest.mark.parametrize("until", ["first", "all"])
+def test_weights_near_the_largest_float_are_weights_like_others(until):
+    huge, _, _, _ = mixed_rows([9, 4], [1e308, 1e308], until=until)
+    plain, _, _, _ = mixed_rows([9, 4], [1, 1], until=until)
+    assert np.array_equal(huge.rows, plain.rows)
+
+
+@pytest.mark.parametrize("weights", [[1e-9, 1], [1e-300, 1e300]])
+def test_weights_that_would_repeat_rows_without_end_are_refused(weights):
+    with pytest.raises(DataError, match="every row of source number 2 would be repeated more than"):
+        mixed_rows([9, 4], weights, until="all")
+    assert len(mixed_rows([9, 4], weights, until="first")[0].rows) == 4

@@ -566,3 +566,33 @@ def test_real_files_balance(tmp_path, tokenizer, path, format_name, rows):
         assert figures["tokens_kept"] + figures["tokens_dropped"] == figures["tokens_in"]
         assert set(figures["dropped"]) <= {"over max_tokens", "exact duplicate"}
         assert 0 < figures["tokens_supervised"] < figures["tokens_kept"]
+
+
+@pytest.mark.parametrize("empty", [{"text": ""}, {"prompt": "", "completion": ""}])
+def test_the_first_half_of_plain_text_is_what_a_server_is_asked_with(prep, chatml, empty):
+    """A server refuses an empty prompt."""
+    said = ["The quick brown fox jumps.", "Der Fuchs \U0001f98a ist hier.", "\U0001f98a" * 9]
+    key = list(empty)[-1]
+    prepared = prep([empty | {key: text} for text in said])
+    assert prepared.figures["train_rows"] == 3
+    samples = prepared.samples()
+    assert len(samples) == 3
+    for text, sample in zip(said, samples, strict=True):
+        prefix = chatml.tokenizer.text_prefix_ids
+        assert sample.prompt
+        assert text.startswith(sample.prompt)
+        (ids,) = chatml.tokenizer.encode([sample.prompt])
+        assert sample.ids[: sample.prompt_tokens] == [*prefix, *ids]
+        assert sample.prompt_tokens <= len(sample.ids) // 2 + 1
+
+
+def test_a_row_that_a_mixture_repeats_is_one_sample(tmp_path, chatml):
+    sources = [
+        {"path": write_jsonl(tmp_path / f"{name}.jsonl", rows), "weight": 1}
+        for name, rows in {"one": GOOD[:1], "many": [alpaca(n) for n in range(20, 60)]}.items()
+    ]
+    config = DataConfig(sources=sources, mixture={"until": "all"})
+    prepared = prepare(config, chatml, tmp_path)
+    assert prepared.figures["train_rows"] > 70
+    places = [sample.where for sample in prepared.samples()]
+    assert len(places) == len(set(places)) == 41

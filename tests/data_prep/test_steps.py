@@ -202,6 +202,30 @@ def test_evaluation_texts_may_be_reported_or_refused_instead(prep, evaluation):
         prep(rows, contamination={"against": [evaluation], "action": "refuse"})
 
 
+class RoundingEmbedder(WordEmbedder):
+    """Rounds by how many texts are embedded together, as models do."""
+
+    def embed(self, texts):
+        return super().embed(texts) * np.float32(1 + 1e-6 * (len(texts) % 7))
+
+
+def test_evaluation_texts_have_the_same_cosines_for_shards_of_any_size(tmp_path, chatml):
+    models = ToyModels()
+    models.words = RoundingEmbedder()
+    source = {"path": write_jsonl(tmp_path / "rows.jsonl", [row(n) for n in range(20)])}
+    path = write_jsonl(tmp_path / "eval.jsonl", [{"question": sentence(n)} for n in (3, 4, 15)])
+    settings = {"against": [path], "exact": False, "ngram": None, "fuzzy": None, "semantic": {}}
+    found = []
+    for size in (3, 1000):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        config = {"sources": [source], "contamination": settings, "workers": 1, "shard_rows": size}
+        prepare(DataConfig.model_validate(config), chatml, folder, models=models)
+        found.append((folder / "overlaps.jsonl").read_bytes())
+    assert found[0] == found[1]
+    assert len(found[0].splitlines()) == 3
+
+
 def test_a_planted_wrong_overlap_fails_the_audit(prep, evaluation, chatml, tmp_path):
     rows = [row(1), alpaca(2, sentence(2)) | {"instruction": QUESTION}]
     settings = {"contamination": {"against": [evaluation]}}
@@ -261,6 +285,23 @@ def test_training_rows_that_nearly_say_a_validation_row_are_dropped(prep, tmp_pa
     prepared = prep(rows, validation={"path": own})
     (entry,) = dropped(prepared)
     assert (entry["reason"], entry["witness"]) == ("also in validation", f"{own}:1")
+
+
+def test_training_rows_with_the_group_of_a_validation_row_are_dropped(prep, tmp_path):
+    own = write_jsonl(tmp_path / "own.jsonl", [row(50, talk="a"), row(60)])
+    rows = [row(1, talk="b"), row(2, talk="a"), row(3, talk="c")]
+    with pytest.raises(DataError, match=r"own\.jsonl:2: missing field: 'talk'"):
+        prep(rows, source={"group": "talk"}, validation={"path": own, "group": "talk"})
+    (tmp_path / "own.jsonl").write_text(json.dumps(row(50, talk="a")) + "\n", encoding="utf-8")
+    prepared = prep(rows, source={"group": "talk"}, validation={"path": own, "group": "talk"})
+    (entry,) = dropped(prepared)
+    assert (entry["reason"], entry["witness"]) == ("also in validation", f"{own}:1")
+    assert trained(prepared) == [1, 3]
+
+
+def test_rows_without_a_group_are_not_taken_for_rows_of_one_group(prep, tmp_path):
+    own = write_jsonl(tmp_path / "own.jsonl", [row(50)])
+    assert trained(prep([row(1), row(2)], validation={"path": own})) == [1, 2]
 
 
 # Selection.
@@ -323,6 +364,32 @@ def test_scarcer_sources_are_repeated_when_all_rows_are_to_be_used(tmp_path, cha
     assert used == [12, 12]
     assert prepared.figures["rows_kept"] == 16
     assert prepared.figures["train_rows"] == 24
+
+
+def test_of_cut_rows_a_mixture_counts_what_is_trained_on(tmp_path, chatml):
+    """Not the tokens that were cut off: sources of long rows would get less than their share."""
+    sources = [
+        {"path": write_jsonl(tmp_path / "long.jsonl", [row(n, sentence(n, 90)) for n in range(8)])},
+        {
+            "path": write_jsonl(
+                tmp_path / "short.jsonl", [row(n, sentence(n)) for n in range(20, 60)]
+            )
+        },
+    ]
+    config = DataConfig.model_validate(
+        {
+            "sources": [source | {"weight": 1} for source in sources],
+            "max_tokens": 150,
+            "overlong": "truncate",
+        }
+    )
+    prepared = prepare(config, chatml, tmp_path)
+    trained_on = {"long": 0, "short": 0}
+    for pack in prepared.sequences("train").to_pylist():
+        for place, length in zip(pack["rows"], pack["row_lengths"], strict=True):
+            trained_on[Path(place).stem] += length
+    assert trained_on["long"] == 8 * 150
+    assert abs(trained_on["short"] - trained_on["long"]) < 150
 
 
 @pytest.mark.parametrize(
