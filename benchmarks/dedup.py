@@ -1,15 +1,14 @@
 """Near-duplicate removal beside the peers: quality on rows whose copies are known, and cost.
 
-    python benchmarks/dedup.py [--rows 100000] [--repeats 3] [--peers rensa ...]
+    python benchmarks/dedup.py [--rows 100000 1000000] [--repeats 2] [--peers rensa ...]
 
-The rows are those of `labelled_rows`. Each measurement is a process of its own that reads the rows
-from a file and writes down what it removed; cost is the CPU time of that whole process (start,
-imports, reading, all of it) and its peak resident set. The tools take turns, so that a machine that
-slows down slows all of them down. Peers run from `.bench-venv` (`make bench-peers`). The last line
-printed is one JSON object.
-
-A removed row counts as right when a row of its cluster stays; a cluster of which none stays is
-wiped out. Precision is right removals of all removals, recall right removals of the rows to remove.
+The rows are those of `labelled_rows`; after them, the short instructions of `paraphrased_rows`
+alone, where only a method that reads for meaning can tell a paraphrase from another request. Each
+measurement is a process of its own that reads the rows from a file and writes down what it removed;
+cost is the CPU time of that whole process (start, imports, reading, all of it) and its peak
+resident set. The tools take turns, so that a machine that slows down slows all of them down; slow
+peers have one turn. llmkit's certificates are replayed outside the measured process. Peers run from
+`.bench-venv` (`make bench-peers`). The last line printed is one JSON object.
 """
 
 import argparse
@@ -19,146 +18,225 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelled_rows import LabelledRow, read_rows, write_rows
+import our_dedup
+from dedup_goals import goals
+from dedup_quality import Quality, quality
+from labelled_rows import LabelledRow, read_rows, write_paraphrases, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
-PEER = Path(__file__).resolve().parent / "peers" / "dedup.py"
+OURS = ROOT / "benchmarks" / "our_dedup.py"
+PEER = ROOT / "benchmarks" / "peers" / "dedup.py"
+PEER_PYTHON = ROOT / ".bench-venv" / "bin" / "python"
+PACKAGES = ("rensa", "datasketch", "text-dedup", "datatrove", "semhash", "model2vec")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A tool with settings."""
+
+    options: str
+    most_rows: int = 100_000
+    """It is not measured on more."""
+    slow: bool = True
+    """It is measured once, whatever ``--repeats`` says."""
+
+
+FIVE = "--ngram 5 --threshold 0.7"
 PEERS = {
-    "rensa": ("rensa", "--ngram", "1", "--threshold", "0.65"),
-    "rensa at 0.6": ("rensa", "--ngram", "1", "--threshold", "0.6"),
-    "rensa, 5-grams": ("rensa", "--ngram", "5", "--threshold", "0.7"),
-    "datasketch": ("datasketch", "--ngram", "1", "--threshold", "0.65"),
-    "datasketch, 5-grams": ("datasketch", "--ngram", "5", "--threshold", "0.7"),
+    # Sets of words, at the best settings that a few tries on 20,000 such rows found.
+    "rensa": Peer("rensa --threshold 0.6", most_rows=10_000_000, slow=False),
+    "datasketch": Peer("datasketch --threshold 0.65", most_rows=1_000_000),
+    "text_dedup": Peer("text_dedup --threshold 0.7"),
+    "datatrove": Peer("datatrove --bands 24 --band-rows 8 --keep-numbers"),
+    "semhash": Peer("semhash --threshold 0.99"),
+    # As everybody sets them.
+    "rensa_5grams": Peer(f"rensa {FIVE}", slow=False),
+    "datasketch_5grams": Peer(f"datasketch {FIVE}"),
+    "text_dedup_5grams": Peer(f"text_dedup {FIVE}"),
+    "datatrove_5grams": Peer("datatrove --ngram 5 --bands 14 --band-rows 8"),
 }
-
-
-def ours(path: Path, out: Path) -> None:
-    """Deduplicate with llmkit in this process, from shards on disk as `llmkit prep` does."""
-    import numpy as np
-    import pyarrow as pa
-    import xxhash
-
-    from data_prep.dedup.deduplicate import DedupConfig, deduplicate
-    from data_prep.dedup.minhash import MinHashConfig
-    from data_prep.dedup.words import Texts, TextsInShards
-    from data_prep.shards import Rows, Shards
-
-    with tempfile.TemporaryDirectory() as folder, path.open(encoding="utf-8") as lines:
-        shards, number = Shards(Path(folder)), 0
-        hashes: list[bytes] = []
-        while batch := list(islice(lines, 2048)):
-            texts = [json.loads(line)["text"] for line in batch]
-            hashes += [xxhash.xxh3_128_digest(text.encode()) for text in texts]
-            shards.write(number, pa.table({"words": Texts.of(texts).to_arrow()}), {})
-            number += 1
-        keys = np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2)
-        source = TextsInShards(Rows(shards, number))
-        config = DedupConfig(minhash=MinHashConfig())
-        found = deduplicate(keys, source, config, np.arange(len(keys)))
-    out.write_text(json.dumps(found.removed.tolist()))
+SHORT_PEERS = {
+    "semhash_0.9": "semhash --threshold 0.9",
+    "semhash_0.8": "semhash --threshold 0.8",
+    "semhash_minilm_0.9": "semhash --threshold 0.9 --model MINILM",
+    "semhash_minilm_0.8": "semhash --threshold 0.8 --model MINILM",
+    "rensa": PEERS["rensa"].options,
+    "datasketch": PEERS["datasketch"].options,
+    "text_dedup": PEERS["text_dedup"].options,
+    "datatrove": PEERS["datatrove"].options,
+}
+"""On short instructions alone; MiniLM is the model that llmkit takes."""
+SHORT_OURS = {
+    "llmkit_exact": "exact",
+    "llmkit": "minhash",
+    "llmkit_semantic_0.95": "semantic",
+    "llmkit_semantic_0.9": "semantic --threshold 0.9",
+    "llmkit_semantic_0.8": "semantic --threshold 0.8",
+    "llmkit_minhash_semantic": "minhash-semantic",
+}
 
 
 def measure(command: list[str]) -> dict[str, float]:
     """Run a process to its end; its CPU seconds and its peak memory in MiB."""
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"failed: {' '.join(command)}")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            said.seek(0)
+            raise SystemExit(f"failed: {' '.join(command)}\n{said.read()[-2000:]}")
     return {"cpu_seconds": usage.ru_utime + usage.ru_stime, "memory_mib": usage.ru_maxrss / 1024}
 
 
-def quality(rows: list[LabelledRow], removed: list[int]) -> dict[str, Any]:
-    """Precision, recall and F1 of removals, wiped clusters, and what was removed of each kind."""
-    sizes = Counter(row.cluster for row in rows)
-    gone = Counter(rows[index].cluster for index in removed)
-    right = sum(min(count, sizes[cluster] - 1) for cluster, count in gone.items())
-    wanted = len(rows) - len(sizes)
-    precision, recall = right / max(1, len(removed)), right / wanted
-    kinds, removed_kinds = Counter(r.kind for r in rows), Counter(rows[i].kind for i in removed)
-    return {
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / max(1e-9, precision + recall),
-        "clusters_wiped": sum(gone[cluster] == size for cluster, size in sizes.items()),
-        "removed_share": {kind: removed_kinds[kind] / kinds[kind] for kind in sorted(kinds)},
-    }
+def run(
+    path: Path, tools: dict[str, tuple[list[str], int]], out: Path
+) -> tuple[list[LabelledRow], dict[str, dict[str, Any]]]:
+    """Measure tools on one file of rows.
 
+    Args:
+        path: the rows.
+        tools: by name, the start of a command, and how often it is run.
+        out: where removed rows are written; llmkit's stay in files named after it.
 
-def run(count: int, repeats: int, peers: list[str], scratch: Path) -> dict[str, Any]:
-    """Measure every tool on one set of rows."""
-    rows_path, out = scratch / f"rows-{count}.jsonl", scratch / "removed.json"
-    write_rows(rows_path, count, seed=count)
-    rows = read_rows(rows_path)
-    python = ROOT / ".bench-venv" / "bin" / "python"
-    script = str(Path(__file__).resolve())
-    commands = {"llmkit": [sys.executable, script, "--ours", str(rows_path), str(out)]}
-    for name in peers:
-        tool, *options = PEERS[name]
-        commands[name] = [str(python), str(PEER), tool, str(rows_path), str(out), *options]
-    measure(commands["llmkit"])  # numba compiles once an installation, not once a run
-    costs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
-    found = {}
-    for _ in range(repeats):
-        for name, command in commands.items():
-            costs[name].append(measure(command))
-            found[name] = quality(rows, json.loads(out.read_text()))
-    return {
-        name: found[name]
+    Returns:
+        The rows, and each tool's figures.
+    """
+    rows = read_rows(path)
+    costs: dict[str, list[dict[str, float]]] = {name: [] for name in tools}
+    found: dict[str, Quality] = {}
+    for turn in range(max(times for _, times in tools.values())):
+        for name, (command, times) in tools.items():
+            if turn < times:
+                written = out.with_stem(f"{out.stem}-{name}")
+                costs[name].append(measure([*command[:3], str(path), str(written), *command[3:]]))
+                found[name] = quality(rows, json.loads(written.read_text()))
+                print(f"  {name}: {costs[name][-1]}", file=sys.stderr, flush=True)
+    figures = {
+        name: found[name].as_dict()
         | {key: statistics.median(c[key] for c in costs[name]) for key in costs[name][0]}
         | {"cpu_seconds_each": [round(c["cpu_seconds"], 2) for c in costs[name]]}
-        for name in commands
+        for name in tools
     }
+    return rows, figures
+
+
+def on_many_rows(count: int, repeats: int, peers: list[str], scratch: Path) -> dict[str, Any]:
+    """Quality and cost on rows of some 130 words."""
+    path, out = scratch / f"rows-{count}.jsonl", scratch / f"{count}.json"
+    write_rows(path, count, seed=count)
+    tools = {"llmkit": (_ours("minhash"), repeats), "llmkit_exact": (_ours("exact"), repeats)}
+    for name in peers:
+        peer = PEERS[name]
+        if count <= peer.most_rows:
+            tools[name] = (_peer(peer.options), 1 if peer.slow else repeats)
+    rows, figures = run(path, tools, out)
+    ours = out.with_stem(f"{out.stem}-llmkit")
+    figures["llmkit_same_words"] = quality(
+        rows, our_dedup.removed_for(ours, "same words")
+    ).as_dict()
+    number, problems = our_dedup.replay([row.text for row in rows], ours)
+    figures["llmkit"] |= {"certificates": number, "certificates_that_do_not_hold": len(problems)}
+    for problem in problems[:5]:
+        print(f"  {problem}", file=sys.stderr)
+    return figures
+
+
+def on_short_rows(peers: list[str], scratch: Path) -> dict[str, Any]:
+    """What each tool does to short instructions, their paraphrases and what only looks alike."""
+    from llmkit.models.catalog import resolve
+
+    path = scratch / "short.jsonl"
+    write_paraphrases(path, seed=1)
+    minilm = str(resolve("all-minilm-l6-v2").folder)
+    tools = {name: (_ours(options), 1) for name, options in SHORT_OURS.items()}
+    for name, options in SHORT_PEERS.items():
+        if name.split("_0")[0].removesuffix("_minilm") in peers:
+            tools[name] = (_peer(options.replace("MINILM", minilm)), 1)
+    return run(path, tools, scratch / "short.json")[1]
+
+
+def _ours(options: str) -> list[str]:
+    return [sys.executable, str(OURS), *options.split()]
+
+
+def _peer(options: str) -> list[str]:
+    return [str(PEER_PYTHON), str(PEER), *options.split()]
+
+
+def ratios(figures: dict[str, dict[str, Any]], suffix: str) -> dict[str, float]:
+    """What llmkit needs and finds, beside every peer."""
+    found = {}
+    ours = figures["llmkit"]
+    for name, each in figures.items():
+        if not name.startswith("llmkit"):
+            key = name + suffix
+            found[f"cpu_seconds_vs_{key}"] = ours["cpu_seconds"] / each["cpu_seconds"]
+            found[f"peak_memory_vs_{key}"] = ours["memory_mib"] / each["memory_mib"]
+            found[f"f1_minus_{key}"] = ours["f1"] - each["f1"]
+    return found
+
+
+def show(title: str, figures: dict[str, dict[str, Any]]) -> None:
+    """Print a table."""
+    print(title)
+    for name, each in figures.items():
+        cost = "no cost of its own"
+        if "cpu_seconds" in each:
+            cost = f"{each['cpu_seconds']:.1f} CPU s, {each['memory_mib']:.0f} MiB"
+        kinds = [f"{kind} {share:.1%}" for kind, share in (each["found"] | each["lost"]).items()]
+        print(
+            f"{name:<24} F1 {each['f1']:.4f} (but for twins {each['f1_but_for_twins']:.4f}),"
+            f" precision {each['precision']:.4f}, recall {each['recall']:.4f},"
+            f" wiped {each['clusters_wiped']}, {cost}; {', '.join(kinds)}"
+        )
 
 
 def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=int, nargs="*", default=[100_000])
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
-    parser.add_argument(
-        "--ours", nargs=2, type=Path, metavar=("ROWS", "OUT"), help=argparse.SUPPRESS
-    )
+    parser.add_argument("--no-short-rows", action="store_true", help="leave the second part out")
     arguments = parser.parse_args()
-    if arguments.ours:
-        ours(*arguments.ours)
-        return
-    figures, ratios = {}, {}
+    figures, compared = {}, {}
     with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if not arguments.no_short_rows:
+            figures["short"] = on_short_rows(arguments.peers, folder)
+            show("short instructions", figures["short"])
         for count in arguments.rows:
-            found = run(count, arguments.repeats, arguments.peers, Path(scratch))
+            found = on_many_rows(count, arguments.repeats, arguments.peers, folder)
             figures[str(count)] = found
-            for name, each in found.items():
-                print(
-                    f"{count:>9,} {name:<20} F1 {each['f1']:.4f}"
-                    f" (precision {each['precision']:.4f}, recall {each['recall']:.4f}),"
-                    f" wiped {each['clusters_wiped']},"
-                    f" twins gone {each['removed_share'].get('twin', 0):.1%},"
-                    f" {each['cpu_seconds']:.1f} CPU s, {each['memory_mib']:.0f} MiB"
-                )
-                if name != "llmkit":
-                    ours_, key = (
-                        found["llmkit"],
-                        f"{name}_{count}".replace(" ", "_").replace(",", ""),
-                    )
-                    ratios[f"cpu_seconds_vs_{key}"] = ours_["cpu_seconds"] / each["cpu_seconds"]
-                    ratios[f"peak_memory_vs_{key}"] = ours_["memory_mib"] / each["memory_mib"]
-                    ratios[f"f1_minus_{key}"] = ours_["f1"] - each["f1"]
-    print(json.dumps({"figures": figures, "peers": _versions(), "ratios": ratios}))
+            show(f"{count:,} rows", found)
+            compared |= ratios(found, SUFFIXES.get(count, f"_{count}"))
+    reached = goals(figures)
+    for goal in reached:
+        print(goal)
+    versions = _versions() if arguments.peers else {}
+    described = [goal.as_dict() for goal in reached]
+    print(
+        json.dumps({"figures": figures, "peers": versions, "goals": described, "ratios": compared})
+    )
+
+
+SUFFIXES = {100_000: "", 1_000_000: "_1m"}
+"""Of the names of ratios."""
 
 
 def _versions() -> dict[str, str]:
-    python = ROOT / ".bench-venv" / "bin" / "python"
     code = (
-        "import importlib.metadata as m, json;"
-        "print(json.dumps({n: m.version(n) for n in ('rensa', 'datasketch')}))"
+        "import importlib.metadata as m, json, sys;"
+        "print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
     )
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    command = [PEER_PYTHON, "-c", code, *PACKAGES]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 

@@ -3,7 +3,9 @@
 Texts are made of invented words with the statistics of real ones: frequencies after Zipf, common
 function words, a topic that lends each row its rarer words; about 130 words a row, lognormal. A
 cluster is a row with its copies. Look-alikes share up to 40% of their sentences with another row
-and are rows of their own; twins differ from their row in the numbers of a sum alone.
+and are rows of their own; twins differ from their row in the numbers of a sum alone. A few short
+instructions in real English are planted among them, with their paraphrases and others that only
+look like them (`paraphrased_rows`).
 """
 
 import json
@@ -13,58 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from paraphrased_rows import WRITTEN, families
 
 WORDS, TOPICS, TOPIC_WORDS = 30_000, 400, 150
-FUNCTION_WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "a",
-    "in",
-    "is",
-    "that",
-    "for",
-    "it",
-    "as",
-    "was",
-    "with",
-    "be",
-    "by",
-    "on",
-    "not",
-    "he",
-    "this",
-    "are",
-    "or",
-    "his",
-    "from",
-    "at",
-    "which",
-    "but",
-    "have",
-    "an",
-    "had",
-    "they",
-    "you",
-    "were",
-    "their",
-    "one",
-    "all",
-    "we",
-    "can",
-    "has",
-    "there",
-    "been",
-    "if",
-    "more",
-    "when",
-    "will",
-    "would",
-    "who",
-    "so",
-    "no",
-]
+_COMMON = """
+the of and to a in is that for it as was with be by on not he this are or his from at
+which but have an had they you were their one all we can has there been if more when
+will would who so no
+"""
+FUNCTION_WORDS = _COMMON.split()
 OPENINGS = (
     "Explain how",
     "Write a short story about",
@@ -86,12 +45,17 @@ class LabelledRow:
     text: str
     cluster: int
     kind: str
-    """``original``, how it was copied, ``look-alike`` or ``twin``."""
+    """``original``, how it was copied, ``paraphrase``, ``look-alike``, ``other sense`` or ``twin``.
+
+    The last three are clusters of their own, numbered behind that of the original."""
 
 
 def write_rows(path: Path, count: int, seed: int) -> None:
     """Write rows as JSON lines, in random order."""
-    rows = list(make_rows(count, seed))
+    _write(path, list(make_rows(count, seed)), seed)
+
+
+def _write(path: Path, rows: list[LabelledRow], seed: int) -> None:
     random.Random(seed).shuffle(rows)
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -104,16 +68,39 @@ def read_rows(path: Path) -> list[LabelledRow]:
         return [LabelledRow(**json.loads(line)) for line in lines]
 
 
+def write_paraphrases(path: Path, seed: int) -> None:
+    """Write nothing but the short instructions, all of them, in random order."""
+    _write(path, _short_rows(0, len(families())), seed)
+
+
 def make_rows(count: int, seed: int) -> Iterator[LabelledRow]:
-    """Make ``count`` rows; copies stand behind their originals."""
+    """Make ``count`` rows; copies stand behind their originals.
+
+    The hand-written instructions come first: one row in 1,000, and no more than there are.
+    """
     maker = _Maker(seed)
-    made = cluster = 0
+    planted = _short_rows(0, min(len(WRITTEN), count // 3000))
+    yield from planted
+    made, cluster = len(planted), 2 * len(planted) // 3
     while made < count:
         for row in _cluster(maker, cluster)[: count - made]:
             yield row
             made += 1
             cluster = max(cluster, row.cluster)
         cluster += 1
+
+
+def _short_rows(cluster: int, number: int) -> list[LabelledRow]:
+    """So many families of instructions; clusters are numbered from ``cluster`` on."""
+    rows = []
+    for family in families()[:number]:
+        rows += [
+            LabelledRow(family.original, cluster, "original"),
+            LabelledRow(family.paraphrase, cluster, "paraphrase"),
+            LabelledRow(family.look_alike, cluster + 1, "other sense"),
+        ]
+        cluster += 2
+    return rows
 
 
 def _cluster(maker: "_Maker", cluster: int) -> list[LabelledRow]:
