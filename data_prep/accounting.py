@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from data_prep.decisions import Decisions, examples
+from data_prep.decisions import IN_VALIDATION, Decisions, examples
 from data_prep.dedup.certificates import DUPLICATES
 from data_prep.errors import DataError
 from data_prep.ledger import FILTERED, Ledger
@@ -62,7 +62,7 @@ def refuse_mostly_duplicates(config: DataConfig, decisions: Decisions) -> None:
     counts, total = decisions.counts(), len(decisions.tokens)
     for reasons, what in (
         (tuple(DUPLICATES.values()), "repeat another row"),
-        (("also in validation",), "ask what the validation source asks"),
+        ((IN_VALIDATION,), "ask what the validation source asks, or nearly say it"),
     ):
         count = sum(counts[reason].rows for reason in reasons if reason in counts)
         if count > config.max_duplicates * total:

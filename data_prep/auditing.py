@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.chat_templates import ChatTemplate
-from data_prep.comparing import CONTAMINATED, IN_VALIDATION
+from data_prep.comparing import CONTAMINATED
 from data_prep.contamination.auditing import Claim, audit_contamination
 from data_prep.contamination.overlap import Overlap
+from data_prep.decisions import IN_VALIDATION
 from data_prep.dedup.certificates import DUPLICATES, Certificate, audit
 from data_prep.making import changed
 from data_prep.models import Models, NoModels
@@ -29,7 +30,7 @@ class Audit:
     """What was replayed, and what does not hold."""
 
     duplicates: int
-    """Certificates of removed duplicates."""
+    """Certificates of removed duplicates, and of rows that validation has, too."""
     overlaps: int
     """Certificates of evaluation texts in rows."""
     problems: list[str]
@@ -64,20 +65,30 @@ def audit_prepared(
         dropped.setdefault(line["reason"], []).append(line["where"])
     removed = [place for reason in DUPLICATES.values() for place in dropped.get(reason, ())]
     kept = {place for reason in LATER for place in dropped.get(reason, ())}
-    for split in ("train", "validation"):
-        for places in prepared.sequences(split).column("rows").to_pylist():
-            kept.update(places)
+    held_out = _places(prepared, "validation")
+    kept |= _places(prepared, "train") | held_out
     named = {place for c in certificates for place in (c.removed, c.witness)}
     named |= {claim.row for claim in claims}
     rows = dict(_rows(config, template, named))
     embedder = None
     if config.dedup.semantic and any(c.measure == "cosine" for c in certificates):
         embedder = (models or NoModels()).embedder(config.dedup.semantic.model)
-    problems = audit(certificates, rows, frozenset(kept), removed, embedder)
+    # What training lost to the validation's own source has a row of validation as its witness.
+    leaked = dropped.get(IN_VALIDATION, [])
+    parted = set(leaked)
+    leaks = [c for c in certificates if c.removed in parted]
+    duplicates = [c for c in certificates if c.removed not in parted]
+    problems = audit(duplicates, rows, frozenset(kept), removed, embedder)
+    problems += audit(leaks, rows, frozenset(held_out), leaked)
     if config.contamination:
-        leaked = dropped.get(CONTAMINATED, [])
-        problems += audit_contamination(claims, rows, config.contamination, leaked)
+        contaminated = dropped.get(CONTAMINATED, [])
+        problems += audit_contamination(claims, rows, config.contamination, contaminated)
     return Audit(len(certificates), len(claims), problems)
+
+
+def _places(prepared: PreparedDataset, split: str) -> set[str]:
+    column = prepared.sequences(split).column("rows").to_pylist()
+    return {place for places in column for place in places}
 
 
 def _rows(config: DataConfig, template: ChatTemplate, named: set[str]) -> Iterator[tuple[str, Row]]:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from data_prep.contamination.index import build_index
 from data_prep.contamination.overlap import Overlap
 from data_prep.contamination.report import ContaminationReport, refuse_leaks, report
-from data_prep.decisions import BLOCK, Decisions
+from data_prep.decisions import BLOCK, IN_VALIDATION, Decisions
 from data_prep.dedup.certificates import DUPLICATES, Certificate
 from data_prep.dedup.deduplicate import MEASURES, Meaning, Removals, certificates, deduplicate
-from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
+from data_prep.dedup.minhash import Edges, MinHashConfig, near_duplicates, sketch
 from data_prep.dedup.paraphrases import ReadTexts, embed_rows
 from data_prep.dedup.words import TextsInShards
 from data_prep.embeddings import Embedder
@@ -35,7 +35,6 @@ Progress = Callable[[str, int], None]
 Part = Literal["prompt", "response", "both"]
 
 CONTAMINATED = "in an evaluation set"
-IN_VALIDATION = "also in validation"
 TEXTS = 1024
 """Rows whose texts are in memory at once."""
 
@@ -107,7 +106,7 @@ class Comparing:
         for side in self.sides():
             found = deduplicate(hashes, texts, config, side, meaning, self._progress)
             self._progress("comparing rows", len(side))
-            for code, measure in enumerate(MEASURES):
+            for code, measure in enumerate(MEASURES[: len(DUPLICATES)]):
                 of_measure = found.measure == code
                 removed, witness = found.removed[of_measure], found.witness[of_measure]
                 self.decisions.drop(removed, DUPLICATES[measure], witness)
@@ -115,7 +114,10 @@ class Comparing:
         self.decisions.note("without duplicates")
 
     def certificates(self) -> Iterator[Certificate]:
-        """What vouches for each removed duplicate; made anew, because they would fill memory."""
+        """What vouches for each duplicate, and each row that validation has, that was removed.
+
+        Made anew each time, because they would fill memory.
+        """
         config = self.config.dedup
         model = self._embedder(config.semantic.model).name if config.semantic else ""
         for found in self._removals:
@@ -160,18 +162,24 @@ class Comparing:
         train, held_out = self.sides()
         if not len(held_out):
             return
-        left, right = self._alike(np.union1d(train, held_out))
+        edges = self._alike(np.union1d(train, held_out))
         own = self.decisions.source >= len(self.config.sources)
         # Sources are read before the validation's own one: it is always on the right.
-        across = ~own[left] & own[right]
-        alike, first = np.unique(left[across], return_index=True)
+        across = ~own[edges.left] & own[edges.right]
+        alike, first = np.unique(edges.left[across], return_index=True)
         witness = np.full(len(self.rows), -1, np.int64)
-        witness[alike] = right[across][first]
-        for keys in (self.rows.array("group"), self._prompts):  # the plainest word counts
+        measure = np.full(len(self.rows), MEASURES.index("jaccard"), np.int8)
+        similarity = np.ones(len(self.rows))
+        witness[alike] = edges.right[across][first]
+        similarity[alike] = edges.similarity[across][first]
+        # The plainest word counts, so it comes last.
+        for name, keys in (("group", self.rows.array("group")), ("question", self._prompts)):
             leaked, named = find_leaks(keys, train, held_out)
-            witness[leaked] = named
+            witness[leaked], similarity[leaked] = named, 1.0
+            measure[leaked] = MEASURES.index(name)
         goes = np.flatnonzero(witness >= 0)
         self.decisions.drop(goes, IN_VALIDATION, witness[goes])
+        self._removals.append(Removals(goes, witness[goes], measure[goes], similarity[goes]))
         self.decisions.note("without rows of validation")
 
     def hold_out(self, train: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -183,7 +191,8 @@ class Comparing:
         size = self.config.validation
         if isinstance(size, SourceConfig) or not size or not len(train):
             return train, train[:0]
-        pairs = np.searchsorted(train, np.stack(self._alike(train), axis=1))
+        edges = self._alike(train)
+        pairs = np.searchsorted(train, np.stack([edges.left, edges.right], axis=1))
         prompts = self._prompts[train]
         keys = [prompts, self.rows.array("group")[train]]
         chosen = hold_out(prompts, group_rows(keys, pairs), size, self.config.seed)
@@ -193,14 +202,13 @@ class Comparing:
         """The sentence embeddings of some rows, shape ``[rows, dimensions]``."""
         return embed_rows(self._reader(on), rows, self._embedder(model), self._progress)
 
-    def _alike(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _alike(self, chosen: NDArray[np.int64]) -> Edges:
         """Pairs of rows whose words are nearly the same."""
         if self.config.keep_together == "questions":
-            return chosen[:0], chosen[:0]
+            return Edges(chosen[:0], chosen[:0], np.empty(0))
         settings = self.config.dedup.minhash or MinHashConfig()
         texts = TextsInShards(self.rows)
-        edges = near_duplicates(texts, sketch(texts, settings, chosen), settings, chosen)
-        return edges.left, edges.right
+        return near_duplicates(texts, sketch(texts, settings, chosen), settings, chosen)
 
     def _embedder(self, name: str) -> Embedder:
         if name not in self._embedders:

@@ -14,6 +14,10 @@ BLOCK = 1 << 15
 opened once a block."""
 
 
+IN_VALIDATION = "also in validation"
+"""Why a row of training goes that the validation's own source has, too."""
+
+
 class Decisions:
     """A few bytes a row, however long the rows are."""
 
@@ -25,6 +29,7 @@ class Decisions:
         self._reason = np.zeros(len(rows), np.int16)
         self._witness = np.full(len(rows), -1, np.int64)
         self._details: dict[int, str] = {}
+        self._common: dict[int, str] = {}
         self.steps: dict[str, Count] = {}
         for start, table in rows.each("reason"):
             for row, reason in enumerate(table.column(0).to_pylist(), start):
@@ -46,9 +51,20 @@ class Decisions:
         reason: str,
         witness: NDArray[np.int64] | None = None,
         details: Mapping[int, str] | None = None,
+        detail: str = "",
     ) -> None:
-        """Take rows out, with the row that vouches for each, or the detail."""
+        """Take rows out.
+
+        Args:
+            rows: which.
+            reason: short and without figures.
+            witness: for each the row that vouches for it.
+            details: what was found in some of them.
+            detail: what is to be said of all others.
+        """
         self._reason[rows] = self._code(reason)
+        if detail:
+            self._common[self._code(reason)] = detail
         if witness is not None:
             self._witness[rows] = witness
         self._details |= details or {}
@@ -65,10 +81,10 @@ class Decisions:
     def details(self, rows: NDArray[np.int64]) -> list[str]:
         """What exactly was found in each of some dropped rows."""
         table = self._rows.take(rows, "detail").column(0).to_pylist()
-        return [
-            self._details.get(row, detail or "")
-            for row, detail in zip(rows.tolist(), table, strict=True)
-        ]
+        return [self._detail(row, detail) for row, detail in zip(rows.tolist(), table, strict=True)]
+
+    def _detail(self, row: int, own: str | None) -> str:
+        return self._details.get(row) or own or self._common.get(int(self._reason[row]), "")
 
     def counts(self) -> dict[str, Count]:
         """Dropped rows and their tokens by reason, most frequent first, then by name."""

@@ -6,7 +6,7 @@ compares rows comes later and reads the shards.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from data_prep.batches import Batch, batches
 from data_prep.chat_templates import ChatTemplate
 from data_prep.columns import list_array
 from data_prep.dedup.words import Texts
-from data_prep.errors import DataError, RowError
+from data_prep.errors import RowError
 from data_prep.filters.candidate import Candidate
 from data_prep.filters.personal import PersonalFilter
 from data_prep.filters.settings import judge_all
@@ -27,7 +28,7 @@ from data_prep.formats.detection import Detected
 from data_prep.ledger import FILTERED
 from data_prep.markers import escape_markers, markers_of
 from data_prep.overlong import fit
-from data_prep.reading import ReadRow, Unusable, read_row, with_format
+from data_prep.reading import ReadRow, Unusable, read_row
 from data_prep.rendering import Rendered, render
 from data_prep.row_codec import encode_row
 from data_prep.row_text import text_of, whole_text
@@ -64,24 +65,6 @@ SCHEMA = pa.schema(
     ]
 )
 ESCAPED = "escaped"
-BATCH_BYTES = 32 * 2**20
-"""A batch of records is closed at this size though it has fewer than ``shard_rows``."""
-
-Chosen = tuple[RawRecord, Detected]
-"""A record, not yet parsed, and the format to read it as."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some records of one source, in order: what becomes one shard."""
-
-    number: int
-    source: int
-    asked: str
-    """The format that the source asks for."""
-    full: bool
-    """It was closed because it had enough, not because the source ended."""
-    records: list[Chosen]
 
 
 def make_rows(
@@ -108,54 +91,22 @@ def make_rows(
 
     def unfinished() -> Iterator[Batch]:
         nonlocal done
-        for batch in _batches(config):
+        for batch in batches(config):
             done = batch.number + 1
             if shards.is_done(batch.number):
                 progress("preparing rows", len(batch.records))
             else:
                 yield batch
 
-    batches = unfinished()
-    for batch in batches:
+    rest = unfinished()
+    for batch in rest:
         if batch.full:  # there is much to do: starting processes pays
-            batches = chain([batch], batches)
+            rest = chain([batch], rest)
             break
         progress("preparing rows", maker(batch))
-    for rows in map_ordered(maker, batches, config.workers or available_workers()):
+    for rows in map_ordered(maker, rest, config.workers or available_workers()):
         progress("preparing rows", rows)
     return Rows(shards, done)
-
-
-def _batches(config: DataConfig) -> Iterator[Batch]:
-    number = 0
-    for index, source in enumerate(config.all_sources):
-        before = number
-        for full, records in _grouped(with_format(source), config.shard_rows):
-            yield Batch(number, index, source.format, full, records)
-            number += 1
-        if number == before:
-            raise DataError(f"{source.path}: has no rows.")
-
-
-def _grouped(records: Iterator[Chosen], most: int) -> Iterator[tuple[bool, list[Chosen]]]:
-    group: list[Chosen] = []
-    size = 0
-    for record in records:
-        group.append(record)
-        size += _size(record[0])
-        if len(group) == most or size >= BATCH_BYTES:
-            yield True, group
-            group, size = [], 0
-    if group:
-        yield False, group
-
-
-def _size(record: RawRecord) -> int:
-    """About how many bytes a record takes."""
-    content = record.content
-    if isinstance(content, Mapping):
-        return sum(len(value) if isinstance(value, str) else 100 for value in content.values())
-    return len(content) if isinstance(content, bytes) else 100
 
 
 @dataclass(frozen=True)

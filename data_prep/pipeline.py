@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from data_prep.accounting import account, refuse_empty, refuse_mostly_duplicates, stop_on_errors
 from data_prep.chat_templates import ChatTemplate
 from data_prep.comparing import Comparing, Progress
+from data_prep.errors import DataError
 from data_prep.making import make_rows
 from data_prep.mixture import MixtureConfig, mix
 from data_prep.models import Models, NoModels
 from data_prep.overview import overview
-from data_prep.packing import Packs, alone, efficiency, pack
+from data_prep.packing import Packs, alone, efficiency, fewest_packs, pack
 from data_prep.prepared import PreparedDataset
 from data_prep.samples import choose_samples
 from data_prep.selection.choice import Candidates, Choice
@@ -41,7 +42,8 @@ def prepare(
     """Turn sources into packed training sequences on disk, and account for every row and token.
 
     The same configuration, data, tokenizer and template give the same bytes, for any number of
-    workers and rows a shard. Memory holds a few bytes a row; the rows themselves are on disk.
+    workers and rows a shard. Memory holds some hundred bytes a row, and some kilobytes of one that
+    is embedded; the rows themselves are on disk.
 
     Args:
         config: what to read and how to treat it.
@@ -59,7 +61,7 @@ def prepare(
             texts stand in rows and ``contamination.action`` is ``refuse``; a model is asked for
             and cannot be had; or nothing is left to train or validate on.
     """
-    refuse_shared_files(config.sources)
+    refuse_shared_files(config.all_sources)
     with ExitStack() as temporary:
         if work is None:
             work = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="llmkit-")))
@@ -102,7 +104,9 @@ class _Preparation:
         figures = ledger.summary() | {
             "train_rows": len(train),
             "validation_rows": len(validation),
+            "train_tokens": int(packs.tokens.sum()),
             "packs": len(packs),
+            "packs_at_least": fewest_packs(pieces.tokens, config.max_tokens),
             "packing_efficiency": round(efficiency(packs, config.max_tokens), 4),
             "stop_token": self.template.stop_token,
             "stop_ids": np.unique(self.rows.array("stop_id")[train]).tolist(),
@@ -152,7 +156,7 @@ class _Preparation:
 
     def _leave_out(self, train: NDArray[np.int64], choice: Choice) -> None:
         goes = np.setdiff1d(train, train[choice.kept])
-        self.decisions.drop(goes, NOT_SELECTED, details=dict.fromkeys(goes.tolist(), choice.reason))
+        self.decisions.drop(goes, NOT_SELECTED, detail=choice.reason)
         self.decisions.note("selected")
 
     def _mix(self, train: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -161,6 +165,15 @@ class _Preparation:
         if not weights:
             return train
         rows, decisions = self.rows, self.decisions
+        counts = np.bincount(decisions.source[train], minlength=len(weights))
+        if not counts.all():
+            source = self.config.sources[int(np.argmin(counts > 0))]
+            raise DataError(
+                f"{source.path}: has a weight of {source.weight}, and no row of it is left to "
+                "train on, so the shares that were asked for cannot be had. Leave the source out, "
+                "or see why its rows went: "
+                + ", ".join(f"{n.rows} {why}" for why, n in decisions.counts().items())
+            )
         mixture = mix(
             self.config.mixture or MixtureConfig(),
             weights,

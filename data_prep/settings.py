@@ -96,6 +96,17 @@ class DataConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _validation_apart(self) -> Self:
+        own = self.validation
+        for source in self.sources:
+            if isinstance(own, SourceConfig) and own.shares_records_with(source):
+                raise ValueError(
+                    f"validation: {own.path} is trained on as well; hold out a fraction of it "
+                    "(validation: 0.02), or give both a skip and a take that do not overlap"
+                )
+        return self
+
     @field_validator("validation", mode="before")
     @classmethod
     def _not_yes_or_no(cls, value: object) -> object:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from data_prep.embeddings import Embedder
 from data_prep.row_text import text_of, whole_text
-from data_prep.rows import Row
+from data_prep.rows import Completion, Conversation, Row
 
 TOLERANCE = 1e-9
 """Between the certified and the recounted similarity: both divide the same two whole numbers."""
@@ -42,9 +42,10 @@ class Certificate(BaseModel):
     """The place of the removed row."""
     witness: str
     """The place of the row that stays."""
-    measure: Literal["equal", "same words", "jaccard", "cosine"]
+    measure: Literal["equal", "same words", "jaccard", "cosine", "group", "question"]
     """Every turn and tool is equal; the words are equal in their order; the sets of words are
-    this similar; the sentence embeddings are."""
+    this similar; the sentence embeddings are. Of rows that validation has, also: they have one
+    value of the ``group`` field, which only the sources can tell; they ask the same question."""
     similarity: float
     threshold: float
     on: Literal["prompt", "response", "both"] = "both"
@@ -100,6 +101,10 @@ def _problem(certificate: Certificate, rows: Mapping[str, Row], kept: frozenset[
     one, other = rows[certificate.removed], rows[certificate.witness]
     if certificate.measure == "equal":
         return "" if whole_text(one) == whole_text(other) else "is not equal to its witness"
+    if certificate.measure == "group":
+        return ""
+    if certificate.measure == "question":
+        return "" if _question(one) == _question(other) else "does not ask what its witness asks"
     words = [_words(text_of(each, certificate.on)) for each in (one, other)]
     if certificate.measure == "same words":
         return "" if words[0] == words[1] else "has not the same words as its witness"
@@ -114,6 +119,18 @@ def _problem(certificate: Certificate, rows: Mapping[str, Row], kept: frozenset[
     if certificate.numbers == "distinct" and numbers[0] - numbers[1] and numbers[1] - numbers[0]:
         return "differs from its witness in its numbers"
     return ""
+
+
+def _question(row: Row) -> list[str]:
+    """The words of what is asked first, whatever their case."""
+    match row:
+        case Conversation(messages=turns):
+            asked = [turn.content for turn in turns if turn.role == "user"][:1]
+        case Completion(prompt=prompt, completion=completion):
+            asked = [prompt if prompt.split() else completion]
+        case _:
+            asked = [text_of(row, "both")]
+    return " ".join(asked).lower().split()
 
 
 def _embedded(

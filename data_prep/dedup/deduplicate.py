@@ -17,7 +17,8 @@ from data_prep.dedup.words import TextSource
 from data_prep.embeddings import Embedder
 from data_prep.errors import DataError
 
-MEASURES = ("equal", "same words", "jaccard", "cosine")
+MEASURES = ("equal", "same words", "jaccard", "cosine", "group", "question")
+"""Those of duplicates, the stricter first; then what else ties a row to one of validation."""
 
 
 class DedupConfig(BaseModel):

@@ -42,6 +42,9 @@ def _some(kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
 class PersonalFilter(BaseModel):
     """Drops rows that hold personal data, or masks what they hold.
 
+    Masking comes before everything else, because it changes what is rendered: a filter that drops
+    rows sees them masked, wherever in the list it stands.
+
     All of a row is looked at: every message, the arguments of calls, and tools. The ledger
     counts by kind and never repeats what was found.
     """

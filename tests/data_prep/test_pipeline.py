@@ -324,8 +324,11 @@ def test_rows_of_the_validation_source_are_dropped_from_training(tmp_path, chatm
     assert leaked["where"] == f"{tmp_path}/train.jsonl:3"
     assert leaked["witness"] == f"{tmp_path}/own.jsonl:2"
     assert (prepared.figures["train_rows"], prepared.figures["validation_rows"]) == (3, 2)
-    with pytest.raises(DataError, match=r"No row is left for training: 8 rows in, dropped: 4 also"):
-        prepare(DataConfig(sources=[train], validation=train), chatml, tmp_path)
+    with pytest.raises(ValidationError, match=r"train\.jsonl is trained on as well; hold out a fr"):
+        DataConfig(sources=[train], validation=train)
+    both = {"path": str(tmp_path / "*.jsonl")}
+    with pytest.raises(DataError, match=r"own\.jsonl is named by two sources"):
+        prepare(DataConfig(sources=[both], validation=own), chatml, tmp_path)
 
 
 def test_no_prompt_is_trained_on_and_held_out(prep, tmp_path):

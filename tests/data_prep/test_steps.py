@@ -432,3 +432,54 @@ def test_long_rows_are_split_between_turns_and_nothing_is_lost(prep, chatml):
             piece = sequence["input_ids"][start : start + length]
             assert chatml.tokenizer.decode(piece).startswith("<|im_start|>user")
             start += length
+
+
+# What training shares with a validation source of its own.
+
+
+@pytest.fixture
+def leaking(tmp_path: Path, chatml):
+    """Rows of which three are tied to validation: by question, by words, by group."""
+    own = write_jsonl(tmp_path / "own.jsonl", [row(50, sentence(7, 40), talk=9), row(60, talk=8)])
+    rows = [
+        row(1, talk=1),
+        row(60, sentence(2), talk=2),
+        row(7, f"{sentence(7, 40)} indeed", talk=3),
+        row(4, talk=9),
+    ]
+    source = {"path": write_jsonl(tmp_path / "rows.jsonl", rows), "group": "talk"}
+    config = DataConfig.model_validate(
+        {"sources": [source], "validation": {"path": own, "group": "talk"}}
+    )
+    return config, prepare(config, chatml, tmp_path)
+
+
+def test_rows_that_validation_has_are_certified_by_question_words_and_group(leaking, chatml):
+    config, prepared = leaking
+    lines = (prepared.folder / "certificates.jsonl").read_text().splitlines()
+    found = {line["removed"][-1]: line["measure"] for line in map(json.loads, lines)}
+    assert found == {"2": "question", "3": "jaccard", "4": "group"}
+    assert audit_prepared(config, chatml, prepared).problems == []
+
+
+@pytest.mark.parametrize(
+    ("line", "change", "problem"),
+    [
+        (0, ("own.jsonl:2", "own.jsonl:1"), "does not ask what its witness asks"),
+        (1, ("own.jsonl:1", "own.jsonl:2"), "similar, counted"),
+        (2, ("own.jsonl:1", "rows.jsonl:1"), "did not stay"),
+    ],
+)
+def test_a_planted_wrong_row_of_validation_fails_the_audit(leaking, chatml, line, change, problem):
+    config, prepared = leaking
+    path = prepared.folder / "certificates.jsonl"
+    lines = path.read_text().splitlines()
+    lines[line] = lines[line].replace(*change)
+    path.write_text("\n".join(lines) + "\n")
+    (found,) = audit_prepared(config, chatml, prepared).problems
+    assert problem in found
+
+
+def test_a_weighted_source_of_which_nothing_is_left_is_refused(tmp_path, chatml):
+    with pytest.raises(DataError, match=r"1\.jsonl: has a weight of 1.0, and no row of it is left"):
+        mixed(tmp_path, chatml, [1, 1], filters=[{"kind": "pattern", "pattern": "b[a-j]{2}\\."}])
