@@ -161,6 +161,13 @@ def on_short_rows(peers: list[str], scratch: Path) -> dict[str, Any]:
     return run(path, tools, scratch / "short.json")[1]
 
 
+def _compile(scratch: Path) -> None:
+    """Let numba compile: it does so once an installation, not once a run."""
+    path = scratch / "first.jsonl"
+    write_paraphrases(path, seed=0)
+    measure([*_ours("minhash")[:3], str(path), str(scratch / "first.json")])
+
+
 def _ours(options: str) -> list[str]:
     return [sys.executable, str(OURS), *options.split()]
 
@@ -208,6 +215,7 @@ def main() -> None:
     figures, compared = {}, {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        _compile(folder)
         if not arguments.no_short_rows:
             figures["short"] = on_short_rows(arguments.peers, folder)
             show("short instructions", figures["short"])

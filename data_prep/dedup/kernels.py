@@ -215,8 +215,21 @@ def unique_words(text, offsets, longest, ngram, chosen, found):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def sketch(text, offsets, longest, chosen, ngram, rows, common, keys):  # type: ignore[no-untyped-def]
-    """Write band keys of the chosen texts, ``keys[band, text]``; without words it is ``EMPTY``."""
+def sketch(text, offsets, longest, chosen, ngram, rows, common, first, keys, sequences):  # type: ignore[no-untyped-def]
+    """Write what `data_prep.dedup.minhash.Sketches` holds of the chosen texts.
+
+    Args:
+        text: UTF-8 bytes of normalised texts.
+        offsets: where each begins, and the last one ends.
+        longest: bytes of the longest.
+        chosen: which of them.
+        ngram: words in an element.
+        rows: hash values in a key.
+        common: a table of the elements that are left out.
+        first: the number of the text at 0, among all texts.
+        keys: written, ``keys[band, text]``; left as it is for a text without words.
+        sequences: written.
+    """
     bands = keys.shape[0]
     words, numeric, table, stamps = scratch(longest)
     rare = np.empty(longest + 1, np.uint64)
@@ -230,10 +243,15 @@ def sketch(text, offsets, longest, chosen, ngram, rows, common, keys):  # type: 
     least = np.empty(size, np.uint32)
     for row in chosen:
         count = hash_words(text, offsets[row], offsets[row + 1], words, numeric)
+        if not count:
+            sequences[row] = mix(np.uint64(first + row))
+            continue
+        sequence = np.uint64(count)
+        for i in range(count):
+            sequence = mix(sequence ^ words[i]) + np.uint64(i)
+        sequences[row] = sequence
         count = join_grams(words, count, ngram)
         count = keep_unique(words, numeric, count, table, stamps, row)
-        if not count:
-            continue
         left = 0
         for i in range(count):
             place = words[i] & mask
@@ -260,19 +278,25 @@ def sketch(text, offsets, longest, chosen, ngram, rows, common, keys):  # type: 
 
 
 @njit(cache=True)
-def pairs_in_groups(band, order, found):  # type: ignore[no-untyped-def]
-    """Write the pairs of one band as far as there is room; answers how many there are."""
+def pairs_in_groups(ordered, found):  # type: ignore[no-untyped-def]
+    """Write the pairs of one band as far as there is room; answers how many there are.
+
+    Args:
+        ordered: ``key << 32 | text`` of all texts, ascending.
+        found: written, ``earlier << 32 | later``.
+    """
     total, start = 0, 0
-    for i in range(1, len(order) + 1):
-        if i < len(order) and band[order[i]] == band[order[start]]:
+    low = np.uint64(0xFFFFFFFF)
+    for i in range(1, len(ordered) + 1):
+        key = ordered[start] >> S32
+        if i < len(ordered) and ordered[i] >> S32 == key:
             continue
-        if band[order[start]] != EMPTY:
+        if key != EMPTY:
             for later in range(start + 1, i):
                 for earlier in range(start, later):
                     if earlier - start < FIRST or later - earlier == 1:
                         if total < len(found):
-                            pair = np.uint64(order[earlier]) << np.uint64(32)
-                            found[total] = pair | np.uint64(order[later])
+                            found[total] = (ordered[earlier] & low) << S32 | ordered[later] & low
                         total += 1
         start = i
     return total
@@ -328,18 +352,6 @@ def numbers_differ(text, offsets, longest, pairs, differ):  # type: ignore[no-un
                         lacking += 1
                         break
         differ[index] = lacking == 2
-
-
-@njit(cache=True)
-def hash_sequences(text, offsets, longest, first, hashes):  # type: ignore[no-untyped-def]
-    """Write a hash of each text's words in their order; of a text without words, of its number."""
-    words, numeric = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.bool_)
-    for row in range(len(hashes)):
-        count = hash_words(text, offsets[row], offsets[row + 1], words, numeric)
-        value = np.uint64(count)
-        for i in range(count):
-            value = mix(value ^ words[i]) + np.uint64(i)
-        hashes[row] = value if count else mix(np.uint64(first + row))
 
 
 @njit(cache=True)
