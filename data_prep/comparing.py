@@ -63,6 +63,8 @@ class Comparing:
         """The text whose words are compared: for near-duplicates, or to keep them on one side."""
         if config.dedup.minhash:
             return config.dedup.minhash.on
+        if config.dedup.same_words:
+            return "both"
         compared = config.validation and config.keep_together == "near-duplicates"
         return "both" if compared else None
 
@@ -98,7 +100,7 @@ class Comparing:
         """Drop duplicates among rows that can be trained on, so that every witness stays."""
         config = self.config.dedup
         hashes = np.stack([self.rows.array("hash_high"), self.rows.array("hash_low")], axis=1)
-        texts = TextsInShards(self.rows) if config.minhash else None
+        texts = TextsInShards(self.rows) if config.minhash or config.same_words else None
         meaning = None
         if config.semantic:
             embedder = self._embedder(config.semantic.model)

@@ -28,6 +28,9 @@ class DedupConfig(BaseModel):
 
     exact: bool = True
     """Rows whose every turn and tool is the same."""
+    same_words: bool = False
+    """Rows with the same words in the same order, whatever their case, width and punctuation;
+    ``minhash`` finds these too."""
     minhash: MinHashConfig | None = None
     """Rows whose words are nearly the same; ``{}`` takes the defaults, null leaves them in."""
     semantic: SemanticConfig | None = None
@@ -79,7 +82,7 @@ def deduplicate(
 
     Args:
         hashes: of everything that each row says, shape ``[rows, 2]``.
-        texts: the normalised text of each row; needed for ``minhash``.
+        texts: the normalised text of each row; needed for ``same_words`` and ``minhash``.
         config: which duplicates.
         chosen: the rows to compare, ascending; their order decides between rows that are equally
             good to keep.
@@ -99,6 +102,9 @@ def deduplicate(
     left = chosen
     if config.exact:
         left = found.keep_first(hashes[left], left, "equal")
+    if config.same_words and not config.minhash and len(left) and texts is not None:
+        sequences = sketch(texts, MinHashConfig(bands=1, rows=1), left).sequences
+        left = found.keep_first(sequences[left], left, "same words")
     if config.minhash and len(left) and texts is not None:
         sketches = sketch(texts, config.minhash, left)
         left = found.keep_first(sketches.sequences[left], left, "same words")

@@ -147,6 +147,14 @@ def test_without_a_setting_only_equal_rows_are_removed():
     assert not deduplicated(rows, DedupConfig(exact=False))
 
 
+def test_rows_with_the_same_words_can_be_removed_without_looking_for_near_duplicates():
+    text = sentences(7)
+    rows = placed(text, text.upper() + "!", text, f"{text} more", "!", "?")
+    certificates = deduplicated(rows, DedupConfig(same_words=True))
+    assert {index: c.measure for index, c in certificates.items()} == {1: "same words", 2: "equal"}
+    assert replayed(rows, certificates) == []
+
+
 def test_texts_without_words_are_nobodys_duplicates():
     assert not found(["", "!!!", "...", "?"])
     assert list(found(["", "", "!"])) == [1]

@@ -159,6 +159,12 @@ def test_typed_markers_are_escaped_counted_and_no_turn_is_made_of_them(prep, cha
 # Duplicates.
 
 
+def test_rows_with_the_same_words_are_dropped_when_asked_for(prep):
+    rows = [row(1), row(1, f"{sentence(1).title()}!"), row(2)]
+    prepared = prep(rows, dedup={"same_words": True})
+    assert prepared.figures["dropped"] == {"duplicate but for case and punctuation": 1}
+
+
 def test_semantic_duplicates_go_with_a_certificate_that_the_audit_recomputes(prep):
     rows = [
         row(1, "A rapid automobile is what many buyers want to purchase first."),
