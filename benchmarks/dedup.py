@@ -30,6 +30,7 @@ from labelled_rows import LabelledRow, read_rows, write_paraphrases, write_rows
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ROOT / "benchmarks" / "our_dedup.py"
 PEER = ROOT / "benchmarks" / "peers" / "dedup.py"
+WATCH = ROOT / "benchmarks" / "watch.py"
 PEER_PYTHON = ROOT / ".bench-venv" / "bin" / "python"
 PACKAGES = ("rensa", "datasketch", "text-dedup", "datatrove", "semhash", "model2vec")
 
@@ -83,15 +84,11 @@ SHORT_OURS = {
 def measure(command: list[str]) -> dict[str, float]:
     """Run a process to its end; its CPU seconds and its peak memory in MiB."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            said.seek(0)
-            raise SystemExit(f"failed: {' '.join(command)}\n{said.read()[-2000:]}")
-    return {"cpu_seconds": usage.ru_utime + usage.ru_stime, "memory_mib": usage.ru_maxrss / 1024}
+    watched = [sys.executable, str(WATCH), *command]
+    done = subprocess.run(watched, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return dict(json.loads(done.stdout))
 
 
 def run(
