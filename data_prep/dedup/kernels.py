@@ -215,7 +215,9 @@ def unique_words(text, offsets, longest, ngram, chosen, found):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def sketch(text, offsets, longest, chosen, ngram, rows, common, first, keys, sequences):  # type: ignore[no-untyped-def]
+def sketch(  # type: ignore[no-untyped-def]
+    text, offsets, longest, chosen, ngram, rows, fewest, common, first, keys, sequences
+):
     """Write what `data_prep.dedup.minhash.Sketches` holds of the chosen texts.
 
     Args:
@@ -225,9 +227,10 @@ def sketch(text, offsets, longest, chosen, ngram, rows, common, first, keys, seq
         chosen: which of them.
         ngram: words in an element.
         rows: hash values in a key.
+        fewest: elements from which on a text is compared.
         common: a table of the elements that are left out.
         first: the number of the text at 0, among all texts.
-        keys: written, ``keys[band, text]``; left as it is for a text without words.
+        keys: written, ``keys[band, text]``; left as it is for a text that is not compared.
         sequences: written.
     """
     bands = keys.shape[0]
@@ -252,6 +255,8 @@ def sketch(text, offsets, longest, chosen, ngram, rows, common, first, keys, seq
         sequences[row] = sequence
         count = join_grams(words, count, ngram)
         count = keep_unique(words, numeric, count, table, stamps, row)
+        if count < fewest:
+            continue
         left = 0
         for i in range(count):
             place = words[i] & mask
@@ -293,11 +298,13 @@ def pairs_in_groups(ordered, found):  # type: ignore[no-untyped-def]
             continue
         if key != EMPTY:
             for later in range(start + 1, i):
-                for earlier in range(start, later):
-                    if earlier - start < FIRST or later - earlier == 1:
-                        if total < len(found):
-                            found[total] = (ordered[earlier] & low) << S32 | ordered[later] & low
-                        total += 1
+                few = min(later, start + FIRST)
+                # Of a large group not all pairs: its first texts, and the neighbour.
+                for turn in range(few - start + (few < later)):
+                    earlier = start + turn if start + turn < few else later - 1
+                    if total < len(found):
+                        found[total] = (ordered[earlier] & low) << S32 | ordered[later] & low
+                    total += 1
         start = i
     return total
 

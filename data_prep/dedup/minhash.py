@@ -44,6 +44,10 @@ class MinHashConfig(BaseModel):
     """Chances a pair has to become a candidate."""
     rows: int = Field(default=5, ge=1, le=100)
     """Hash values that must agree for one chance."""
+    min_words: int = Field(default=12, ge=0, le=1000)
+    """Texts with fewer different words (or runs of them) are duplicates only when their words are
+    the same in their order: "from smallest to largest" and "from largest to smallest" are one set
+    of words, and two requests."""
     on: Literal["prompt", "response", "both"] = "both"
     """The text that is compared."""
     numbers: Literal["distinct", "merge"] = "distinct"
@@ -88,7 +92,7 @@ def sketch(texts: TextSource, config: MinHashConfig, chosen: NDArray[np.int64]) 
         part = np.full((config.bands, len(chunk)), kernels.EMPTY)
         text = chunk.bytes, chunk.offsets, chunk.longest
         ordered = sequences[first : first + len(chunk)]
-        how = config.ngram, config.rows, common
+        how = config.ngram, config.rows, config.min_words, common
         kernels.sketch(*text, inside, *how, first, part, ordered)
         keys[:, first : first + len(chunk)] = part
     return Sketches(keys, sequences)
@@ -121,6 +125,8 @@ def near_duplicates(
     return Edges(np.concatenate(lefts), np.concatenate(rights), np.concatenate(similarities))
 
 
+MERGE = 1 << 21
+"""Pairs that wait before those that several bands found are joined."""
 S32, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 PAIRS = 1 << 20
 """Candidates whose texts are in memory at once."""
@@ -171,6 +177,7 @@ def _power_of_two(least: int) -> int:
 def _candidates(keys: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """Pairs of texts with a band in common, ``earlier << 32 | later``, each once, in order."""
     pairs = np.empty(0, np.uint64)
+    waiting: list[NDArray[np.uint64]] = []
     texts = np.arange(keys.shape[1], dtype=np.uint64)
     for band in keys:
         # numpy sorts whole numbers with SIMD; its stable argsort takes several times as long.
@@ -180,5 +187,7 @@ def _candidates(keys: NDArray[np.uint32]) -> NDArray[np.uint64]:
         if needed > len(found):
             found = np.empty(needed, np.uint64)
             kernels.pairs_in_groups(ordered, found)
-        pairs = np.union1d(pairs, found[:needed])
-    return pairs
+        waiting.append(found[:needed])
+        if sum(map(len, waiting)) > max(MERGE, len(pairs)):
+            pairs, waiting = np.unique(np.concatenate([pairs, *waiting])), []
+    return np.unique(np.concatenate([pairs, *waiting]))
