@@ -2,12 +2,15 @@
 
 from collections import Counter
 
+import numpy as np
+
 from data_prep.decisions import IN_VALIDATION, Decisions, examples
 from data_prep.dedup.certificates import DUPLICATES
-from data_prep.errors import DataError
+from data_prep.errors import CheckRefused, DataError
 from data_prep.ledger import FILTERED, Ledger
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
+from data_prep.sources.config import SourceConfig
 
 _REMEDIES = {
     "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
@@ -57,7 +60,7 @@ def refuse_mostly_duplicates(config: DataConfig, decisions: Decisions) -> None:
     """Refuse data of which more is repeated than ``max_duplicates`` allows.
 
     Raises:
-        DataError: it is.
+        CheckRefused: it is.
     """
     counts, total = decisions.counts(), len(decisions.tokens)
     for reasons, what in (
@@ -66,7 +69,7 @@ def refuse_mostly_duplicates(config: DataConfig, decisions: Decisions) -> None:
     ):
         count = sum(counts[reason].rows for reason in reasons if reason in counts)
         if count > config.max_duplicates * total:
-            raise DataError(
+            raise CheckRefused(
                 f"{count} of {total} rows {what}, more than data.max_duplicates="
                 f"{config.max_duplicates} allows. Mend the source, or raise data.max_duplicates."
             )
@@ -93,13 +96,15 @@ def account(config: DataConfig, rows: Rows, decisions: Decisions) -> Ledger:
         tokens_supervised=int(rows.array("taught")[left].sum()),
         dropped=decisions.counts(),
         steps=decisions.steps,
-        **_described(config, rows),
+        **_described(config, rows, decisions),
     )
     ledger.check()
     return ledger
 
 
-def _described(config: DataConfig, rows: Rows) -> dict[str, dict[str, int] | dict[str, str]]:
+def _described(
+    config: DataConfig, rows: Rows, decisions: Decisions
+) -> dict[str, dict[str, int] | dict[str, str]]:
     """What the shards say about the sources."""
     counts: Counter[str] = Counter()
     unused: Counter[str] = Counter()
@@ -114,9 +119,14 @@ def _described(config: DataConfig, rows: Rows) -> dict[str, dict[str, int] | dic
         formats.setdefault(source.path, set()).update(figures["formats"] or [])
         if figures["because"]:
             because.setdefault(source.path, figures["because"])
+    left = np.bincount(decisions.source[decisions.left()], minlength=len(config.all_sources))
+    kept: Counter[str] = Counter()
+    for index, source in enumerate(config.all_sources):
+        kept[source.path] += int(left[index])
     asked = {source.path: source.format for source in config.all_sources}
     return {
         "sources": dict(counts),
+        "sources_kept": kept,
         "formats": {
             path: ", ".join(sorted(found)) or asked[path] for path, found in formats.items()
         },
@@ -140,10 +150,20 @@ def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger
             reasons = ", ".join(f"{count.rows} {why}" for why, count in ledger.dropped.items())
             raise DataError(
                 f"No row is left for {name}: {ledger.rows_in} rows in, dropped: {reasons or 'none'}"
-                f" (max_tokens={config.max_tokens}, overlong={config.overlong}, "
-                f"validation={config.validation}; {train} rows for training, "
-                f"{validation} for validation; {_TOGETHER[config.keep_together]})."
+                f" (max_tokens={config.max_tokens}, overlong={config.overlong})."
+                + _parted(config, train, validation)
             )
+
+
+def _parted(config: DataConfig, train: int, validation: int) -> str:
+    """Why a split left one side empty."""
+    own = config.validation
+    if isinstance(own, SourceConfig) or not own or not train + validation:
+        return ""
+    return (
+        f" validation={own} was asked for: {train} rows for training, {validation} for "
+        f"validation; {_TOGETHER[config.keep_together]}."
+    )
 
 
 _TOGETHER = {

@@ -42,7 +42,8 @@ def batches(config: DataConfig) -> Iterator[Batch]:
             yield Batch(number, index, source.format, full, records)
             number += 1
         if number == before:
-            raise DataError(f"{source.path}: has no rows.")
+            past = f" behind the first {source.skip} (skip)" if source.skip else ""
+            raise DataError(f"{source.path}: has no rows{past}.")
 
 
 def _grouped(records: Iterator[Chosen], most: int) -> Iterator[tuple[bool, list[Chosen]]]:

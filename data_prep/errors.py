@@ -10,6 +10,12 @@ class DataError(Exception):
     exit_code = 2
 
 
+class CheckRefused(DataError):
+    """The data was understood, and a check that a person can set refuses to go on with it."""
+
+    exit_code = 3
+
+
 class RowError(Exception):
     """One row cannot be used.
 

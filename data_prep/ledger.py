@@ -65,6 +65,8 @@ class Ledger(BaseModel):
     """Of ``tokens_kept``, those that carry loss."""
     sources: dict[str, int] = {}
     """Rows read from each source."""
+    sources_kept: dict[str, int] = {}
+    """Rows of each that are in the output."""
     formats: dict[str, str] = {}
     """The format each source was read with."""
     formats_because: dict[str, str] = {}

@@ -24,7 +24,7 @@ class DataConfig(BaseModel):
 
     sources: list[SourceConfig] = Field(min_length=1)
     """Where the rows come from, in order."""
-    validation: float | int | SourceConfig = Field(default=0, union_mode="left_to_right")
+    validation: int | float | SourceConfig = Field(default=0, union_mode="left_to_right")
     """Held out: a fraction of the rows (0.1), a number of rows (100), or a source of its own."""
     filters: FilterConfigs = ()
     """Rules by which rows are left out, in the order in which they judge."""
@@ -119,6 +119,6 @@ class DataConfig(BaseModel):
     def _fraction_or_number(cls, value: float | SourceConfig) -> float | SourceConfig:
         if isinstance(value, int | float) and not 0 <= value < inf:
             raise ValueError("wants 0 or more")
-        if isinstance(value, float) and value >= 1 and value != int(value):
-            raise ValueError("wants a fraction below 1, or a whole number of rows")
+        if isinstance(value, float) and value >= 1:
+            raise ValueError("wants a fraction below 1, or a whole number of rows without a point")
         return value

@@ -122,7 +122,12 @@ def prep(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file that --convert writes.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The new file that --convert writes; by default runs/NAME/FORMAT.jsonl, or of "
+            "a data file NAME.FORMAT.jsonl here.",
+        ),
     ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -143,6 +148,8 @@ def prep(
     if out is not None:
         raise typer.BadParameter("is for --convert", param_hint="--out")
     with _project(recipe, overrides, runs, view) as project:
+        if audit:
+            preparing.refuse_changed_evidence(project)
         preparing.prep(project)
         if audit:
             preparing.audit(project)

@@ -24,7 +24,8 @@ def convert(
         overrides: ``key=value`` words for the recipe; of data, ``data.roles`` and
             ``data.on_error``.
         target: the format to write.
-        out: the file to write; by default in the run's directory, or beside the data.
+        out: the file to write; by default in the run's directory, or of a data file in the
+            working directory.
         runs: where run directories are.
         view: told what became of the rows.
 
@@ -32,12 +33,12 @@ def convert(
         The file that was written.
 
     Raises:
-        UsageError: the recipe or an override is wrong.
+        UsageError: the recipe or an override is wrong, or the file is there already.
         DataError: the rows cannot be read or written in this format.
     """
     if what.suffix.lower() in RECIPES:
         recipe = load_recipe(what, overrides)
-        path = out or runs / recipe.name / f"{target}.jsonl"
+        path = _new(out or runs / recipe.name / f"{target}.jsonl")
         data = recipe.data
         path.parent.mkdir(parents=True, exist_ok=True)
         found = convert_rows(
@@ -45,9 +46,15 @@ def convert(
         )
     else:
         data = _data(what, overrides)
-        path = out or what.with_name(f"{what.name.partition('.')[0]}.{target}.jsonl")
+        path = _new(out or Path(f"{what.name.partition('.')[0]}.{target}.jsonl"))
         found = convert_rows(data.sources, target, path, roles=data.roles, on_error=data.on_error)
     _tell(view, found, path)
+    return path
+
+
+def _new(path: Path) -> Path:
+    if path.exists():
+        raise UsageError(f"{path}: is there already. Remove it, or name another file: --out FILE")
     return path
 
 

@@ -59,6 +59,8 @@ def prep(project: Project) -> Outcome:
         write_text(project.folder / DATA_REPORT, report)
         return figures
 
+    if project.run.record("prep") and (why := project.run.changes("prep", inputs)):
+        project.view.say(f"prep is done again: {'; '.join(why[:3])}")
     outcome = project.run.stage("prep", inputs, ["data", DATA_REPORT], work)
     project.view.stage("prep", stage_lines.prep_line(outcome.figures), outcome)
     _tell(project, outcome.figures)
@@ -67,12 +69,33 @@ def prep(project: Project) -> Outcome:
 
 def _tell(project: Project, figures: dict[str, Any]) -> None:
     """Say what a person should know beside the stage's line."""
+    for source, count in figures["sources"].items():
+        if not figures["sources_kept"][source]:
+            reasons = ", ".join(f"{n} {why}" for why, n in figures["dropped"].items())
+            project.view.say(
+                f"warning: {source}: none of its {count} rows is left; dropped in all: {reasons}. "
+                f"See {project.folder / 'data' / 'dropped.jsonl'}"
+            )
     if figures["contamination"]:
         for line in ContaminationReport.model_validate(figures["contamination"]).summary():
             project.view.say(line)
     if figures["selection_note"]:
         project.view.say(figures["selection_note"])
     project.view.say(f"data report: {project.folder / DATA_REPORT}")
+
+
+def refuse_changed_evidence(project: Project) -> None:
+    """Refuse to audit what something else wrote into: making it again would hide that.
+
+    Raises:
+        CheckFailed: the prepared data is not what the run's manifest recorded.
+    """
+    damage = project.run.damage("prep")
+    if damage:
+        raise CheckFailed(
+            f"{project.folder}: {'; '.join(damage)} since it was prepared, so there is nothing to "
+            "audit. The same command without --audit makes it again."
+        )
 
 
 def audit(project: Project) -> None:

@@ -23,6 +23,7 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from data_prep.settings import DataConfig
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.kinds import kind_of
 from llmkit.errors import UsageError
 from llmkit.evaluation.settings import EvaluationConfig
 from llmkit.models.settings import MergeConfig, ModelConfig
@@ -103,6 +104,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             lists every problem with file, line, and what is allowed. Or a relative path names one
             file in the working directory and another beside the recipe.
     """
+    kind = kind_of(path)
+    if kind is not None and path.is_file():
+        raise UsageError(
+            f"{path}: this is data. A recipe is a YAML file that names it in data.sources; see "
+            "recipes/ for some. `llmkit prep DATA --convert FORMAT` needs none."
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

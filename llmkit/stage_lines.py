@@ -9,9 +9,21 @@ def prep_line(figures: dict[str, Any]) -> str:
     return (
         f"{figures['rows_in']} rows in, {figures['train_rows']} to train on, "
         f"{figures['validation_rows']} held out, {figures['rows_dropped']} dropped"
-        f"{f' ({dropped})' if dropped else ''}; {figures['packs']} packs, "
+        f"{f' ({dropped})' if dropped else ''}{_cut(figures)}; {figures['packs']} packs, "
         f"{figures['packing_efficiency']:.1%} full"
     )
+
+
+def _cut(figures: dict[str, Any]) -> str:
+    """What became of rows that were too long."""
+    parts = []
+    if figures["rows_truncated"]:
+        parts.append(f"{figures['rows_truncated']} truncated")
+    if figures["rows_split"]:
+        parts.append(f"{figures['rows_split']} split into {figures['pieces']} pieces")
+    if figures["tokens_cut"]:
+        parts.append(f"{figures['tokens_cut']} of {figures['tokens_in']} tokens cut off")
+    return "".join(f", {part}" for part in parts)
 
 
 def train_line(figures: dict[str, Any]) -> str:

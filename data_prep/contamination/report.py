@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from data_prep.contamination.index import EvaluationIndex
 from data_prep.contamination.settings import METHODS, ContaminationConfig, Kind
 from data_prep.contamination.tallies import AROUND, Example, Tally
-from data_prep.errors import DataError
+from data_prep.errors import CheckRefused
 
 CROWDED = 0.01
 """An evaluation text in more than this share of the rows may be a template, not a leak."""
@@ -101,12 +101,12 @@ def refuse_leaks(found: ContaminationReport, config: ContaminationConfig) -> Non
     """Stop where leaks are not to be dropped or passed over.
 
     Raises:
-        DataError: ``action`` is ``refuse`` and a training row holds a leak.
+        CheckRefused: ``action`` is ``refuse`` and a training row holds a leak.
     """
     if config.action == "refuse" and found.rows_leaked:
         leaks = [each for one in found.sets for each in one.examples if each.overlap.kind == "leak"]
         shown = [f"  {each.row}: {each.overlap.describe()}" for each in leaks[:SHOWN]]
-        raise DataError(
+        raise CheckRefused(
             "\n".join([*found.summary(), *shown])
             + "\nTake these rows out, or set contamination.action=drop (they are dropped and "
             "counted) or contamination.action=report (they stay)."

@@ -79,13 +79,14 @@ def refuse_shared_files(sources: Iterable[SourceConfig]) -> None:
     Raises:
         DataError: a file would be read twice; or as `find_files`.
     """
-    named: dict[str, str] = {}
+    named: dict[str, SourceConfig] = {}
     for source in sources:
         for file in find_files(source.path, source.split) or ():
-            other = named.setdefault(os.path.realpath(file), source.path)
-            if other != source.path:
+            other = named.setdefault(os.path.realpath(file), source)
+            apart = other.path == source.path and not other.shares_records_with(source)
+            if other is not source and not apart:
                 raise DataError(
-                    f"{file} is named by two sources: {other} and {source.path}. "
+                    f"{file} is named by two sources: {other.path} and {source.path}. "
                     "Its rows would count twice; name it in one of them only."
                 )
 

@@ -119,7 +119,7 @@ def test_a_value_that_fits_no_choice_of_a_union_is_said_once(recipe: Path) -> No
     text += "  adapter:\n    targets: 5\n"
     said = refusal(recipe, text).splitlines()
     assert len(said) == 3
-    assert said[1].startswith("  FILE:8: 'data.validation': must be a number, or")
+    assert said[1].startswith("  FILE:8: 'data.validation': must be a whole number, or a ")
     assert said[1].endswith('(found "lots")')
     assert said[2] == (
         "  FILE:12: 'training.adapter.targets': must be 'all-linear', or a list (found 5)"
