@@ -1,0 +1,90 @@
+"""`llmkit prep` as a person runs it: what it says, refuses, converts and audits."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmkit.cli import _guarded, app
+
+
+@pytest.fixture
+def prep(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Run `llmkit prep` in an empty folder; the exit code, and all that was printed."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"how {i} is", "completion": f" so {i}"} for i in range(6)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    Path("demo.yaml").write_text(
+        f"name: demo\nmodel: {{base: {tiny}}}\n"
+        "data: {sources: [{path: rows.jsonl}], max_tokens: 64}\n"
+    )
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["llmkit", "prep", *words])
+        code = _guarded(app)
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+def test_a_second_prep_is_skipped_and_a_changed_one_says_why(prep):
+    assert prep("demo.yaml")[0] == 0
+    assert Path("runs/demo/data-report.html").is_file()
+    assert "unchanged, skipped" in prep("demo.yaml")[1]
+    code, said = prep("demo.yaml", "data.max_tokens=48")
+    assert code == 0
+    assert "prep is done again: data.max_tokens: 64 -> 48" in said
+    assert not list(Path("runs/demo").glob(".prep-*"))
+
+
+def test_evidence_that_was_edited_is_not_audited_but_refused(prep):
+    assert "audit: 1 certificates of removed duplicates hold" in prep("demo.yaml", "--audit")[1]
+    path = Path("runs/demo/data/certificates.jsonl")
+    path.write_text(path.read_text().replace(":1", ":2"))
+    code, said = prep("demo.yaml", "--audit")
+    assert code == 3
+    assert "data was changed by something else since it was prepared" in said
+    assert prep("demo.yaml")[0] == 0
+    assert prep("demo.yaml", "--audit")[0] == 0
+
+
+def test_a_source_of_which_nothing_is_left_is_said_aloud(prep):
+    Path("other.jsonl").write_text('{"prompt": "a", "completion": ""}\n')
+    code, said = prep(
+        "demo.yaml",
+        "data.sources=[{path: rows.jsonl}, {path: other.jsonl}]",
+        "data.on_error=skip",
+    )
+    assert code == 0
+    assert "other.jsonl: none of its 1 rows is left" in " ".join(said.split())
+
+
+def test_a_skip_past_the_end_says_so(prep):
+    code, said = prep("demo.yaml", "data.sources.0.skip=40")
+    assert code == 2
+    assert "has no rows behind the first 40 (skip)" in said
+
+
+def test_too_many_duplicates_end_with_three(prep):
+    code, said = prep("demo.yaml", "data.max_duplicates=0.1")
+    assert code == 3
+    assert "1 of 7 rows repeat another row" in said
+
+
+def test_data_is_converted_into_a_new_file_and_never_over_one(prep):
+    code, said = prep("rows.jsonl", "--convert", "completion")
+    assert code == 0
+    assert "7 of 7 rows" in said
+    before = Path("rows.completion.jsonl").read_text()
+    assert before.count("\n") == 7
+    code, said = prep("rows.jsonl", "--convert", "completion")
+    assert code == 2
+    assert "rows.completion.jsonl: is there already" in said
+    assert Path("rows.completion.jsonl").read_text() == before
+
+
+def test_data_given_as_a_recipe_is_named_as_such(prep):
+    code, said = prep("rows.jsonl")
+    assert code == 2
+    assert "rows.jsonl: this is data. A recipe is a YAML file" in said
