@@ -88,10 +88,6 @@ class Ledger(BaseModel):
         """Tokens of rows that were rendered and then dropped."""
         return sum(count.tokens for count in self.dropped.values())
 
-    def dropped_rows(self, *reasons: str) -> int:
-        """How many rows were dropped for any of these reasons."""
-        return sum(self.dropped[reason].rows for reason in reasons if reason in self.dropped)
-
     def check(self) -> None:
         """Hold the law.
 

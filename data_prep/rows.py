@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from data_prep.errors import RowError
 
@@ -124,18 +124,6 @@ def answered(
 SftRow = Conversation | Completion | Text
 """What supervised fine-tuning learns from."""
 Row = SftRow | Preference | Labelled
-
-
-class Placed(Protocol):
-    """Anything that is a row with the place it came from."""
-
-    @property
-    def where(self) -> str:
-        """The place."""
-
-    @property
-    def row(self) -> Row:
-        """The row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_prep.selection.choice import Candidates, Choice, Count, wanted
-
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_STEP = np.uint64(0x9E3779B97F4A7C15)
+from data_prep.splits import mixed
 
 
 def random_subset(hashes: NDArray[np.uint64], count: int, seed: int) -> NDArray[np.int64]:
@@ -26,14 +24,7 @@ def random_subset(hashes: NDArray[np.uint64], count: int, seed: int) -> NDArray[
     Source:
         The keys are hashes put through the finaliser of SplitMix64, Steele et al. (2014).
     """
-    keys = hashes ^ _mix(np.array([seed], np.uint64) + _STEP)
-    return np.sort(np.argsort(_mix(keys + _STEP), kind="stable")[:count])
-
-
-def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    keys = (keys ^ (keys >> np.uint64(30))) * _MIX_1
-    keys = (keys ^ (keys >> np.uint64(27))) * _MIX_2
-    return keys ^ (keys >> np.uint64(31))
+    return np.sort(np.argsort(mixed(hashes, seed), kind="stable")[:count])
 
 
 class RandomSubset(BaseModel):

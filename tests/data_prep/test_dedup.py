@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from data_prep.dedup.certificates import Certificate, _words, audit
 from data_prep.dedup.deduplicate import DedupConfig
-from data_prep.dedup.kernels import hash_words
+from data_prep.dedup.kernels import FIRST, hash_words, pairs_in_groups
 from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
 from data_prep.dedup.stars import stars
 from data_prep.dedup.words import Texts, TextsInMemory
@@ -329,3 +329,23 @@ def test_parts_of_any_size_give_the_same_pairs(size, monkeypatch):
     assert len(one.left) >= 50
     for name in ("left", "right", "similarity"):
         assert getattr(one, name).tolist() == getattr(other, name).tolist()
+
+
+@pytest.mark.parametrize(("min_words", "removed"), [(12, []), (0, [1])])
+def test_short_rows_of_one_set_of_words_are_two_requests(min_words, removed):
+    texts = ["Sort these from smallest to largest.", "Sort these from largest to smallest."]
+    assert list(found(texts, min_words=min_words)) == removed
+
+
+@pytest.mark.parametrize("size", [1, 2, 31, 32, 33, 34, 100])
+def test_of_a_group_each_text_is_paired_with_the_first_ones_and_its_neighbour(size):
+    ordered = np.arange(size, dtype=np.uint64) | np.uint64(7 << 32)
+    expected = {
+        (earlier, later)
+        for later in range(size)
+        for earlier in range(later)
+        if earlier < FIRST or later - earlier == 1
+    }
+    pairs = np.empty(len(expected), np.uint64)
+    assert pairs_in_groups(ordered, pairs) == len(expected)
+    assert {(int(p) >> 32, int(p) & 0xFFFFFFFF) for p in pairs} == expected
