@@ -34,6 +34,9 @@ def lines(draw: st.DrawFn, format_name: str) -> list[object]:
         said = ("user", "instruction"), ("assistant", "output")
         good = [{"messages": [{"role": r, "content": row[f]} for r, f in said]} for row in good]
     other = draw(st.lists(st.one_of(ALPACA, OPENAI, ODD), max_size=15))
+    if format_name != "openai":
+        long = draw(st.lists(st.integers(10, 60), max_size=3))
+        other += [alpaca(100 + n, "The quick fox. " * n) for n in long]
     return [good[0], *draw(st.permutations([*good[1:], *other]))]
 
 
@@ -49,7 +52,7 @@ def inputs(draw: st.DrawFn) -> tuple[str, list[object], list[object]]:
     given_rows=inputs(),
     choices=st.fixed_dictionaries(
         {
-            "overlong": st.sampled_from(["drop", "truncate"]),
+            "overlong": st.sampled_from(["drop", "truncate", "split"]),
             "roles": st.sampled_from(["refuse", "drop", "merge"]),
             "markers": st.sampled_from(["refuse", "drop"]),
             "packing": st.booleans(),
@@ -82,7 +85,7 @@ def test_every_row_and_token_that_entered_is_accounted_for(
         return
     figures = prepared.figures
     assert figures["rows_in"] == len(lines) + len(own)
-    kept = figures["rows_kept"] + figures["rows_truncated"]
+    kept = figures["rows_kept"] + figures["rows_truncated"] + figures["rows_split"]
     assert figures["rows_in"] == kept + figures["rows_dropped"]
     assert kept == figures["train_rows"] + figures["validation_rows"]
     spent = figures["tokens_kept"] + figures["tokens_cut"] + figures["tokens_dropped"]
@@ -102,7 +105,8 @@ def test_every_row_and_token_that_entered_is_accounted_for(
             start += length
 
     gone = dropped(prepared)
-    stayed = [where for sequence in sequences for where in sequence["rows"]]
+    # A split row stands there once a piece.
+    stayed = {where for sequence in sequences for where in sequence["rows"]}
     assert len(gone) == figures["rows_dropped"]
     assert all(entry["where"] and entry["reason"] for entry in gone)
     places = [*stayed, *(entry["where"] for entry in gone)]
