@@ -38,7 +38,7 @@ def ours(arguments: argparse.Namespace, quantization: str) -> dict[str, Any]:
     from llmkit.models.settings import ModelConfig
     from llmkit.training.progress import read_events
     from llmkit.training.settings import TrainingConfig
-    from llmkit.training.sft import train
+    from llmkit.training.train import Places, train
 
     class Silent:
         def step(self, event: Any, total_steps: int) -> None: ...
@@ -65,17 +65,9 @@ def ours(arguments: argparse.Namespace, quantization: str) -> dict[str, Any]:
                 "checkpoint_every": 10**6,
             }
         )
-        train(
-            config,
-            ModelConfig(base="smollm2-135m-instruct", quantization=quantization),
-            model,
-            prepared,
-            checkpoints=folder / "checkpoints",
-            resume_from=None,
-            events_path=folder / "events.jsonl",
-            adapter=folder / "adapter",
-            view=Silent(),
-        )
+        places = Places(model, folder / "checkpoints", folder / "events.jsonl", folder / "adapter")
+        base = ModelConfig(base="smollm2-135m-instruct", quantization=quantization)
+        train(config, base, prepared, places, Silent(), resume_from=None)
         steps = [e for e in read_events(folder / "events.jsonl") if e["event"] == "step"]
     timed = steps[WARM_UP:]
     return {

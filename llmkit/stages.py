@@ -50,8 +50,10 @@ def check_ahead(project: Project) -> None:
 def train(project: Project) -> Outcome:
     """Packed sequences -> an adapter."""
     from llmkit.models.loading import choose_device, compute_dtype, release
-    from llmkit.training import planning, sft
+    from llmkit.training import planning
     from llmkit.training.checkpoints import prepare_folder
+    from llmkit.training.train import Places
+    from llmkit.training.train import train as run_training
 
     recipe = project.recipe
     data_hash = project.output_hash("prep", "data")
@@ -71,16 +73,19 @@ def train(project: Project) -> Outcome:
         record = project.run.record("train")
         resume_from = prepare_folder(checkpoints, inputs, record["finished"] if record else None)
         with whole_folder(project.folder / "adapter") as folder:
-            figures = sft.train(
+            places = Places(
+                model=project.model.folder,
+                checkpoints=checkpoints,
+                events=project.folder / "events.jsonl",
+                result=folder,
+            )
+            figures = run_training(
                 recipe.training,
                 recipe.model,
-                project.model.folder,
                 data,
-                checkpoints=checkpoints,
+                places,
+                project.view,
                 resume_from=resume_from,
-                events_path=project.folder / "events.jsonl",
-                adapter=folder,
-                view=project.view,
             )
         release()
         return figures

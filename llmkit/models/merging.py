@@ -1,4 +1,4 @@
-"""Write an adapter into the weights, and measure that the merged model is the trained one.
+"""Write what was trained into the weights, and measure that the merged model is the trained one.
 
 For a quantised base there are two ways to merge: into the 16-bit base, or into the weights that
 training really saw, the dequantised ones. Both are measured against the adapter on the quantised
@@ -12,14 +12,15 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from data_prep.prepared import Sample
 from llmkit.errors import CheckFailed
-from llmkit.models import adapters
+from llmkit.models import adapters, trained
 from llmkit.models.loading import choose_device, compute_dtype, computing_in, load_base, quiet
 from llmkit.models.settings import MergeConfig, ModelConfig
+from llmkit.models.trained import TrainedModel
 from llmkit.training.batching import Sequence as TokenSequence
 from llmkit.training.batching import collate, to_device
 from llmkit.training.loss import supervised_logits
@@ -88,7 +89,7 @@ def merge(
     config: MergeConfig,
     model_config: ModelConfig,
     model_folder: Path,
-    adapter: Path,
+    result: Path,
     samples: Sequence[Sample],
     *,
     chat_template: str,
@@ -101,7 +102,7 @@ def merge(
         config: type and target of the merge.
         model_config: how the base was held in training.
         model_folder: the base model.
-        adapter: the trained adapter.
+        result: the folder that training left.
         samples: real rows to measure on.
         chat_template: the template's source, saved with the model.
         stop_ids: tokens that end an assistant turn; the saved model stops on them.
@@ -116,18 +117,17 @@ def merge(
     quiet()
     device = choose_device(model_config.device)
     rows = some_rows(samples)
-    trained = adapters.load(
-        load_base(model_folder, quantization=model_config.quantization, device=device), adapter
+    tuned = trained.load(
+        load_base(model_folder, quantization=model_config.quantization, device=device), result
     )
-    reference = list(logits_on(trained, rows))
-    with trained.disable_adapter():
-        without = compare(reference, trained, rows).kl
+    reference = list(logits_on(tuned, rows))
+    without = _without(tuned, model_folder, reference, rows)
     dtype = getattr(torch, config.dtype)
     tried: dict[str, Closeness] = {}
     kept: tuple[str, PreTrainedModel] | None = None
     for target in _targets(config, model_config):
-        base = _base_for(target, model_folder, trained, device)
-        merged = merged_into(base, adapter, dtype)
+        base = _base_for(target, model_folder, tuned, device)
+        merged = merged_into(base, result, dtype)
         tried[target] = compare(reference, merged, rows)
         if kept is None or tried[target].kl < tried[kept[0]].kl:
             kept = (target, merged)
@@ -144,7 +144,7 @@ def merge(
     if without > SEEN and tried[name].kl > without / 2:
         raise CheckFailed(
             f"the merged model is {tried[name].kl:.4f} nats a token away from the trained one, and "
-            f"the model without the adapter {without:.4f}: merging lost what was trained. Nothing "
+            f"the model before training {without:.4f}: merging lost what was trained. Nothing "
             "was kept; serve the adapter beside its base instead."
         )
     save_model(merged, model_folder, folder, chat_template, stop_ids)
@@ -157,6 +157,20 @@ def merge(
     }
 
 
+def _without(
+    tuned: TrainedModel,
+    model_folder: Path,
+    reference: Sequence[torch.Tensor],
+    rows: Sequence[Sample],
+) -> float:
+    """How far the model is from what it was before it was trained, nats a token."""
+    if isinstance(tuned, PeftModel):
+        with tuned.disable_adapter():
+            return compare(reference, tuned, rows).kl
+    base = load_base(model_folder, quantization="none", device=tuned.device)
+    return compare(reference, base, rows).kl
+
+
 def _targets(config: MergeConfig, model_config: ModelConfig) -> list[str]:
     if model_config.quantization == "none":
         return ["base"]
@@ -166,12 +180,12 @@ def _targets(config: MergeConfig, model_config: ModelConfig) -> list[str]:
 def _base_for(
     target: str,
     model_folder: Path,
-    trained: PeftModel,
+    tuned: TrainedModel,
     device: torch.device,
 ) -> PreTrainedModel:
     base = load_base(model_folder, quantization="none", device=device)
     if target == "dequantized":
-        _copy_dequantized(adapters.base_of(trained), base)
+        _copy_dequantized(adapters.base_of(tuned), base)
     return base
 
 
@@ -199,20 +213,23 @@ def _dequantized_weight(layer: Any) -> torch.Tensor:
     return found
 
 
-def merged_into(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Add an adapter's updates to the weights of a plain base, in float32, then round once.
+def merged_into(base: PreTrainedModel, result: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Write what was trained into a plain base, in float32, then round once.
 
     Args:
         base: a model that is not quantised; it is changed in place.
-        adapter: a LoRA adapter's folder.
-        dtype: of the result.
+        result: the folder that training left.
+        dtype: of the merged weights.
     """
-    tuned = adapters.load(base, adapter)
+    tuned = trained.load(base, result)
+    if not isinstance(tuned, PeftModel):
+        return cast("PreTrainedModel", tuned.to(dtype))  # type: ignore[arg-type]
     for layer in tuned.modules():
-        if isinstance(layer, LoraLayer):
+        if isinstance(layer, BaseTunerLayer):
             weight = layer.get_base_layer().weight
-            update = layer.get_delta_weight("default").float()  # type: ignore[operator]
-            weight.data = (weight.data.float() + update).to(dtype)
+            weight.data = weight.data.float()
+            layer.merge()
+            weight.data = weight.data.to(dtype)
     return cast("PreTrainedModel", tuned.unload().to(dtype))
 
 

@@ -54,9 +54,13 @@ def last_whole(folder: Path) -> Path | None:
     return next((path for path in reversed(all_checkpoints(folder)) if is_whole(path)), None)
 
 
-def keep_newest(folder: Path, count: int) -> None:
-    """Remove broken checkpoints and all but the newest whole ones, if there is a whole one."""
-    kept = [path for path in all_checkpoints(folder) if is_whole(path)][-count:]
+def keep_newest(folder: Path, count: int, best: int | None = None) -> None:
+    """Remove broken checkpoints and all but the newest whole ones, if there is a whole one.
+
+    The one after step ``best`` is kept besides.
+    """
+    whole = [path for path in all_checkpoints(folder) if is_whole(path)]
+    kept = whole[-count:] + [path for path in whole[:-count] if step_of(path) == best]
     for path in all_checkpoints(folder) if kept else []:
         if path not in kept:
             shutil.rmtree(path)

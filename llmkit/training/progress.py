@@ -3,8 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -13,6 +12,8 @@ import torch
 
 from llmkit.errors import LlmkitError
 from llmkit.files import write_text
+from llmkit.training.objective import Counts, Loss
+from llmkit.training.settings import EarlyStopping
 
 MARGIN = 1.2
 """A step's loss counts as above the start when it is more than this times the start's."""
@@ -39,36 +40,44 @@ def memory_mib() -> int:
     return int(psutil.Process().memory_info().rss // 2**20)
 
 
-@dataclass
 class Meter:
-    """Sums up one optimiser step over its forward passes."""
+    """Sums up one optimiser step over its forward passes.
 
-    loss_sum: float = 0.0
-    targets: int = 0
-    tokens: int = 0
-    began: float = field(default_factory=time.monotonic)
+    Sums stay on the device until the step is closed: reading one would wait for the GPU.
+    """
 
-    def add(self, loss_sum: float, targets: int, tokens: int) -> None:
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: Counts = {}
+        self._tokens = 0
+        self._began = time.monotonic()
+        self.last: dict[str, Any] = {}
+        """What the last closed step came to."""
+
+    def add(self, loss: Loss, counts: Counts, tokens: int) -> None:
         """Count one forward pass."""
-        self.loss_sum += loss_sum
-        self.targets += targets
-        self.tokens += tokens
+        for name, part in {"loss": loss.value, **loss.figures}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + part.detach().float()
+        for name, count in counts.items():
+            self._counts[name] = self._counts.get(name, 0) + count
+        self._tokens += tokens
 
     def restart(self) -> None:
         """Begin a step's time now."""
-        self.began = time.monotonic()
+        self._began = time.monotonic()
 
     def close(self) -> dict[str, Any]:
-        """The step's loss (nats a supervised token), tokens and seconds; starts the next one."""
+        """The step's loss and figures, counts, tokens and seconds; starts the next one."""
+        sums = {name: float(part) for name, part in self._sums.items()}
         now = time.monotonic()
-        closed = {
-            "loss": self.loss_sum / max(1, self.targets),
-            "tokens": self.tokens,
-            "supervised": self.targets,
-            "seconds": round(now - self.began, 4),
+        self.last = {
+            **sums,
+            "tokens": self._tokens,
+            **self._counts,
+            "seconds": round(now - self._began, 4),
         }
-        self.loss_sum, self.targets, self.tokens, self.began = 0.0, 0, 0, now
-        return closed
+        self._sums, self._counts, self._tokens, self._began = {}, {}, 0, now
+        return self.last
 
 
 class Guard:
@@ -126,6 +135,35 @@ class Guard:
                 f"after {steps} steps the loss is {loss:.2f}; before them it was "
                 f"{self.start_loss:.2f}: the training made the model worse."
             )
+
+
+class Best:
+    """Which evaluation was the best, and whether it is time to stop."""
+
+    def __init__(self, stopping: EarlyStopping | None, events: Iterable[Mapping[str, Any]]) -> None:
+        """Start from the evaluations that a resumed training made before."""
+        self._stopping = stopping
+        self.step: int | None = None
+        self.loss = math.inf
+        self._misses = 0
+        for event in events:
+            if event["event"] == "validation" and event["step"]:
+                self.see(event["step"], event["loss"])
+
+    def see(self, step: int, loss: float) -> None:
+        """Take one evaluation in; the end's may be that of the last step once more."""
+        enough = self._stopping.min_delta if self._stopping else 0.0
+        if loss < self.loss - enough:
+            self._misses = 0
+        elif step != self.step:
+            self._misses += 1
+        if loss < self.loss:
+            self.step, self.loss = step, loss
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether too many evaluations in a row were no better."""
+        return self._stopping is not None and self._misses >= self._stopping.evaluations
 
 
 class Events:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmkit.training.objective import Loss
 from llmkit.training.progress import MARGIN, Diverged, Events, Guard, Meter, read_events
 
 
@@ -111,10 +112,12 @@ def test_no_file_is_no_events(tmp_path: Path) -> None:
     assert read_events(tmp_path / "none") == []
 
 
-def test_a_meter_means_over_supervised_tokens_and_starts_again() -> None:
+def test_a_meter_adds_up_the_parts_of_a_step_and_starts_again() -> None:
     meter = Meter()
-    meter.add(loss_sum=6.0, targets=2, tokens=10)
-    meter.add(loss_sum=2.0, targets=2, tokens=10)
+    for part in (1.5, 0.5):
+        figures = {"margin": torch.tensor(part)}
+        meter.add(Loss(torch.tensor(part), figures), {"supervised": 2}, tokens=10)
     closed = meter.close()
-    assert (closed["loss"], closed["tokens"], closed["supervised"]) == (2.0, 20, 4)
-    assert meter.close()["loss"] == 0.0
+    assert (closed["loss"], closed["margin"]) == (2.0, 2.0)
+    assert (closed["tokens"], closed["supervised"]) == (20, 4)
+    assert "loss" not in meter.close()

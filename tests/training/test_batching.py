@@ -13,7 +13,7 @@ from llmkit.models.adapters import attach, base_of
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.isolation import check_rows_are_apart, kl_divergence
 from llmkit.training.loss import supervised_logits, supervised_loss
-from llmkit.training.settings import AdapterConfig
+from llmkit.training.settings import LoraAdapter
 
 # Measured: float32 sums in another order differ by about 1e-6 relative.
 TOLERANCE = 1e-5
@@ -61,7 +61,7 @@ def _gradients(model: Any, batches: list[dict[str, Any]]) -> tuple[float, list[t
 def test_packed_rows_have_the_loss_and_gradients_of_the_same_rows_alone(tiny_model, prepared):
     packs = list(Sequences(prepared().sequences("train")))
     assert any(len(pack.row_lengths) > 2 for pack in packs)
-    model = attach(tiny_model, AdapterConfig(rank=4), seed=0)
+    model = attach(tiny_model, LoraAdapter(rank=4), seed=0)
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -164,7 +164,7 @@ def test_the_first_token_of_a_row_is_never_predicted_from_the_row_before_it():
 
 def test_loss_in_chunks_is_loss_at_once(tiny_model, prepared, monkeypatch):
     pack = next(iter(Sequences(prepared().sequences("train"))))
-    model = attach(tiny_model, AdapterConfig(rank=4), seed=0)
+    model = attach(tiny_model, LoraAdapter(rank=4), seed=0)
     whole_loss, whole = _gradients(model, [collate([pack])])
     monkeypatch.setattr("llmkit.training.loss.CHUNK", 7)
     chunked_loss, chunked = _gradients(model, [collate([pack])])

@@ -11,7 +11,7 @@ from llmkit.errors import CheckFailed
 from llmkit.models import adapters, merging
 from llmkit.models.loading import load_base, stop_token_ids
 from llmkit.models.settings import MergeConfig, ModelConfig
-from llmkit.training.settings import AdapterConfig
+from llmkit.training.settings import LoraAdapter
 
 CPU = torch.device("cpu")
 
@@ -21,12 +21,12 @@ def adapter(tiny, tmp_path_factory) -> Path:
     """An adapter that changes the model visibly."""
     folder = tmp_path_factory.mktemp("adapter")
     base = load_base(tiny, quantization="none", device=CPU, dtype=torch.float32)
-    model = adapters.attach(base, AdapterConfig(rank=4, alpha=8), seed=0)
+    model = adapters.attach(base, LoraAdapter(rank=4, alpha=8), seed=0)
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    adapters.save(model, folder, "tiny")
+    adapters.save(model, folder, "tiny", initial=folder)
     return folder
 
 
@@ -116,8 +116,8 @@ def test_stop_tokens_follow_the_template_not_the_bases_end_of_text(tiny, tmp_pat
 
 def test_layers_without_an_adapter_are_dequantised_as_well(tiny, prepared, tmp_path):
     base = load_base(tiny, quantization="nf4", device=CPU, dtype=torch.float32)
-    model = adapters.attach(base, AdapterConfig(rank=4, targets=["q_proj", "v_proj"]), seed=0)
-    adapters.save(model, tmp_path / "adapter", "tiny")
+    model = adapters.attach(base, LoraAdapter(rank=4, targets=["q_proj", "v_proj"]), seed=0)
+    adapters.save(model, tmp_path / "adapter", "tiny", initial=tmp_path)
     samples = prepared(validation=6).samples()
     found = _merge(tiny, tmp_path / "adapter", samples, tmp_path / "merged", "nf4", dtype="float32")
     assert found["target"] == "dequantized"

@@ -7,9 +7,11 @@ from llmkit.errors import UsageError
 from llmkit.models.adapters import attach, base_of
 from llmkit.models.loading import choose_device, load_base, refuse_if_too_large
 from llmkit.training.batching import Sequences, collate
+from llmkit.training.cross_entropy import CrossEntropy
 from llmkit.training.loss import supervised_loss
-from llmkit.training.settings import AdapterConfig
-from llmkit.training.trainer import mean_loss
+from llmkit.training.objective import accept_objectives
+from llmkit.training.settings import LoraAdapter
+from llmkit.training.trainer import measure
 
 
 @pytest.fixture(params=["nf4", "int8"])
@@ -17,7 +19,7 @@ def quantized(request, tiny):
     base = load_base(
         tiny, quantization=request.param, device=torch.device("cpu"), dtype=torch.bfloat16
     )
-    return attach(base, AdapterConfig(rank=4), seed=0)
+    return attach(base, LoraAdapter(rank=4), seed=0)
 
 
 def _gradients(model, batch):
@@ -44,7 +46,8 @@ def test_an_evaluation_leaves_the_gradients_of_training_as_they_are(quantized, p
         if "lora_B" in name:
             torch.nn.init.constant_(parameter, 0.01)
     before = _gradients(quantized, batch)
-    mean_loss(quantized, sequences, torch.bfloat16)
+    accept_objectives(base_of(quantized))
+    measure(quantized, CrossEntropy(), sequences, torch.bfloat16)
     after = _gradients(quantized, batch)
     first_layer = [name for name in before if ".layers.0." in name]
     assert first_layer

@@ -11,11 +11,13 @@ from llmkit.errors import CheckFailed, UsageError
 from llmkit.models.settings import ModelConfig
 from llmkit.training.batching import Sequences
 from llmkit.training.checkpoints import all_checkpoints, last_whole
+from llmkit.training.cross_entropy import CrossEntropy
+from llmkit.training.objective import accept_objectives
 from llmkit.training.planning import plan_steps
 from llmkit.training.progress import Diverged, read_events
 from llmkit.training.settings import TrainingConfig
-from llmkit.training.sft import train
-from llmkit.training.trainer import mean_loss
+from llmkit.training.train import Places, train
+from llmkit.training.trainer import measure
 
 
 class Silent:
@@ -44,13 +46,10 @@ def _train(tiny, data, folder: Path, view=None, resume=False, quantization="none
     figures = train(
         config,
         model,
-        tiny,
         data,
-        checkpoints=folder / "checkpoints",
+        Places(tiny, folder / "checkpoints", folder / "events.jsonl", adapter),
+        view or Silent(),
         resume_from=last_whole(folder / "checkpoints") if resume else None,
-        events_path=folder / "events.jsonl",
-        adapter=adapter,
-        view=view or Silent(),
     )
     return figures, load_file(adapter / "adapter_model.safetensors")
 
@@ -70,7 +69,9 @@ def test_the_loss_falls_and_the_adapter_is_float32(tiny, prepared, tmp_path):
 def test_the_loss_at_the_start_is_the_base_models_own(tiny, prepared, tmp_path, tiny_model):
     data = prepared(validation=4)
     figures, _ = _train(tiny, data, tmp_path, max_steps=2)
-    own = mean_loss(tiny_model, list(Sequences(data.sequences("validation"))), torch.float32)
+    accept_objectives(tiny_model)
+    held_out = list(Sequences(data.sequences("validation")))
+    own = measure(tiny_model, CrossEntropy(), held_out, torch.float32)["loss"]
     assert figures["validation_loss_start"] == pytest.approx(own, rel=0.02)  # bfloat16 or float32
 
 
@@ -104,7 +105,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(tiny, prepared, tmp_path):
 
 
 def test_accumulating_is_one_batch_of_all_rows(tiny, prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr("llmkit.training.sft.compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("llmkit.training.train.compute_dtype", lambda device: torch.float32)
     monkeypatch.setattr("llmkit.models.loading.compute_dtype", lambda device: torch.float32)
     data = prepared(60)
     one, _ = _train(tiny, data, tmp_path / "one", batch={"rows": 4}, max_steps=1, warmup_steps=0)
@@ -160,7 +161,7 @@ def test_a_short_training_that_ends_above_its_start_is_refused(competent, prepar
 
 
 def test_a_loss_that_is_not_a_number_stops_at_once(tiny, prepared, tmp_path, monkeypatch):
-    from llmkit.training import trainer
+    from llmkit.training import cross_entropy
 
     calls = []
 
@@ -169,8 +170,8 @@ def test_a_loss_that_is_not_a_number_stops_at_once(tiny, prepared, tmp_path, mon
         loss = original(model, batch)
         return loss * float("nan") if len(calls) > 12 else loss
 
-    original = trainer.supervised_loss
-    monkeypatch.setattr(trainer, "supervised_loss", poisoned)
+    original = cross_entropy.supervised_loss
+    monkeypatch.setattr(cross_entropy, "supervised_loss", poisoned)
     with pytest.raises(Diverged, match=r"(?s)the loss is nan.*last good checkpoint is"):
         _train(tiny, prepared(40), tmp_path, epochs=20, checkpoint_every=1)
     good = last_whole(tmp_path / "checkpoints")
@@ -195,7 +196,7 @@ def test_a_constant_schedule_warms_up_as_well(tiny, prepared, tmp_path):
 
 
 def test_several_gpus_do_not_multiply_the_batch(tmp_path, monkeypatch):
-    from llmkit.training import trainer
+    from llmkit.training import trainer_arguments as trainer
 
     monkeypatch.setattr(trainer.TrainingArguments, "n_gpu", property(lambda _: 2))
     config = TrainingConfig(batch={"rows": 3})
@@ -235,7 +236,7 @@ def test_a_model_that_computes_more_than_our_loss_is_refused(tiny_model, prepare
 
 
 def test_token_ids_that_the_model_has_no_embedding_for_are_refused(tiny_model, prepared):
-    from llmkit.training.sft import _refuse_ids_without_embedding
+    from llmkit.training.train import _refuse_ids_without_embedding
 
     sequences = Sequences(prepared(8).sequences("train"))
     _refuse_ids_without_embedding(tiny_model, sequences)
@@ -251,25 +252,25 @@ def test_targets_that_match_nothing_are_refused_with_the_nearest(
     tiny_model, targets, words, tmp_path
 ):
     from llmkit.models.adapters import attach
-    from llmkit.training.settings import AdapterConfig
+    from llmkit.training.settings import LoraAdapter
 
     with pytest.raises(UsageError, match=words):
-        attach(tiny_model, AdapterConfig(rank=4, targets=targets), seed=0)
+        attach(tiny_model, LoraAdapter(rank=4, targets=targets), seed=0)
 
 
 def test_a_rank_above_the_smallest_dimension_is_refused(tiny_model):
     from llmkit.models.adapters import attach
-    from llmkit.training.settings import AdapterConfig
+    from llmkit.training.settings import LoraAdapter
 
     with pytest.raises(UsageError, match="smallest dimension"):
-        attach(tiny_model, AdapterConfig(rank=65), seed=0)
+        attach(tiny_model, LoraAdapter(rank=65), seed=0)
 
 
 def test_the_head_is_not_adapted_by_all_linear(tiny_model):
     from llmkit.models.adapters import attach
-    from llmkit.training.settings import AdapterConfig
+    from llmkit.training.settings import LoraAdapter
 
-    model = attach(tiny_model, AdapterConfig(rank=4), seed=0)
+    model = attach(tiny_model, LoraAdapter(rank=4), seed=0)
     adapted = {n for n, p in model.named_parameters() if p.requires_grad}
     assert adapted
     assert not any("lm_head" in name for name in adapted)

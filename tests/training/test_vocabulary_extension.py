@@ -17,8 +17,8 @@ from llmkit.errors import CheckFailed, UsageError
 from llmkit.models import vocabulary
 from llmkit.models.settings import ModelConfig
 from llmkit.models.vocabulary import EXTENSION, extend_model, read_extension
-from llmkit.training.settings import TrainingConfig
-from llmkit.training.sft import train
+from llmkit.training.settings import LoraAdapter, TrainingConfig
+from llmkit.training.train import Places, train
 
 WORDS = ["kubernetes", "Größe", "verify"]
 CORPUS = ["serve the model, verify the recipe and merge the data"] * 9
@@ -176,35 +176,35 @@ def test_a_reader_that_ignores_the_new_tokens_is_noticed(tiny, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_adapter_on_new_tokens_is_refused_and_on_old_ones_is_not(tiny, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_new_tokens_train_or_are_refused(tiny, tmp_path) -> None:  # type: ignore[no-untyped-def]
     from data_prep.chat_templates import load_template
     from data_prep.pipeline import DataConfig, prepare
     from llmkit.console import QuietView
 
-    def training_on(folder: Path, name: str) -> None:
+    def training_on(folder: Path, name: str, *, new_tokens: bool) -> None:
         rows = [{"prompt": f"{index}", "completion": "verify the recipe"} for index in range(8)]
         source = tmp_path / f"{name}.jsonl"
         source.write_text("".join(json.dumps(row) + "\n" for row in rows))
         (tmp_path / name).mkdir()
         config = DataConfig.model_validate({"sources": [{"path": str(source)}], "max_tokens": 64})
         data = prepare(config, load_template("keep", load_tokenizer(folder)), tmp_path / name)
-        train(
-            TrainingConfig(max_steps=1),
-            ModelConfig(base=str(folder), device="cpu"),
+        (tmp_path / name / "result").mkdir()
+        places = Places(
             folder,
-            data,
-            checkpoints=tmp_path / name / "checkpoints",
-            resume_from=None,
-            events_path=tmp_path / name / "events.jsonl",
-            adapter=tmp_path / name / "adapter",
-            view=QuietView(),
+            tmp_path / name / "checkpoints",
+            tmp_path / name / "events.jsonl",
+            tmp_path / name / "result",
         )
+        config = TrainingConfig(max_steps=1, adapter=LoraAdapter(new_tokens=new_tokens))
+        model = ModelConfig(base=str(folder), device="cpu")
+        train(config, model, data, places, QuietView(), resume_from=None)
 
     old = load_tokenizer(tiny)
     used = extend_model(tiny, propose_tokens(old, CORPUS, count=9), tmp_path / "used")
     with pytest.raises(UsageError, match=r"the data uses \d of the 9 tokens that were added"):
-        training_on(tmp_path / "used", "data-used")
+        training_on(tmp_path / "used", "data-used", new_tokens=False)
+    training_on(tmp_path / "used", "data-trained", new_tokens=True)
     extend_model(tiny, tokens_for_words(old, ["kubernetes"]), tmp_path / "unused")
-    training_on(tmp_path / "unused", "data-unused")
-    assert (tmp_path / "data-unused" / "adapter" / "adapter_config.json").is_file()
+    training_on(tmp_path / "unused", "data-unused", new_tokens=False)
+    assert (tmp_path / "data-unused" / "result" / "adapter_config.json").is_file()
     assert len(used.added) == 9

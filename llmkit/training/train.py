@@ -1,0 +1,277 @@
+"""Train a model on a prepared data set, by any method."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from data_prep.prepared import PreparedDataset
+from llmkit.errors import UsageError
+from llmkit.models import trained
+from llmkit.models.adapters import base_of
+from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
+from llmkit.models.settings import ModelConfig
+from llmkit.models.trained import TrainedModel
+from llmkit.models.vocabulary import read_extension
+from llmkit.training.batching import Sequence, Sequences, collate
+from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
+from llmkit.training.cross_entropy import CrossEntropy
+from llmkit.training.embedding_noise import EmbeddingNoise
+from llmkit.training.isolation import check_loss_is_the_models_own, check_rows_are_apart
+from llmkit.training.objective import accept_objectives
+from llmkit.training.planning import Plan, plan_steps
+from llmkit.training.progress import (
+    Best,
+    Diverged,
+    Events,
+    Guard,
+    Meter,
+    TrainingView,
+    read_events,
+)
+from llmkit.training.settings import Full, LoraAdapter, TrainingConfig
+from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure, spelled
+from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
+
+START_SAMPLE = 4
+"""Sequences that the loss at the start is measured on when nothing is held out."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a training reads and leaves things."""
+
+    model: Path
+    """The base model's folder."""
+    checkpoints: Path
+    events: Path
+    """One line a step."""
+    result: Path
+    """An empty folder for what was trained."""
+
+
+def train(
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    prepared: PreparedDataset,
+    places: Places,
+    view: TrainingView,
+    *,
+    resume_from: Path | None,
+) -> dict[str, Any]:
+    """Train on a prepared data set.
+
+    Args:
+        config: how.
+        model_config: quantisation and device; its ``base`` names the model in what is left.
+        prepared: packed sequences.
+        places: folders and files.
+        view: where a person watches.
+        resume_from: a whole checkpoint of this very training, or None.
+
+    Returns:
+        Figures: steps, losses, tokens per second, memory, what trained.
+
+    Raises:
+        Diverged: the loss became NaN, stayed above its start, or ended there; the last good
+            checkpoint is kept.
+        UsageError: settings and model or data do not fit.
+        CheckFailed: rows of a pack see each other on this model, or it computes something that
+            our loss leaves out.
+    """
+    quiet()
+    data = _load_data(prepared)
+    plan = plan_steps(config, len(data.train))
+    device = choose_device(model_config.device)
+    refuse_what_cannot_run(config, device)
+    dtype = compute_dtype(device)
+    view.say(f"loading {model_config.base} ({model_config.quantization}, {device}, {dtype})")
+    model, isolation = _load_model(config, model_config, data, places, device, dtype)
+    objective = CrossEntropy()
+    start = measure(model, objective, data.watched, dtype)
+    events = Events(places.events, step_of(resume_from) if resume_from else 0)
+    run = Running(
+        model,
+        objective,
+        data.validation,
+        Meter(),
+        Guard(start["loss"], config.patience),
+        Best(config.early_stopping, read_events(places.events)),
+        events,
+        view,
+        dtype,
+    )
+    if not resume_from and len(data.validation):
+        events.write({"event": "validation", "step": 0, **start})
+        view.say(f"step 0: validation {spelled(start)}")
+    try:
+        steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
+    except Diverged as error:
+        raise Diverged(f"{error}\n{_last_good(places.checkpoints)}") from None
+    finally:
+        events.close()
+    trained.save(model, places.result, model_config.base, places.checkpoints)
+    return {
+        "steps": steps,
+        "sequences": plan.sequences,
+        "isolation": isolation,
+        "validation_loss_start": start["loss"] if len(data.validation) else None,
+        "validation_loss_end": end_loss,
+        "kept_step": run.best.step if config.keep == "best" else steps,
+        **_speed(places.events),
+        **trained.figures(model),
+        "compute_dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+    }
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The sequences of a training."""
+
+    train: Sequences
+    validation: Sequences
+    watched: list[Sequence]
+    """What the loss before and after is measured on."""
+
+
+def _load_data(prepared: PreparedDataset) -> _Data:
+    train = Sequences(prepared.sequences("train"))
+    validation = Sequences(prepared.sequences("validation"))
+    few = [train[index] for index in range(min(START_SAMPLE, len(train)))]
+    return _Data(train, validation, list(validation) or few)
+
+
+def _load_model(
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    data: _Data,
+    places: Places,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[TrainedModel, dict[str, Any]]:
+    """The model with what trains chosen, and the figures of the checks that it passed."""
+    new_tokens = _new_tokens(config, places.model, data.train)
+    base = load_base(
+        places.model,
+        quantization=model_config.quantization,
+        device=device,
+        dtype=trained.base_dtype(config.adapter, model_config.quantization, dtype),
+    )
+    _refuse_ids_without_embedding(base, data.train)
+    if config.gradient_checkpointing:
+        base.enable_input_require_grads()  # or checkpointed layers on a frozen base learn nothing
+    model = trained.make_trainable(
+        base, config.adapter, config.seed, new_tokens, dtype=dtype, initial=places.checkpoints
+    )
+    isolation = check_loss_is_the_models_own(base_of(model), data.train, dtype)
+    if config.batch.rows > 1 or any(len(s.row_lengths) > 1 for s in data.train):
+        isolation |= check_rows_are_apart(base_of(model), data.train, dtype)
+    accept_objectives(base_of(model))
+    return model, isolation
+
+
+def _run(
+    config: TrainingConfig,
+    plan: Plan,
+    data: _Data,
+    places: Places,
+    run: Running,
+    resume_from: Path | None,
+    device: torch.device,
+) -> tuple[int, float | None]:
+    """Take the steps; returns how many they were, and the validation loss of what is kept."""
+    noise = config.neftune_alpha and EmbeddingNoise(base_of(run.model), config.neftune_alpha)
+    trainer = ObjectiveTrainer(
+        config=config,
+        objective=run.objective,
+        meter=run.meter,
+        noise=noise or None,
+        dtype=run.dtype,
+        model=run.model,
+        args=arguments(config, plan, places.checkpoints, device, run.dtype),
+        train_dataset=data.train,
+        data_collator=collate,
+        callbacks=[Watch(config, plan, run)],
+    )
+    steps = step_of(resume_from) if resume_from else 0
+    run.meter.close()
+    if resume_from:
+        run.view.say(f"resuming after step {steps}")
+    if resume_from and (steps >= plan.steps or run.best.exhausted):
+        trainer._load_from_checkpoint(str(resume_from))  # the Trainer would do one step more
+    else:
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        steps = trainer.state.global_step
+    end_loss = run.validate(steps)
+    if config.keep == "best" and run.best.step not in (None, steps):
+        best = next(p for p in all_checkpoints(places.checkpoints) if step_of(p) == run.best.step)
+        trainer._load_from_checkpoint(str(best))
+        run.view.say(f"keeping the weights of step {run.best.step}, the best evaluation")
+        end_loss = run.best.loss
+    if end_loss is None:
+        end = measure(run.model, run.objective, data.watched, run.dtype)["loss"]
+        run.guard.check_end(end, steps)
+    else:
+        run.guard.check_end(end_loss, steps)
+    return steps, end_loss
+
+
+def _new_tokens(config: TrainingConfig, folder: Path, sequences: Sequences) -> list[int]:
+    """Tokens that were added to the model and have embeddings of their own to learn.
+
+    Raises:
+        UsageError: rows use some of them, and they would stay the means they were made as.
+    """
+    extension = read_extension(folder)
+    if extension is None:
+        return []
+    added = {row.id: row.token for row in extension.added}
+    adapter = config.adapter
+    if isinstance(adapter, Full) or (not isinstance(adapter, LoraAdapter) and adapter.embeddings):
+        return []
+    if isinstance(adapter, LoraAdapter) and adapter.new_tokens:
+        return list(added)
+    used = sorted({index for each in sequences for index in each.input_ids} & added.keys())
+    if used:
+        named = ", ".join(repr(added[index]) for index in used[:5])
+        setting = "new_tokens" if isinstance(adapter, LoraAdapter) else "embeddings"
+        raise UsageError(
+            f"{folder}: the data uses {len(used)} of the {len(added)} tokens that were added to "
+            f"this model ({named}, ...), and nothing would train their embeddings: they would stay "
+            f"the mean of their pieces. Set training.adapter.{setting}=true."
+        )
+    return []
+
+
+def _refuse_ids_without_embedding(base: PreTrainedModel, sequences: Sequences) -> None:
+    rows = len(base.get_input_embeddings().weight)  # type: ignore[arg-type]
+    largest = max(int(sequence.input_ids.max()) for sequence in sequences)
+    if largest >= rows:
+        raise UsageError(
+            f"the data has token id {largest}, but the model has embeddings for 0 to {rows - 1}: "
+            "its tokenizer or chat template uses tokens that were added without enlarging the "
+            "model. Choose a template of tokens that the model knows: model.chat_template."
+        )
+
+
+def _last_good(checkpoints: Path) -> str:
+    good = last_whole(checkpoints)
+    kept = f"The last good checkpoint is {good}." if good else "No checkpoint had been written yet."
+    return f"{kept} Try a lower training.learning_rate, or a warm-up: training.warmup_steps."
+
+
+def _speed(events_path: Path) -> dict[str, Any]:
+    steps = [event for event in read_events(events_path) if event["event"] == "step"]
+    timed = steps[2:] or steps  # the first steps warm caches up
+    return {
+        "loss_first": steps[0]["loss"],
+        "loss_last": steps[-1]["loss"],
+        "tokens": sum(step["tokens"] for step in steps),
+        "tokens_per_second": round(
+            sum(step["tokens"] for step in timed) / sum(step["seconds"] for step in timed), 1
+        ),
+        "peak_memory_mib": max(step["memory_mib"] for step in steps),
+    }
