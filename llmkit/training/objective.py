@@ -60,7 +60,7 @@ def accept_objectives(base: PreTrainedModel) -> None:
     ) -> Any:
         return own(*args, **rest) if objective is None else objective(base)
 
-    base.forward = forward  # type: ignore[method-assign]
+    base.forward = forward
 
 
 def step_loss(

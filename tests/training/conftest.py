@@ -1,7 +1,7 @@
 """Small prepared data sets and the tiny model, in float32 where laws are exact."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,56 @@ def prepared(
 def tiny_model(tiny: Path) -> Any:
     """The tiny model in float32 on the CPU."""
     return load_base(tiny, quantization="none", device=torch.device("cpu"), dtype=torch.float32)
+
+
+class Silent:
+    """A view that remembers what it was told, and can end a training like a power cut."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.said: list[str] = []
+        self.stop_after = stop_after
+
+    def step(self, event: Mapping[str, Any], total_steps: int) -> None:
+        if self.stop_after and event["step"] >= self.stop_after:
+            raise KeyboardInterrupt
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.fixture
+def run(tiny: Path) -> Callable[..., dict[str, Any]]:
+    """Train on prepared rows and leave the result in ``folder/result``."""
+    from llmkit.models.settings import ModelConfig
+    from llmkit.training.checkpoints import last_whole
+    from llmkit.training.settings import TrainingConfig
+    from llmkit.training.train import Places, train
+
+    def go(
+        data: PreparedDataset,
+        folder: Path,
+        *,
+        model: Path | None = None,
+        quantization: str = "none",
+        resume: bool = False,
+        stop_after: int | None = None,
+        view: Silent | None = None,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        (folder / "result").mkdir(parents=True, exist_ok=True)
+        values = {"learning_rate": 1e-2, "adapter": {"rank": 4}, "warmup_steps": 1, **settings}
+        values["warmup_steps"] = min(values["warmup_steps"], values.get("max_steps", 9) - 1)
+        checkpoints = folder / "checkpoints"
+        return train(
+            TrainingConfig.model_validate(values),
+            ModelConfig(base="tiny", device="cpu", quantization=quantization),
+            data,
+            Places(model or tiny, checkpoints, folder / "events.jsonl", folder / "result"),
+            view or Silent(stop_after),
+            resume_from=last_whole(checkpoints) if resume else None,
+        )
+
+    return go
 
 
 @pytest.fixture(scope="session")
