@@ -16,6 +16,7 @@ from data_prep.formats.writing import WRITERS, write_record
 from data_prep.ledger import Dropped
 from data_prep.reading import ReadRow, RolesPolicy, Unusable, read_rows
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.files import refuse_shared_files
 
 SHOWN = 10
 """Rows of each reason that are kept to show; the others are only counted."""
@@ -59,12 +60,14 @@ def convert_rows(
             left out and counted.
 
     Raises:
-        DataError: a source cannot be read or has no rows; ``out`` is a source or cannot be
-            written; rows cannot be used and ``on_error`` is ``fail``; or no row is left.
+        DataError: a source cannot be read or has no rows; two sources name one file; ``out`` is a
+            source or cannot be written; rows cannot be used and ``on_error`` is ``fail``; or no
+            row is left.
     """
     account = _Account()
     try:
         _refuse_target(target, out)
+        refuse_shared_files(sources)
         for source in sources:
             _refuse_overwriting(source, out)
         with _replacing(out) as file:

@@ -1,5 +1,6 @@
 """`llmkit prep --convert`: the rows of a recipe, or of a data file, as JSONL of another format."""
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from llmkit.recipe import load_recipe
 
 RECIPES = (".yaml", ".yml")
 
+_NOT_APPLIED = (
+    *("validation", "filters", "markers", "dedup", "contamination", "select", "mixture"),
+    *("max_tokens", "overlong"),
+)
+"""What a recipe may say about rows that only preparing does."""
+
 
 def convert(
     what: Path, overrides: Sequence[str], target: str, out: Path | None, runs: Path, view: View
@@ -20,7 +27,8 @@ def convert(
     """Convert rows, and say what became of them.
 
     Args:
-        what: a recipe, whose sources, ``roles`` and ``on_error`` count; or data itself.
+        what: a recipe, of which ``sources``, ``roles`` and ``on_error`` count, and not what is
+            held out or would be filtered; or data itself.
         overrides: ``key=value`` words for the recipe; of data, ``data.roles`` and
             ``data.on_error``.
         target: the format to write.
@@ -41,15 +49,22 @@ def convert(
         path = _new(out or runs / recipe.name / f"{target}.jsonl")
         data = recipe.data
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = convert_rows(
-            data.all_sources, target, path, roles=data.roles, on_error=data.on_error
-        )
     else:
         data = _data(what, overrides)
-        path = _new(out or Path(f"{what.name.partition('.')[0]}.{target}.jsonl"))
-        found = convert_rows(data.sources, target, path, roles=data.roles, on_error=data.on_error)
+        path = _new(out or _named_after(what, target))
+    found = convert_rows(data.sources, target, path, roles=data.roles, on_error=data.on_error)
+    left_aside = [f"data.{name}" for name in _NOT_APPLIED if name in data.model_fields_set]
+    if left_aside:
+        view.say(f"rows are written as they were read, without {', '.join(left_aside)}")
     _tell(view, found, path)
     return path
+
+
+def _named_after(what: Path, target: str) -> Path:
+    name = what.name.partition(".")[0]
+    if not name or glob.has_magic(name):
+        raise UsageError(f"{what}: gives the new file no name. Say where to write: --out FILE")
+    return Path(f"{name}.{target}.jsonl")
 
 
 def _new(path: Path) -> Path:
@@ -60,6 +75,12 @@ def _new(path: Path) -> Path:
 
 def _data(what: Path, overrides: Sequence[str]) -> DataConfig:
     """The settings for a plain data file; words set them as they do in a recipe."""
+    other = next((word for word in overrides if "=" not in word), None)
+    if other:
+        raise UsageError(
+            f"{other!r}: a second file? One file, folder or pattern is converted at a time; a "
+            "pattern wants quotes ('data/*.jsonl'), or the shell writes files in its place."
+        )
     settings = dict(word.partition("=")[::2] for word in overrides)
     for key in settings:
         if key not in ("data.roles", "data.on_error"):

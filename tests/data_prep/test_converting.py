@@ -175,3 +175,11 @@ def test_every_row_that_is_read_is_written_or_counted(tmp_path, row, target):
             continue
         assert found.rows_in == found.rows_written + sum(found.dropped.values()) == 2
         assert len(lines_of(tmp_path / "out.jsonl")) == found.rows_written
+
+
+def test_a_file_that_two_sources_name_is_not_written_twice(tmp_path):
+    rows = source(tmp_path / "r.jsonl", GOOD)
+    pattern = SourceConfig(path=str(tmp_path / "r*.jsonl"))
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(DataError, match="is named by two sources"):
+        convert_rows([rows, pattern], "openai", out)

@@ -88,3 +88,30 @@ def test_data_given_as_a_recipe_is_named_as_such(prep):
     code, said = prep("rows.jsonl")
     assert code == 2
     assert "rows.jsonl: this is data. A recipe is a YAML file" in said
+
+
+def test_converting_says_what_of_the_recipe_it_leaves_aside_and_writes_no_row_held_out(prep):
+    Path("held.jsonl").write_text('{"prompt": "held", "completion": " out"}\n')
+    words = ("data.validation={path: held.jsonl}", "data.filters=[{kind: tokens, min: 1}]")
+    code, said = prep("demo.yaml", *words, "--convert", "completion")
+    assert code == 0
+    assert "as they were read, without data.validation, data.filters" in " ".join(said.split())
+    written = Path("runs/demo/completion.jsonl").read_text()
+    assert written.count("\n") == 7
+    assert "held" not in written
+
+
+def test_an_audit_is_not_asked_for_where_rows_are_only_converted(prep):
+    code, said = prep("demo.yaml", "--convert", "completion", "--audit")
+    assert code == 2
+    assert "--audit" in said
+    assert "prepares nothing" in " ".join(said.split())
+    assert not Path("runs").exists()
+
+
+def test_files_that_the_shell_wrote_for_a_pattern_are_not_taken_for_settings(prep):
+    code, said = prep("rows.jsonl", "other.jsonl", "--convert", "completion")
+    assert code == 2
+    assert "'other.jsonl': a second file?" in said
+    assert "--out FILE" in prep("*.jsonl", "--convert", "completion")[1]
+    assert prep("r*.jsonl", "--convert", "completion", "--out", "new.jsonl")[0] == 0
