@@ -11,9 +11,10 @@ from data_prep.formats.human_assistant import guanaco
 from data_prep.formats.kto import kto
 from data_prep.formats.openai import openai
 from data_prep.formats.plain_text import completion, plain
-from data_prep.formats.preference import preference
+from data_prep.formats.preference import is_plain, preference
 from data_prep.formats.question_answer import PAIRS, qa, self_instruct
 from data_prep.formats.sharegpt import sharegpt
+from data_prep.formats.tool_calls import EMPTY, unused_in_tools
 from data_prep.rows import Row
 
 FormatName = Literal[
@@ -97,14 +98,28 @@ _TURN_FIELDS = (
 def unused_fields(record: Mapping[str, Any], format_name: str) -> set[str]:
     """Names of fields that hold something and that a format makes nothing of."""
     known = FIELDS[format_name]
-    if format_name == "completion" and not isinstance(record.get("prompt"), str):
-        known = (*known, "system", *_OFFERED)  # of turns; plain text has no place for them
-    unused = {str(f) for f in record if f not in known and record[f] not in (None, "")}
+    if format_name in _MAYBE_TEXT:
+        told = _told_in_turns(record, format_name)
+        known = (*(f for f in known if f not in _OFFERED), *(("system", *_OFFERED) if told else ()))
+    unused = {str(f) for f in record if f not in known and record[f] not in EMPTY}
     for field in (field for field in _TURNS if field in known):
         for turn in _turns(record.get(field)):
             extra = {name for name in turn if name not in _TURN_FIELDS}
-            unused |= {f"{field}[].{name}" for name in extra if turn[name] not in (None, "")}
+            unused |= {f"{field}[].{name}" for name in extra if turn[name] not in EMPTY}
+    if "tools" in known:
+        unused |= {f"tools[].{name}" for name in unused_in_tools(record)}
     return unused
+
+
+_MAYBE_TEXT = ("completion", "preference", "kto")
+"""Formats whose rows may be plain text, which has no place for a system message or tools."""
+
+
+def _told_in_turns(record: Mapping[str, Any], format_name: str) -> bool:
+    fields = ("prompt", "completion", "chosen", "rejected")
+    if any(isinstance(record.get(field), list | Mapping) for field in fields):
+        return True
+    return format_name != "completion" and not is_plain(record)
 
 
 def _turns(value: object) -> Iterator[Mapping[str, Any]]:

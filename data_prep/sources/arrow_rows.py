@@ -80,7 +80,8 @@ def refuse_filled_structs(where: str, schema: "pyarrow.Schema") -> None:
             if field.name in ("arguments", "properties") and pyarrow.types.is_struct(field.type):
                 raise DataError(
                     f"{where}: {field.name!r} is a struct column. Arrow fills in null for every "
-                    "key that another row has, and that would be trained. Store it as JSON text."
+                    "key that another row has, and that would be trained. Store the arguments of "
+                    "calls, and tools as a whole, as JSON text."
                 )
             look(field.type)
 

@@ -11,6 +11,7 @@ from data_prep.formats.detection import detect
 from data_prep.formats.human_assistant import guanaco
 from data_prep.formats.openai import openai
 from data_prep.formats.registry import CONVERTERS, FormatName, convert, unused_fields
+from data_prep.formats.sharegpt import sharegpt
 from data_prep.row_checks import check_row, merge_roles
 from data_prep.rows import (
     Completion,
@@ -466,6 +467,60 @@ def test_the_older_spelling_of_tools_means_the_same():
     assert [message.role for message in row.messages] == ["user", "assistant", "tool", "assistant"]
     assert row.messages[1].tool_calls == (CALL_0,)
     assert row.messages[2].tool_call_id == "call_0"
+
+
+@pytest.mark.parametrize("field", ["parameters", "args", "input"])
+def test_arguments_under_another_name_are_refused_not_lost(field):
+    call = {"name": "weather", field: {"city": "Paris"}}
+    with pytest.raises(RowError, match=f"a tool call's '{field}' would be lost: it has 'name' and"):
+        sharegpt({"conversations": [{"from": "function_call", "value": json.dumps(call)}]})
+    nested = {"id": "c", "type": "function", "index": 0, "function": call}
+    with pytest.raises(RowError, match=f"'{field}' would be lost"):
+        openai({"messages": [{"role": "assistant", "content": None, "tool_calls": [nested]}]})
+
+
+@pytest.mark.parametrize(
+    ("tool", "problem"),
+    [
+        ({"parameters": [1]}, "'parameters' want a JSON schema, an object"),
+        ({"parameters": "city"}, "'parameters' are text but not JSON"),
+        ({"parameters": {"properties": "{}"}}, "'properties' want an object, found text"),
+        ({"description": 5}, "'description' wants text, found int"),
+        ({"input_schema": {"type": "object"}}, "'input_schema' is called 'parameters' here"),
+    ],
+)
+def test_a_tool_that_no_server_would_take_is_refused(tool, problem):
+    with pytest.raises(RowError, match=problem):
+        openai(ROWS_OF_EACH_FORMAT["openai"] | {"tools": [{"name": "weather", **tool}]})
+
+
+def test_parameters_may_be_json_text_as_tables_keep_them():
+    tool = {"name": "weather", "description": None, "parameters": {"type": "object"}}
+    written = tool | {"parameters": '{"type": "object"}'}
+    row = openai(ROWS_OF_EACH_FORMAT["openai"] | {"tools": [written]})
+    assert row.tools == ({"type": "function", "function": tool},)
+
+
+def test_what_is_said_of_a_tool_and_not_handed_to_the_template_is_named():
+    tools = [{"type": "function", "function": {"name": "f", "returns": "x"}, "cost": 1}]
+    for offered in (tools, json.dumps(tools)):
+        record = ROWS_OF_EACH_FORMAT["sharegpt"] | {"tools": offered}
+        assert unused_fields(record, "sharegpt") == {"tools[].returns", "tools[].cost"}
+
+
+def test_tools_beside_plain_text_are_named_as_unused():
+    answers = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    assert unused_fields(answers | {"tools": [{"name": "f"}]}, "preference") == {"tools"}
+    answers["chosen"] = [{"role": "assistant", "content": "a"}]
+    assert unused_fields(answers | {"tools": [{"name": "f"}]}, "preference") == set()
+    asked = {"prompt": "q", "completion": "a", "label": True, "tools": [{"name": "f"}]}
+    assert unused_fields(asked, "kto") == {"tools"}
+    assert unused_fields(asked | {"tools": []}, "kto") == set()
+    assert unused_fields(asked | {"system": "s"}, "kto") == set()
+    told = {"prompt": "q", "completion": "a", "system": "s", "tools": [{"name": "f"}]}
+    assert unused_fields(told, "completion") == {"tools", "system"}
+    told["completion"] = [{"role": "assistant", "content": "a"}]
+    assert unused_fields(told, "completion") == set()
 
 
 def test_a_system_prompt_beside_the_messages_is_kept():
