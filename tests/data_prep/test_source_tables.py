@@ -108,6 +108,14 @@ def test_json_text_that_is_none_is_refused(tmp_path: Path):
 # Data sets.
 
 
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hub can be reached, as long as there is no reason in the list why not."""
+    reasons: list[str] = []
+    monkeypatch.setattr("data_prep.sources.hub._unreachable", lambda: "".join(reasons))
+    return reasons
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     """A hub with one data set of three rows; gives what it was asked for."""
@@ -168,6 +176,35 @@ def test_a_hub_id_that_cannot_be_loaded_is_refused(path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(DataError, match=rf"{path}: .*ConnectionError: no network here"):
         read_all(path)
+
+
+def test_a_hub_that_cannot_be_reached_is_not_asked_again_and_again(monkeypatch, network, tmp_path):
+    import datasets
+
+    network.append("no network")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", lambda _seconds: pytest.fail("it waits to try again"))
+    with pytest.raises(DataError) as caught:
+        read_all("nobody/nothing")
+    assert "no such file or folder here (looked in /" in str(caught.value)
+    assert "neither in the cache nor can the hub be reached (no network)" in str(caught.value)
+    assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_without_the_hub_a_version_is_read_from_the_cache_only_if_it_is_that_one(
+    monkeypatch, network, tmp_path
+):
+    import datasets
+
+    network.append("no network")
+    folder = tmp_path / "owner___name" / "default" / "0.0.0" / "abc123"
+    datasets.Dataset.from_list(ROWS).save_to_disk(folder)
+    cached = datasets.load_from_disk(folder)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: cached)
+    assert values("owner/name", revision="abc123") == ROWS
+    assert values("owner/name") == ROWS
+    with pytest.raises(DataError, match="version in the cache is 'main' is not known here"):
+        read_all("owner/name", revision="main")
 
 
 def test_a_network_that_fails_midway_is_an_error_that_says_how_far(monkeypatch):
