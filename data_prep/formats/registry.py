@@ -61,8 +61,10 @@ def convert(record: Mapping[str, Any], format_name: str) -> Row:
 
 def _refuse_preference(record: Mapping[str, Any]) -> None:
     """A row that says which answer is worse must not be taught as if every answer were right."""
-    if holds(record, "chosen", "rejected") or verdict(record):
-        raise RowError("preference row", NOT_FOR_SFT)
+    found = verdict(record)
+    if holds(record, "chosen", "rejected") or found:
+        other = f"; if {found[0]!r} means something else, rename that field" if found else ""
+        raise RowError("preference row", NOT_FOR_SFT + other)
 
 
 _OFFERED = ("tools", "functions")

@@ -178,3 +178,31 @@ def test_real_files_that_hold_no_answers_are_refused(path, hint):
     found = rows_of(SHARED / path)
     assert {row.error.reason for row in found} == {"unknown format"}
     assert hint in found[0].error.detail
+
+
+def test_a_row_of_another_format_than_the_first_says_what_it_looks_like(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"instruction": "q", "output": "a"}\n', encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"question": "q", "answer": "a"}\n', encoding="utf-8")
+    first, other = rows_of(tmp_path)
+    assert isinstance(first, ReadRow)
+    assert other.error.detail.endswith(
+        "it looks like qa: the source is read as alpaca: give such rows a source of their own"
+    )
+    other = rows_of(tmp_path / "b.jsonl", "alpaca")[0]
+    assert other.error.detail.endswith("it looks like qa: set the source's format to qa")
+
+
+def test_turns_that_merging_would_join_say_so_and_others_do_not(tmp_path):
+    path = tmp_path / "r.jsonl"
+    orders = ["user assistant assistant", "assistant user assistant", "user user system assistant"]
+    records = [[{"role": role, "content": "x"} for role in o.split()] for o in orders]
+    path.write_text("".join(json.dumps({"messages": r}) + "\n" for r in records))
+    twice, *others = [row.error for row in rows_of(path)]
+    assert twice.detail == ("'assistant' follows 'assistant'; roles: merge would join such turns")
+    assert not any("merge" in str(error) for error in others)
+
+
+def test_a_label_that_may_be_a_category_says_what_to_do(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"text": "a film", "label": 1}\n', encoding="utf-8")
+    assert "if 'label' means something else, rename that field" in rows_of(path)[0].error.detail
