@@ -27,8 +27,30 @@ _WIDE = {(1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 0, 0), (0, 0, 0, 1)}
 """Where the first two characters have bytes that are not NUL when they are ASCII and wide."""
 
 
+_MAGIC: dict[Compression, bytes] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
+"""Files packed with ``--long`` need more memory than zstd takes by itself: up to 2 GiB."""
+
+
 class BrokenStreamError(Exception):
-    """The bytes of a file make no sense from some place on. The text says what and where."""
+    """The bytes of a file make no sense from some place on.
+
+    Args:
+        problem: what, and where.
+        remedy: what a person can do about the file.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.remedy = remedy
+
+
+def not_utf8(error: UnicodeDecodeError, place: str = "") -> str:
+    """What is wrong with bytes that are no UTF-8, and what to do if all of the file is so."""
+    return (
+        f"not UTF-8: {error.reason}{place}; a file in Latin-1 or Windows' Western code page is "
+        "rewritten by: iconv -f cp1252 -t utf-8 OLD > NEW"
+    )
 
 
 def read_blocks(path: Path, compression: Compression | None) -> Iterator[bytes]:
@@ -53,8 +75,11 @@ def _decompressed(file: IO[bytes], compression: Compression | None) -> Iterator[
             yield block
         return
     stream: io.BufferedIOBase = (
-        gzip.GzipFile(fileobj=file) if compression == "gzip" else zstd.ZstdFile(file)
+        gzip.GzipFile(fileobj=file)
+        if compression == "gzip"
+        else zstd.ZstdFile(file, options=_WINDOW)
     )
+    _refuse_uncompressed(file, compression)
     try:
         # read1 hands over what was good before it meets what is not; read would keep it back.
         while block := stream.read1(BLOCK):
@@ -63,9 +88,29 @@ def _decompressed(file: IO[bytes], compression: Compression | None) -> Iterator[
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
             raise
         reason = "it ends too early" if isinstance(error, EOFError) else str(error)
-        raise BrokenStreamError(f"damaged {compression} data: {reason}") from None
+        raise _damaged(compression, reason) from None
     if not file.tell():
-        raise BrokenStreamError(f"damaged {compression} data: it ends too early")
+        raise _damaged(compression, "it ends too early")
+
+
+def _refuse_uncompressed(file: IO[bytes], compression: Compression) -> None:
+    head = file.read(4)
+    file.seek(0)
+    # A frame that zstd skips begins with 0x184D2A50 to 5F, little-endian.
+    skipped = compression == "zstd" and head[1:] == b"\x2a\x4d\x18"
+    if len(head) == 4 and not head.startswith(_MAGIC[compression]) and not skipped:
+        raise BrokenStreamError(
+            f"no {compression} data",
+            "If it was never compressed, take the last ending off its name",
+        )
+
+
+def _damaged(compression: Compression, reason: str) -> BrokenStreamError:
+    save = f"{compression} -dc OLD > NEW"
+    return BrokenStreamError(
+        f"damaged {compression} data: {reason}",
+        f"Fetch or write the file again; what is whole of it is saved by: {save}",
+    )
 
 
 def _utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -84,7 +129,8 @@ def _utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
         return
     if tuple(map(bool, head[:4])) in _WIDE:
         raise BrokenStreamError(
-            "every other byte is NUL, as in UTF-16 without a byte order mark. Save it as UTF-8"
+            "every other byte is NUL, as in UTF-16 without a byte order mark",
+            "Save it as UTF-8: iconv -f utf-16le -t utf-8 OLD > NEW",
         )
     yield head
     yield from blocks
