@@ -63,7 +63,7 @@ def with_format(source: SourceConfig) -> Iterator[tuple[RawRecord, Detected]]:
     chosen = Detected(source.format, "")
     for raw in scan(source):
         if chosen.format == "auto" and isinstance(record := parse_record(raw), Record):
-            with suppress(RowError):
+            with suppress(RowError, RecursionError):
                 chosen = detect(record.value)
         yield raw, chosen
 
@@ -91,13 +91,15 @@ def read_row(
         return ReadRow(record.where, merged, name + note, merged != row, unused, known.because)
     except RowError as error:
         return Unusable(record.where, _hinted(error, record.value, asked, chosen.format))
+    except RecursionError:
+        return Unusable(record.where, RowError("malformed", "its values are nested too deep"))
 
 
 def _hinted(error: RowError, record: Mapping[str, Any], asked: str, chosen: str) -> RowError:
     """Say which format a record looks like when it is not of the one that it is read as."""
     if chosen == "auto" or error.reason not in ("missing field", "wrong field"):
         return error
-    with suppress(RowError):
+    with suppress(RowError, RecursionError):
         looks = detect(record).format
         if looks != chosen:
             remedy = f"set the source's format to {looks}"

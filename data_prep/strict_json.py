@@ -132,17 +132,19 @@ def _may_hold_half(text: str, start: int, end: int) -> bool:
 
 def find_problem(value: Any) -> Problem | None:
     """The first thing in a parsed value that the standard does not allow."""
-    if isinstance(value, Problem):
-        return value
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            half = f"\\u{ord(value[error.start]):04x}"
-            return Problem(f"{half} alone is half a character, not text")
-        return None
-    if isinstance(value, Mapping):
-        inner = [*value.keys(), *value.values()]
-    else:
-        inner = value if isinstance(value, list) else []
-    return next((found for each in inner if (found := find_problem(each))), None)
+    ahead = [value]  # not by recursion: JSON's reader goes deeper than Python does
+    while ahead:
+        each = ahead.pop()
+        if isinstance(each, Problem):
+            return each
+        if isinstance(each, str):
+            try:
+                each.encode()
+            except UnicodeEncodeError as error:
+                half = f"\\u{ord(each[error.start]):04x}"
+                return Problem(f"{half} alone is half a character, not text")
+        elif isinstance(each, Mapping):
+            ahead += reversed([*each.keys(), *each.values()])
+        elif isinstance(each, list):
+            ahead += reversed(each)
+    return None

@@ -85,7 +85,7 @@ def kind(value: object) -> str:
     return f"{name} (NaN: an empty cell of a table?)" if empty else name
 
 
-_VERDICTS = {"true": True, "1": True, "false": False, "0": False}
+_VERDICTS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 """Labels that say whether an answer is good; another ``label`` is somebody's category."""
 VERDICT_FIELDS = ("label", "kto_tag")
 

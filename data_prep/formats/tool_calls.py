@@ -1,6 +1,6 @@
 """Tools and the calls to them: as the server hands them to a chat template, whoever wrote them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ def tool_call(call: Any) -> Mapping[str, Any]:
         arguments = json_or(arguments, "a tool call's 'arguments' are text but not JSON")
     if not isinstance(arguments, dict):
         raise RowError("wrong field", "a tool call's 'arguments' want an object")
+    _refuse_depth(arguments, "a tool call's 'arguments'")
     extra = {"id": str(call["id"])} if call.get("id") else {}
     return {
         **extra,
@@ -41,6 +42,25 @@ _OF_TOOL = ("type", "function", "name", "description", "parameters", "strict")
 def _unknown(entry: Mapping[str, Any], known: Sequence[str]) -> list[str]:
     """The fields of a call or a tool that hold something and have no place here."""
     return [str(name) for name, value in entry.items() if name not in known and value not in EMPTY]
+
+
+_DEEPEST = 100
+"""Levels of values in a call or a tool: rows are kept as JSON, which has an end at some depth."""
+
+
+def _refuse_depth(value: Any, what: str) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return
+    raise RowError("wrong field", f"{what} are nested more than {_DEEPEST} levels deep")
+
+
+def _inside(value: Any) -> Collection[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _function(entry: Any, what: str) -> Mapping[str, Any]:
@@ -78,6 +98,7 @@ def _tool(entry: Any) -> Mapping[str, Any]:
         raise RowError("wrong field", "a tool's 'parameters' want a JSON schema, an object")
     if parameters and isinstance(parameters.get("properties"), str):
         raise RowError("wrong field", "a tool's 'properties' want an object, found text")
+    _refuse_depth(parameters, "a tool's 'parameters'")
     if function.get("input_schema"):
         raise RowError("wrong field", "a tool's 'input_schema' is called 'parameters' here")
     optional_text(function, "description")  # refuses what is no text

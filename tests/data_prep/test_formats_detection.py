@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import MOST_DETAIL, RowError
-from data_prep.formats.detection import RULES, detect
+from data_prep.formats.detection import RULES, Detected, detect
 from data_prep.formats.registry import CONVERTERS, FIELDS
 from data_prep.formats.writing import WRITERS, write_record
-from data_prep.reading import ReadRow, read_rows
+from data_prep.reading import ReadRow, Unusable, read_row, read_rows
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.records import Record
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -70,6 +71,12 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
             "kto",
             "its 'label' says whether the answer is good, and it has 'messages'",
         ),
+        (
+            {"messages": [], "label": 0.0},
+            "kto",
+            "its 'label' says whether the answer is good, and it has 'messages'",
+        ),
+        ({"messages": [], "label": 0.5}, "openai", "it has 'messages'"),
         ({"messages": [], "label": "sports"}, "openai", "it has 'messages'"),
         (
             {"instruction": "q", "output": "a", "chosen": None, "rejected": None, "label": None},
@@ -206,3 +213,15 @@ def test_a_label_that_may_be_a_category_says_what_to_do(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text('{"text": "a film", "label": 1}\n', encoding="utf-8")
     assert "if 'label' means something else, rename that field" in rows_of(path)[0].error.detail
+
+
+@pytest.mark.parametrize("depth", range(940, 1000, 4))
+def test_values_nested_too_deep_for_python_never_end_the_reading(depth):
+    value: object = []
+    for _ in range(depth):
+        value = [value]
+    for field in ("label", "messages", "prompt"):
+        record = Record("r:1", {"prompt": "q", "completion": "a"} | {field: value})
+        for chosen in ("auto", "kto", "completion"):
+            found = read_row(record, chosen, Detected(chosen, ""), "refuse")
+            assert chosen != "kto" or isinstance(found, Unusable)
