@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import DataError
-from data_prep.sources.arrow_rows import ROWS_AT_ONCE, arrow_rows, refuse_filled_structs
+from data_prep.sources.arrow_rows import ROWS_AT_ONCE, arrow_rows, refuse_unreadable
 from data_prep.sources.config import SourceConfig
 from data_prep.sources.files import SAVED_MARKS
 from data_prep.sources.records import RawRecord
@@ -28,7 +28,7 @@ def scan_dataset(source: SourceConfig) -> Iterator[RawRecord]:
     try:
         for table in _load(source).with_format("arrow").iter(ROWS_AT_ONCE):
             if table.schema != checked:
-                refuse_filled_structs(source.path, table.schema)
+                refuse_unreadable(source.path, table.schema)
                 checked = table.schema
             for value in arrow_rows(table):
                 yield RawRecord(f"{place}[{index}]", value, "value")

@@ -72,6 +72,26 @@ def test_columns_that_json_cannot_hold_are_left_out(tmp_path: Path):
     assert values(tmp_path / "r.parquet") == [{}]
 
 
+def test_a_date_inside_a_turn_does_not_take_the_conversation_with_it(tmp_path: Path):
+    turn = pa.struct([("role", pa.string()), ("at", pa.timestamp("us")), ("content", pa.string())])
+    messages = [[{"role": "user", "at": 2**62, "content": "q"}], None, []]
+    for kind in (pa.list_, pa.large_list):
+        table = pa.table({"messages": pa.array(messages, kind(turn)), "n": [1, 2, 3]})
+        pq.write_table(table, tmp_path / "r.parquet")
+        assert values(tmp_path / "r.parquet") == [
+            {"messages": [{"role": "user", "content": "q"}], "n": 1},
+            {"messages": None, "n": 2},
+            {"messages": [], "n": 3},
+        ]
+
+
+@pytest.mark.parametrize("values_of", [[b"text"], [[{"at": b"x"}]]])
+def test_bytes_where_text_is_learned_from_are_refused(tmp_path: Path, values_of):
+    pq.write_table(pa.table({"output": values_of, "n": [1]}), tmp_path / "r.parquet")
+    with pytest.raises(DataError, match=r"column 'output' holds .*binary.* Store it as text"):
+        read_all(tmp_path / "r.parquet")
+
+
 MIXED = [
     {"tools": [{"arguments": {"x": 1}}], "content": "c", "deep": {"a": ["b"]}},
     {"tools": [{"arguments": {"y": [2]}}, None], "content": ["z", None], "deep": {"a": [3]}},
