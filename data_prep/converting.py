@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,9 @@ from data_prep.sources.files import refuse_shared_files
 
 SHOWN = 10
 """Rows of each reason that are kept to show; the others are only counted."""
+
+EVERY = 1000
+"""Rows between two words of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ def convert_rows(
     *,
     roles: RolesPolicy = "refuse",
     on_error: Literal["fail", "skip"] = "fail",
+    progress: Callable[[int], None] = lambda _rows: None,
 ) -> Conversion:
     """Write the rows of sources as JSONL of another format.
 
@@ -58,6 +62,7 @@ def convert_rows(
         roles: what happens to repeated roles, as in `DataConfig`.
         on_error: rows that cannot be used or written: all counted and named in one error, or
             left out and counted.
+        progress: told of rows as they are read.
 
     Raises:
         DataError: a source cannot be read or has no rows; two sources name one file; ``out`` is a
@@ -71,7 +76,7 @@ def convert_rows(
         for source in sources:
             _refuse_overwriting(source, out)
         with _replacing(out) as file:
-            for line in _lines(sources, target, roles, account):
+            for line in _lines(sources, target, roles, account, progress):
                 file.write(line)
             _refuse_losses(account, on_error)
     except OSError as error:
@@ -122,7 +127,11 @@ class _Account:
 
 
 def _lines(
-    sources: Sequence[SourceConfig], target: str, roles: RolesPolicy, account: _Account
+    sources: Sequence[SourceConfig],
+    target: str,
+    roles: RolesPolicy,
+    account: _Account,
+    progress: Callable[[int], None],
 ) -> Iterator[str]:
     """The lines of the file; rows that have none are accounted for."""
     for source in sources:
@@ -130,6 +139,8 @@ def _lines(
         account.formats[source.path] = source.format
         for found in read_rows(source, roles):
             account.rows_in += 1
+            if account.rows_in % EVERY == 0:
+                progress(EVERY)
             if isinstance(found, Unusable):
                 account.drop(found.where, found.error)
                 continue
@@ -178,14 +189,15 @@ def _refuse_losses(account: _Account, on_error: str) -> None:
     dropped = sum(account.reasons.values())
     shown = account.examples()
     lines = "\n  ".join(shown)
+    reasons = ", ".join(f"{n} {reason}" for reason, n in account.reasons.most_common())
     more = f"\n  ... and {dropped - len(shown)} more" if dropped > len(shown) else ""
     if dropped and on_error == "fail":
         raise DataError(
-            f"{dropped} of {account.rows_in} rows cannot be converted:\n  {lines}{more}\n"
+            f"{dropped} of {account.rows_in} rows cannot be converted ({reasons}):"
+            f"\n  {lines}{more}\n"
             "Mend them, or leave them out and have them counted: data.on_error=skip."
         )
     if not account.rows_written:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in account.reasons.most_common())
         raise DataError(
             f"No row is left to write: {account.rows_in} rows in, dropped: {reasons or 'none'}:"
             f"\n  {lines}{more}"

@@ -52,7 +52,17 @@ def convert(
     else:
         data = _data(what, overrides)
         path = _new(out or _named_after(what, target))
-    found = convert_rows(data.sources, target, path, roles=data.roles, on_error=data.on_error)
+    try:
+        found = convert_rows(
+            data.sources,
+            target,
+            path,
+            roles=data.roles,
+            on_error=data.on_error,
+            progress=lambda rows: view.count("rows read", rows),
+        )
+    finally:
+        view.close()
     left_aside = [f"data.{name}" for name in _NOT_APPLIED if name in data.model_fields_set]
     if left_aside:
         view.say(f"rows are written as they were read, without {', '.join(left_aside)}")

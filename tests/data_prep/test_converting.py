@@ -59,7 +59,7 @@ def test_rows_that_cannot_be_used_or_written_fail_the_whole_and_leave_no_file(tm
     with pytest.raises(DataError) as caught:
         convert_rows([rows], "openai", out)
     message = str(caught.value)
-    assert message.startswith("22 of 23 rows cannot be converted:")
+    assert message.startswith("22 of 23 rows cannot be converted (21 empty answer, 1 malformed):")
     assert f"{rows.path}:2: malformed: not JSON" in message
     assert f"{rows.path}:3: empty answer: an assistant turn has no text" in message
     assert "... and 16 more\n" in message
@@ -183,3 +183,10 @@ def test_a_file_that_two_sources_name_is_not_written_twice(tmp_path):
     out = tmp_path / "out.jsonl"
     with pytest.raises(DataError, match="is named by two sources"):
         convert_rows([rows, pattern], "openai", out)
+
+
+def test_progress_is_told_while_rows_are_read(tmp_path):
+    rows = source(tmp_path / "r.jsonl", *[GOOD] * 2500)
+    told: list[int] = []
+    convert_rows([rows], "qa", tmp_path / "out.jsonl", progress=told.append)
+    assert told == [1000, 1000]
