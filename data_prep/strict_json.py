@@ -20,6 +20,23 @@ class Problem:
     text: str
 
 
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+    Problem: "what JSON does not allow",
+}
+
+
+def json_kind(value: object) -> str:
+    """What a value is in JSON's words, for people."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
 def loads(text: str) -> Any:
     """Parse JSON.
 

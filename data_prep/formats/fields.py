@@ -41,11 +41,16 @@ def system(record: Mapping[str, Any]) -> list[Message]:
 def objects(record: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
     """A field that must hold a list of objects: the turns of a conversation."""
     value = record.get(field)
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        found = ""
-        if isinstance(value, str):
-            found = ", found text; if it is JSON, write the list itself instead"
-        raise RowError("wrong field", f"{field!r} wants a list of objects{found}")
+    if not isinstance(value, list):
+        hint = "; if it is JSON, write the list itself instead" if isinstance(value, str) else ""
+        raise RowError(
+            "wrong field", f"{field!r} wants a list of objects, found {kind(value)}{hint}"
+        )
+    for number, item in enumerate(value, 1):
+        if not isinstance(item, Mapping):
+            raise RowError(
+                "wrong field", f"{field!r} wants a list of objects, found {kind(item)} as {number}."
+            )
     return value
 
 
@@ -79,8 +84,8 @@ def holds(record: Mapping[str, Any], *fields: str) -> bool:
 
 
 def kind(value: object) -> str:
-    """The type of a value, as an error names it."""
-    name = type(value).__name__
+    """What a value is, as an error names it."""
+    name = strict_json.json_kind(value)
     empty = isinstance(value, float) and isnan(value)
     return f"{name} (NaN: an empty cell of a table?)" if empty else name
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from data_prep.errors import DataError
 from data_prep.sources.blocks import not_utf8
-from data_prep.sources.parsing import json_kind, json_problem
+from data_prep.sources.parsing import json_problem
 from data_prep.sources.records import RawRecord
-from data_prep.strict_json import parse_at
+from data_prep.strict_json import json_kind, parse_at
 
 LONGEST = 2**28
 """Characters in an element: a longer one is no row, and would fill the memory."""

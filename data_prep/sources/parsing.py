@@ -4,7 +4,7 @@ import json
 
 from data_prep.sources.blocks import not_utf8
 from data_prep.sources.records import BadRecord, RawRecord, Record
-from data_prep.strict_json import find_problem, parse
+from data_prep.strict_json import find_problem, json_kind, parse
 
 
 def parse_record(raw: RawRecord) -> Record | BadRecord:
@@ -45,22 +45,6 @@ def json_problem(value: object, *, suspect: bool) -> str | None:
     if problem:
         return f"not JSON: {problem.text}"
     return None if isinstance(value, dict) else f"not a JSON object but {json_kind(value)}"
-
-
-def json_kind(value: object) -> str:
-    """What JSON calls a value."""
-    return _JSON_KINDS.get(type(value), "what JSON does not allow")
-
-
-_JSON_KINDS = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-}
 
 
 def _text_record(where: str, text: str) -> Record | BadRecord:
