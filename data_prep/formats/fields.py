@@ -33,9 +33,19 @@ def optional_text(record: Mapping[str, Any], field: str) -> str:
 
 
 def system(record: Mapping[str, Any]) -> list[Message]:
-    """The system message that a record keeps in a field of its own, if there is one."""
-    said = optional_text(record, "system")
-    return [Message("system", said)] if said else []
+    """The system message that a record keeps in a field of its own, if there is one.
+
+    Raises:
+        RowError: it keeps two.
+    """
+    said = {text for field in SYSTEM_FIELDS if (text := optional_text(record, field))}
+    if len(said) > 1:
+        raise RowError("wrong field", "'system' and 'system_prompt' say different things")
+    return [Message("system", each) for each in said]
+
+
+SYSTEM_FIELDS = ("system", "system_prompt")
+"""What data sets call the field of a system message."""
 
 
 def objects(record: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:

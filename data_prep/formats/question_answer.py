@@ -39,7 +39,7 @@ def qa(record: Mapping[str, Any]) -> Conversation:
 def write_qa(row: Row) -> dict[str, Any]:
     """``question`` and ``answer``, and ``system`` where there is one."""
     said = Exchanges.of(row, "qa")
-    question, answer = said.only("qa", system=True)
+    question, answer = said.only("qa")
     written = {"question": question, "answer": answer}
     return written | {"system": said.system} if said.system else written
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from data_prep.errors import RowError
 from data_prep.formats.alpaca import alpaca
 from data_prep.formats.dolly import dolly
-from data_prep.formats.fields import NOT_FOR_SFT, holds, verdict
+from data_prep.formats.fields import NOT_FOR_SFT, SYSTEM_FIELDS, holds, verdict
 from data_prep.formats.human_assistant import guanaco
 from data_prep.formats.kto import kto
 from data_prep.formats.openai import openai
@@ -68,15 +68,15 @@ def _refuse_preference(record: Mapping[str, Any]) -> None:
 
 
 _OFFERED = ("tools", "functions")
-_ALPACA_PROMPT = ("instruction", "input", "system", "history")
+_ALPACA_PROMPT = ("instruction", "input", *SYSTEM_FIELDS, "history")
 FIELDS: dict[str, tuple[str, ...]] = {
     "alpaca": (*_ALPACA_PROMPT, "output"),
-    "sharegpt": ("conversations", "system", *_OFFERED),
-    "openai": ("messages", "system", *_OFFERED),
+    "sharegpt": ("conversations", *SYSTEM_FIELDS, *_OFFERED),
+    "openai": ("messages", *SYSTEM_FIELDS, *_OFFERED),
     "completion": ("prompt", "completion"),
     "guanaco": ("text", "input", "output"),
-    "dolly": ("instruction", "context", "response"),
-    "qa": ("system", "context", *(field for pair in PAIRS for field in pair)),
+    "dolly": ("instruction", "context", "response", *SYSTEM_FIELDS),
+    "qa": (*SYSTEM_FIELDS, "context", *(field for pair in PAIRS for field in pair)),
     "self_instruct": ("instruction", "instances"),
     "text": ("text",),
     "preference": (
@@ -102,7 +102,10 @@ def unused_fields(record: Mapping[str, Any], format_name: str) -> set[str]:
     known = FIELDS[format_name]
     if format_name in _MAYBE_TEXT:
         told = _told_in_turns(record, format_name)
-        known = (*(f for f in known if f not in _OFFERED), *(("system", *_OFFERED) if told else ()))
+        known = (
+            *(f for f in known if f not in _OFFERED),
+            *((*SYSTEM_FIELDS, *_OFFERED) if told else ()),
+        )
     unused = {str(f) for f in record if f not in known and record[f] not in EMPTY}
     for field in (field for field in _TURNS if field in known):
         for turn in _turns(record.get(field)):

@@ -539,9 +539,22 @@ def test_tools_beside_plain_text_are_named_as_unused():
     assert unused_fields(told, "completion") == set()
 
 
-def test_a_system_prompt_beside_the_messages_is_kept():
-    row = openai(ROWS_OF_EACH_FORMAT["openai"] | {"system": "s"})
+@pytest.mark.parametrize("field", ["system", "system_prompt"])
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        *((name, ROWS_OF_EACH_FORMAT[name]) for name in ("openai", "sharegpt", "alpaca")),
+        ("dolly", {"instruction": "q", "response": "a"}),
+        ("qa", {"question": "q", "response": "a"}),
+    ],
+)
+def test_a_system_prompt_beside_the_turns_is_kept(name, record, field):
+    row = convert(record | {field: "s"}, name)
     assert row.messages[0] == Message("system", "s")
+    assert not unused_fields(record | {field: "s"}, name)
+    assert convert(record | {"system": "s", "system_prompt": "s"}, name) == row
+    with pytest.raises(RowError, match="'system' and 'system_prompt' say different things"):
+        convert(record | {"system": "s", "system_prompt": "t"}, name)
 
 
 @pytest.mark.parametrize("arguments", ['{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}'])
