@@ -39,6 +39,8 @@ class Conversion:
     """Some of them: their place, the reason and what was found."""
     formats: dict[str, str]
     """For each source the format it was read as, and why, where it was detected."""
+    unused: dict[str, int]
+    """Fields of the rows written that are not in the file, with the rows that had them."""
 
 
 def convert_rows(
@@ -106,6 +108,7 @@ class _Account:
         self.reasons: Counter[str] = Counter()
         self.shown: list[Dropped] = []
         self.formats: dict[str, str] = {}
+        self.unused: Counter[str] = Counter()
 
     def drop(self, where: str, error: RowError) -> None:
         self.reasons[error.reason] += 1
@@ -123,6 +126,7 @@ class _Account:
             dict(self.reasons.most_common()),
             self.examples(),
             self.formats,
+            dict(sorted(self.unused.items())),
         )
 
 
@@ -153,6 +157,7 @@ def _lines(
                 continue
             account.rows_written += 1
             account.rows_merged += found.merged
+            account.unused.update(found.unused)
             yield line
         if account.rows_in == before:
             raise DataError(f"{source.path}: has no rows.")

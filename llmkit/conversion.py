@@ -11,6 +11,7 @@ from data_prep.settings import DataConfig
 from llmkit.console import View
 from llmkit.errors import UsageError
 from llmkit.recipe import load_recipe
+from llmkit.stage_lines import unused_line
 
 RECIPES = (".yaml", ".yml")
 
@@ -110,6 +111,8 @@ def _data(what: Path, overrides: Sequence[str]) -> DataConfig:
 def _tell(view: View, found: Conversion, path: Path) -> None:
     for source, how in found.formats.items():
         view.say(f"{source}: {how}")
+    if found.unused:
+        view.say(unused_line(found.unused))
     for line in found.examples:
         view.say(line)
     dropped = ", ".join(f"{count} {reason}" for reason, count in found.dropped.items())

@@ -190,3 +190,8 @@ def test_progress_is_told_while_rows_are_read(tmp_path):
     told: list[int] = []
     convert_rows([rows], "qa", tmp_path / "out.jsonl", progress=told.append)
     assert told == [1000, 1000]
+
+
+def test_fields_that_are_not_in_the_file_are_counted(tmp_path):
+    rows = source(tmp_path / "r.jsonl", GOOD | {"id": 7}, GOOD | {"id": 8, "lang": "en"}, GOOD)
+    assert convert_rows([rows], "qa", tmp_path / "out.jsonl").unused == {"id": 2, "lang": 1}

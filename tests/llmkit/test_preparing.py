@@ -115,3 +115,17 @@ def test_files_that_the_shell_wrote_for_a_pattern_are_not_taken_for_settings(pre
     assert "'other.jsonl': a second file?" in said
     assert "--out FILE" in prep("*.jsonl", "--convert", "completion")[1]
     assert prep("r*.jsonl", "--convert", "completion", "--out", "new.jsonl")[0] == 0
+
+
+def test_what_a_source_was_read_as_and_what_was_left_aside_is_said(prep):
+    Path("more.jsonl").write_text('{"prompt": "a", "completion": " b", "lang": "en"}\n')
+    said = " ".join(
+        prep("demo.yaml", "data.sources=[{path: more.jsonl}, {path: rows.jsonl}]")[1].split()
+    )
+    why = "completion (from its fields): it has 'prompt' and 'completion'"
+    assert f"more.jsonl: {why}" in said
+    assert "fields that nothing is made of: lang (1 rows)" in said
+    report = Path("runs/demo/data-report.html").read_text()
+    assert "more.jsonl: read as completion (from its fields): it has" in report
+    assert "nothing is made of: lang (1 rows)" in report
+    assert "lang (1 rows)" in prep("more.jsonl", "--convert", "completion")[1]
