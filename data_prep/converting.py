@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def convert_rows(
         with _replacing(out) as file:
             for line in _lines(sources, target, roles, account, progress):
                 file.write(line)
-            _refuse_losses(account, on_error)
+            _refuse_losses(account, roles, on_error)
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None
     return account.conversion()
@@ -115,8 +115,13 @@ class _Account:
         if self.reasons[error.reason] <= SHOWN:
             self.shown.append(Dropped(where=where, reason=error.reason, detail=error.detail))
 
-    def examples(self) -> list[str]:
-        return examples(iter(self.shown), self.reasons, SHOWN)
+    def examples(self, reasons: Mapping[str, int]) -> list[str]:
+        return examples(iter(self.shown), reasons, SHOWN)
+
+    def shown_lines(self, reasons: Mapping[str, int]) -> str:
+        shown, total = self.examples(reasons), sum(reasons.values())
+        more = [f"... and {total - len(shown)} more"] if total > len(shown) else []
+        return "".join(f"\n  {line}" for line in [*shown, *more])
 
     def conversion(self) -> Conversion:
         return Conversion(
@@ -124,7 +129,7 @@ class _Account:
             self.rows_written,
             self.rows_merged,
             dict(self.reasons.most_common()),
-            self.examples(),
+            self.examples(self.reasons),
             self.formats,
             dict(sorted(self.unused.items())),
         )
@@ -190,20 +195,22 @@ def _refuse_overwriting(source: SourceConfig, out: Path) -> None:
             raise DataError(f"{out}: is what {source.path} reads. Name another file to write.")
 
 
-def _refuse_losses(account: _Account, on_error: str) -> None:
-    dropped = sum(account.reasons.values())
-    shown = account.examples()
-    lines = "\n  ".join(shown)
-    reasons = ", ".join(f"{n} {reason}" for reason, n in account.reasons.most_common())
-    more = f"\n  ... and {dropped - len(shown)} more" if dropped > len(shown) else ""
-    if dropped and on_error == "fail":
+def _refuse_losses(account: _Account, roles: RolesPolicy, on_error: str) -> None:
+    asked_for = "role order" if roles == "drop" else None
+    wrong = {reason: n for reason, n in account.reasons.most_common() if reason != asked_for}
+    if on_error == "fail" and wrong:
         raise DataError(
-            f"{dropped} of {account.rows_in} rows cannot be converted ({reasons}):"
-            f"\n  {lines}{more}\n"
+            f"{sum(wrong.values())} of {account.rows_in} rows cannot be converted "
+            f"({_listed(wrong)}):{account.shown_lines(wrong)}\n"
             "Mend them, or leave them out and have them counted: data.on_error=skip."
         )
     if not account.rows_written:
+        reasons = dict(account.reasons.most_common())
         raise DataError(
-            f"No row is left to write: {account.rows_in} rows in, dropped: {reasons or 'none'}:"
-            f"\n  {lines}{more}"
+            f"No row is left to write: {account.rows_in} rows in, dropped: {_listed(reasons)}:"
+            f"{account.shown_lines(reasons)}"
         )
+
+
+def _listed(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"

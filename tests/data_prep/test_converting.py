@@ -91,6 +91,16 @@ def test_repeated_roles_are_merged_where_asked_and_counted(tmp_path):
         convert_rows([rows], "alpaca", tmp_path / "out.jsonl")
 
 
+def test_repeated_roles_are_dropped_where_asked_and_counted_and_nothing_else_is(tmp_path):
+    twice = {"messages": [MESSAGES[0], *MESSAGES]}
+    rows = source(tmp_path / "r.jsonl", twice, {"messages": MESSAGES})
+    found = convert_rows([rows], "alpaca", tmp_path / "out.jsonl", roles="drop")
+    assert (found.rows_written, found.dropped) == (1, {"role order": 1})
+    rows = source(tmp_path / "r.jsonl", twice, {"messages": MESSAGES}, "{")
+    with pytest.raises(DataError, match=r"1 of 3 rows cannot be converted \(1 malformed\)"):
+        convert_rows([rows], "alpaca", tmp_path / "out.jsonl", roles="drop")
+
+
 def test_a_source_is_never_written_over(tmp_path):
     rows = source(tmp_path / "r.jsonl", GOOD)
     folder = tmp_path / "folder"
