@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_prep.converting import Conversion, convert_rows
+from data_prep.formats.writing import WRITERS
 from data_prep.settings import DataConfig
 from llmkit.console import View
 from llmkit.errors import UsageError
@@ -49,7 +50,8 @@ def convert(
         recipe = load_recipe(what, overrides)
         path = _new(out or runs / recipe.name / f"{target}.jsonl")
         data = recipe.data
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if out is None and target in WRITERS:
+            path.parent.mkdir(parents=True, exist_ok=True)
     else:
         data = _data(what, overrides)
         path = _new(out or _named_after(what, target))
@@ -105,7 +107,8 @@ def _data(what: Path, overrides: Sequence[str]) -> DataConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise UsageError(f"data.{key}: {first['msg']}") from None
+        message = first["msg"].replace("Input should", "must", 1)
+        raise UsageError(f"data.{key}: {message} (found {first['input']!r})") from None
 
 
 def _tell(view: View, found: Conversion, path: Path) -> None:

@@ -109,6 +109,15 @@ def test_an_audit_is_not_asked_for_where_rows_are_only_converted(prep):
     assert not Path("runs").exists()
 
 
+def test_what_cannot_be_converted_to_leaves_no_folder_behind(prep):
+    code, said = prep("demo.yaml", "--convert", "openia")
+    assert code == 2
+    assert "'openia' is not a format that can be written" in said
+    assert not Path("runs").exists()
+    code, said = prep("rows.jsonl", "data.roles=merg", "--convert", "completion")
+    assert "data.roles: must be 'refuse', 'drop' or 'merge' (found 'merg')" in said
+
+
 def test_files_that_the_shell_wrote_for_a_pattern_are_not_taken_for_settings(prep):
     code, said = prep("rows.jsonl", "other.jsonl", "--convert", "completion")
     assert code == 2
