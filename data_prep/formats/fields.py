@@ -59,7 +59,8 @@ def objects(record: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
     for number, item in enumerate(value, 1):
         if not isinstance(item, Mapping):
             raise RowError(
-                "wrong field", f"{field!r} wants a list of objects, found {kind(item)} as {number}."
+                "wrong field",
+                f"{field!r} wants a list of objects, found {kind(item)} as number {number}",
             )
     return value
 
@@ -100,7 +101,10 @@ def kind(value: object) -> str:
     return f"{name} (NaN: an empty cell of a table?)" if empty else name
 
 
-_VERDICTS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_VERDICTS = {
+    **dict.fromkeys(("true", "1", "1.0", "desirable", "chosen"), True),
+    **dict.fromkeys(("false", "0", "0.0", "undesirable", "rejected"), False),
+}
 """Labels that say whether an answer is good; another ``label`` is somebody's category."""
 VERDICT_FIELDS = ("label", "kto_tag")
 

@@ -17,6 +17,7 @@ PAIRS = (
     ("problem", "solution"),
     ("prompt", "response"),
     ("input", "output"),
+    ("inputs", "targets"),
 )
 """What data sets call the two; the first pair that a record has is taken."""
 

@@ -56,6 +56,7 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
             "'output'",
         ),
         ({"question": "q", "answer": "a"}, "qa", "it has 'question' and 'answer'"),
+        ({"inputs": "q", "targets": "a"}, "qa", "it has 'inputs' and 'targets'"),
         (
             {"text": "a page", "url": "u", "meta": {"x": 1}, "n": 5},
             "text",
@@ -75,6 +76,11 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
             {"messages": [], "label": 0.0},
             "kto",
             "its 'label' says whether the answer is good, and it has 'messages'",
+        ),
+        (
+            {"prompt": "q", "completion": "a", "label": "Undesirable"},
+            "kto",
+            "its 'label' says whether the answer is good, and it has 'prompt' and 'completion'",
         ),
         ({"messages": [], "label": 0.5}, "openai", "it has 'messages'"),
         ({"messages": [], "label": "sports"}, "openai", "it has 'messages'"),
