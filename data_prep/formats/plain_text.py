@@ -1,5 +1,6 @@
 """A prompt with its completion, plain text or turns; and just text."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -52,15 +53,28 @@ def write_completion(row: Row) -> dict[str, Any]:
 
 
 def plain(record: Mapping[str, Any]) -> Text:
-    """``text``, all of which is learned; not when it holds ``### Human:`` turns."""
+    """``text``, all of which is learned; not when it holds turns, of which only answers are."""
     said = text(record, "text")
     if begins_with_a_turn(said):
         raise RowError(
             "wrong field", "'text' holds '### Human:' turns: set the source's format to guanaco"
         )
+    if rendered := _RENDERED.match(said):
+        raise RowError(
+            "wrong field",
+            f"'text' is a chat that is rendered already ({rendered['marker']!r}), and what the "
+            "user says would be learned too: give the messages that it was made of",
+        )
     if not said.strip():
         raise RowError("empty text", "'text' has no text")
     return Text(said)
+
+
+_RENDERED = re.compile(
+    r"\s*(?:<s>|<bos>|<\|begin_of_text\|>)?\s*(?P<marker>\[INST\]|<\|im_start\|>|<start_of_turn>"
+    r"|<\|start_header_id\|>|<\|(?:system|user|assistant)\|>)"
+)
+"""How a conversation begins that a chat template has made text of."""
 
 
 def write_plain(row: Row) -> dict[str, Any]:

@@ -237,7 +237,11 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         ),
         ("openai", {"messages": None}, "wants a list of objects, found null"),
         ("openai", {"messages": {"role": "user"}}, "wants a list of objects, found an object"),
-        ("openai", {"messages": [{"role": "user", "content": "q"}, None]}, "found null as 2."),
+        (
+            "openai",
+            {"messages": [{"role": "user", "content": "q"}, None]},
+            "found null as number 2",
+        ),
         (
             "openai",
             {"messages": [{"role": 1, "content": "q"}]},
@@ -316,6 +320,14 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         ("text", {"text": ""}, "empty text"),
         ("text", {"text": ["a"]}, "'text' wants text, found a list"),
         ("text", {"text": "### Human: q### Assistant: a"}, "set the source's format to guanaco"),
+        (
+            "text",
+            {"text": "<s>[INST] q [/INST] a</s>"},
+            "rendered already ('[INST]'), and what the",
+        ),
+        ("text", {"text": "<|im_start|>user\nq<|im_end|>"}, "rendered already ('<|im_start|>')"),
+        ("text", {"text": "<|begin_of_text|><|start_header_id|>user"}, "rendered already"),
+        ("text", {"text": "\n<|user|>\nq</s>"}, "rendered already ('<|user|>')"),
         ("guanaco", {"text": "plain text"}, "text before the first '### Human:'"),
         ("guanaco", {"input": 1, "output": "a"}, "'input' wants text"),
         (
