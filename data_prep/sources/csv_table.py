@@ -44,9 +44,9 @@ def scan_csv(path: str, blocks: Iterable[bytes], delimiter: str) -> Iterator[Raw
             else:
                 yield RawRecord(where, dict(zip(header, row, strict=True)), "value")
     except csv.Error as error:
-        hint = (
-            f", since line {before + 1}: is a quote never closed?" if "limit" in str(error) else ""
-        )
+        hint = f" in the row of line {before + 1}: is a quote never closed?"
+        if "expected after" in str(error):
+            hint = '. A quote inside a quoted field is written twice ("")'
         raise DataError(f"{path}:{reader.line_num}: cannot be read as CSV: {error}{hint}") from None
 
 

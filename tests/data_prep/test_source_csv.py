@@ -67,8 +67,12 @@ def test_rows_that_are_not_text_are_answered_and_reading_goes_on(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'a,b\n1,2\n"x"y,4\n', r"r\.csv:3: cannot be read as CSV"),
-        (b'a,b\n1,2\n3,"never closed\n', r"r\.csv:3: cannot be read as CSV"),
+        (b'a,b\n1,2\n"x"y,4\n', r"r\.csv:3: cannot be read as CSV: .* is written twice \(\"\"\)"),
+        (b'a,b\n1,2\n"say \\"x\\"",4\n', r"r\.csv:3: cannot .* is written twice \(\"\"\)"),
+        (
+            b'a,b\n1,2\n3,"never closed\n4,5\n',
+            r"r\.csv:4: .*row of line 3: is a quote never closed\?",
+        ),
         (b"a,b,a\n1,2,3\n", r"several columns are named 'a'"),
         (b"a,\xe9\n1,2\n", r"r\.csv:1: in the names of the columns: not UTF-8: "),
         (
@@ -87,7 +91,9 @@ def test_a_file_that_cannot_be_read_as_a_whole_is_refused(tmp_path, content, mes
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("data_prep.sources.csv_table.LONGEST_FIELD", 1000)
     path = write(tmp_path, b'a,b\n1,2\n3,"4\n' + b"5,6\n" * 1000)
-    with pytest.raises(DataError, match=r"field limit.*since line 3: is a quote never closed\?"):
+    with pytest.raises(
+        DataError, match=r"field limit.*in the row of line 3: is a quote never closed\?"
+    ):
         read_all(path)
 
 
