@@ -23,8 +23,13 @@ _MARKS = {  # UTF-32's little-endian mark begins with UTF-16's
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 
-_WIDE = {(1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 0, 0), (0, 0, 0, 1)}
-"""Where the first two characters have bytes that are not NUL when they are ASCII and wide."""
+_WIDE: dict[tuple[bool, ...], str] = {
+    (True, False, True, False): "utf-16le",
+    (False, True, False, True): "utf-16be",
+    (True, False, False, False): "utf-32le",
+    (False, False, False, True): "utf-32be",
+}
+"""Which of the first four bytes are not NUL when characters are ASCII and wide."""
 
 
 _MAGIC: dict[Compression, bytes] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
@@ -127,10 +132,10 @@ def _utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
     if marked:
         yield from _rewritten(chain([head], blocks), marked)
         return
-    if tuple(map(bool, head[:4])) in _WIDE:
+    if wide := _WIDE.get(tuple(map(bool, head[:4]))):
         raise BrokenStreamError(
-            "every other byte is NUL, as in UTF-16 without a byte order mark",
-            "Save it as UTF-8: iconv -f utf-16le -t utf-8 OLD > NEW",
+            f"bytes are NUL as in {wide} without a byte order mark",
+            f"Save it as UTF-8: iconv -f {wide} -t utf-8 OLD > NEW",
         )
     yield head
     yield from blocks
