@@ -62,7 +62,8 @@ def _load(source: SourceConfig) -> Any:
             "path, or the network."
         ) from None
     files = [Path(file["filename"]) for file in getattr(found, "cache_files", ())]
-    if source.revision and not all(source.revision in file.parts for file in files):
+    known = files and all(source.revision in file.parts for file in files)
+    if source.revision and not known:
         raise DataError(
             f"{source.path}: the hub cannot be reached ({problem}), and whether the version in "
             f"the cache is {source.revision!r} is not known here: name the commit."

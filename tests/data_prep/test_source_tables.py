@@ -225,6 +225,9 @@ def test_without_the_hub_a_version_is_read_from_the_cache_only_if_it_is_that_one
     assert values("owner/name") == ROWS
     with pytest.raises(DataError, match="version in the cache is 'main' is not known here"):
         read_all("owner/name", revision="main")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: cached.to_iterable_dataset())
+    with pytest.raises(DataError, match="is not known here"):
+        read_all("owner/name", revision="abc123", streaming=True)
 
 
 def test_a_network_that_fails_midway_is_an_error_that_says_how_far(monkeypatch):
