@@ -67,6 +67,8 @@ def convert(
     finally:
         view.close()
     left_aside = [f"data.{name}" for name in _NOT_APPLIED if name in data.model_fields_set]
+    if any(source.weight is not None for source in data.sources):
+        left_aside.append("the sources' weights")
     if left_aside:
         view.say(f"rows are written as they were read, without {', '.join(left_aside)}")
     _tell(view, found, path)

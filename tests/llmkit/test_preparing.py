@@ -92,10 +92,15 @@ def test_data_given_as_a_recipe_is_named_as_such(prep):
 
 def test_converting_says_what_of_the_recipe_it_leaves_aside_and_writes_no_row_held_out(prep):
     Path("held.jsonl").write_text('{"prompt": "held", "completion": " out"}\n')
-    words = ("data.validation={path: held.jsonl}", "data.filters=[{kind: tokens, min: 1}]")
+    words = (
+        *("data.validation={path: held.jsonl}", "data.filters=[{kind: tokens, min: 1}]"),
+        "data.sources.0.weight=1",
+    )
     code, said = prep("demo.yaml", *words, "--convert", "completion")
     assert code == 0
-    assert "as they were read, without data.validation, data.filters" in " ".join(said.split())
+    said = " ".join(said.split())
+    assert "as they were read, without data.validation, data.filters, data.max_tokens" in said
+    assert "the sources' weights" in said
     written = Path("runs/demo/completion.jsonl").read_text()
     assert written.count("\n") == 7
     assert "held" not in written
