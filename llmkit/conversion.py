@@ -66,7 +66,8 @@ def convert(
         )
     finally:
         view.close()
-    left_aside = [f"data.{name}" for name in _NOT_APPLIED if name in data.model_fields_set]
+    defaults = {name: field.get_default() for name, field in DataConfig.model_fields.items()}
+    left_aside = [f"data.{n}" for n in _NOT_APPLIED if getattr(data, n) != defaults[n]]
     if any(source.weight is not None for source in data.sources):
         left_aside.append("the sources' weights")
     if left_aside:
@@ -124,4 +125,5 @@ def _tell(view: View, found: Conversion, path: Path) -> None:
     view.say(
         f"{path}: {found.rows_written} of {found.rows_in} rows"
         + (f"; dropped: {dropped}" if dropped else "")
+        + (f"; {found.rows_merged} with repeated roles merged" if found.rows_merged else "")
     )

@@ -143,3 +143,10 @@ def test_what_a_source_was_read_as_and_what_was_left_aside_is_said(prep):
     assert "more.jsonl: read as completion (from its fields): it has" in report
     assert "nothing is made of: lang (1 rows)" in report
     assert "lang (1 rows)" in prep("more.jsonl", "--convert", "completion")[1]
+
+
+def test_merged_rows_are_said_of_a_conversion(prep):
+    turns = [{"role": role, "content": "x"} for role in ("user", "user", "assistant")]
+    Path("twice.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    said = prep("twice.jsonl", "data.roles=merge", "--convert", "openai")[1]
+    assert "1 of 1 rows; 1 with repeated roles merged" in " ".join(said.split())
