@@ -117,8 +117,8 @@ def prep(
         typer.Option(
             "--convert",
             metavar="FORMAT",
-            help="Write the rows of data.sources, as they are read, as JSONL of this format "
-            "(openai, sharegpt, ...) and stop. RECIPE may be a data file then.",
+            help="Write the rows as JSONL of this format (openai, sharegpt, ...) and stop. RECIPE "
+            "may be a data file then.",
         ),
     ] = None,
     out: Annotated[
@@ -140,12 +140,9 @@ def prep(
     from llmkit import preparing
 
     view = _view(quiet, as_json)
+    if convert is not None and audit:
+        raise typer.BadParameter("is for preparing, not for --convert", param_hint="--audit")
     if convert is not None:
-        if audit:
-            raise typer.BadParameter(
-                "audits what was prepared, and --convert prepares nothing: leave one of them out",
-                param_hint="--audit",
-            )
         from llmkit.conversion import convert as convert_data
 
         convert_data(recipe, overrides or [], convert, out, runs, view)

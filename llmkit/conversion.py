@@ -1,6 +1,6 @@
 """`llmkit prep --convert`: the rows of a recipe, or of a data file, as JSONL of another format."""
 
-import glob
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from data_prep.settings import DataConfig
 from llmkit.console import View
 from llmkit.errors import UsageError
 from llmkit.recipe import load_recipe
+from llmkit.recipe_problems import problems_of
 from llmkit.stage_lines import unused_line
 
 RECIPES = (".yaml", ".yml")
@@ -54,7 +55,7 @@ def convert(
             path.parent.mkdir(parents=True, exist_ok=True)
     else:
         data = _data(what, overrides)
-        path = _new(out or _named_after(what, target))
+        path = _new(out or Path(f"{_bare_name(what)}.{target}.jsonl"))
     try:
         found = convert_rows(
             data.sources,
@@ -76,11 +77,10 @@ def convert(
     return path
 
 
-def _named_after(what: Path, target: str) -> Path:
-    name = what.name.partition(".")[0]
-    if not name or glob.has_magic(name):
-        raise UsageError(f"{what}: gives the new file no name. Say where to write: --out FILE")
-    return Path(f"{name}.{target}.jsonl")
+def _bare_name(data: Path) -> str:
+    """What a file, a folder or a pattern is called, without endings and stars."""
+    name = data.resolve().name.partition(".")[0]
+    return re.sub(r"[*?\[\]]", "", name) or "rows"
 
 
 def _new(path: Path) -> Path:
@@ -105,13 +105,12 @@ def _data(what: Path, overrides: Sequence[str]) -> DataConfig:
                 "recipe for more."
             )
     given = {key.removeprefix("data."): value for key, value in settings.items()}
+    values = {"sources": [{"path": str(what)}]} | given
     try:
-        return DataConfig.model_validate({"sources": [{"path": str(what)}]} | given)
+        return DataConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        message = first["msg"].replace("Input should", "must", 1)
-        raise UsageError(f"data.{key}: {message} (found {first['input']!r})") from None
+        found = problems_of(error, values, DataConfig)
+        raise UsageError("; ".join(f"data: {message}" for _, message in found)) from None
 
 
 def _tell(view: View, found: Conversion, path: Path) -> None:
