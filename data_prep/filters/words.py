@@ -12,6 +12,9 @@ HAN_AND_KANA = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff\u30
 THAI_AND_KIN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 """Thai, Lao, Burmese and Khmer; as Han and Kana, written without spaces between words."""
 _UNSPACED = HAN_AND_KANA + THAI_AND_KIN
+CLINGING = rf"[^\W{_UNSPACED}\uac00-\ud7a3]"
+"""A letter, digit or underscore that a number or an address can be a part of. Chinese, Japanese and
+Thai letters, and Korean particles, stand beside them without a space."""
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['\u2019][^\W{_UNSPACED}]+)*")
 
 

@@ -74,6 +74,7 @@ AFTER_A_CUE = [
     "Tel.: 0171 2345678",
     "Mobil: 0151-23456789",
     "Téléphone : 06 12 34 56 78",
+    "Tél. 06 12 34 56 78",
     "my phone number is 5551234567",
     "phone: 555-1234",
     "电话\uff1a13912345678",
@@ -128,6 +129,22 @@ def test_national_numbers_are_found_after_a_word_that_says_so(text):
 @pytest.mark.parametrize("around", ["{}", "It is {} here."])
 def test_what_only_looks_like_it_stays(text, around):
     assert find(around.format(text)) == (around.format(text), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("手机13912345678联系我", "手机<PHONE>联系我"),
+        ("電話0312345678です", "電話<PHONE>です"),
+        ("전화 010-1234-5678로", "전화 <PHONE>로"),
+        ("邮箱jane@example.com给我", "邮箱<EMAIL>给我"),
+        ("卡号4111111111111111的", "卡号<CARD>的"),
+        ("服务器93.184.216.34上", "服务器<IP>上"),
+        ("账号DE89370400440532013000的", "账号<IBAN>的"),
+    ],
+)
+def test_letters_that_stand_without_a_space_hide_nothing(text, masked):
+    assert find(text)[0] == masked
 
 
 def test_every_one_of_several_is_masked():
