@@ -8,7 +8,7 @@ goes of good answers is songs and long step-by-step work: raise the limits for s
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ FEWEST_WORDS = 10
 """Texts of fewer words are never called repetitive."""
 SHORT_LIMIT = 0.5
 """In short texts, every limit that is lower is raised to this."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 _UNSPACED = re.compile(f"[{HAN_AND_KANA}{THAI_AND_KIN}]")
 _THAI_AND_KIN = re.compile(f"[{THAI_AND_KIN}]")
@@ -49,17 +51,17 @@ class RepetitionFilter(BaseModel):
     """What is looked at: the ``prompt``, the ``response``, or ``both`` together."""
     short: int = Field(default=150, ge=0)
     """Words from which on the limits hold as they are."""
-    lines: float = Field(default=0.30, ge=0, le=1)
+    lines: Share = 0.30
     """The largest share of lines that stood before."""
-    line_characters: float = Field(default=0.20, ge=0, le=1)
+    line_characters: Share = 0.20
     """The largest share of characters in lines that stood before."""
-    paragraphs: float = Field(default=0.30, ge=0, le=1)
+    paragraphs: Share = 0.30
     """The largest share of paragraphs (parted by empty lines) that stood before."""
-    paragraph_characters: float = Field(default=0.20, ge=0, le=1)
+    paragraph_characters: Share = 0.20
     """The largest share of characters in paragraphs that stood before."""
-    top_ngrams: tuple[float, float, float] = (0.20, 0.18, 0.16)
+    top_ngrams: tuple[Share, Share, Share] = (0.20, 0.18, 0.16)
     """The largest share of characters in the most frequent sequence of 2, 3 and 4 words."""
-    repeated_ngrams: tuple[float, float, float, float, float, float] = (
+    repeated_ngrams: tuple[Share, Share, Share, Share, Share, Share] = (
         0.15,
         0.14,
         0.13,

@@ -1,10 +1,12 @@
 """Repetition: Gopher's measures against plain ones, and what short texts are spared."""
 
+import math
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from data_prep.filters.candidate import Candidate
 from data_prep.filters.repetition import RepetitionFilter, _numbered
@@ -81,6 +83,14 @@ def test_a_limit_of_one_never_drops():
     off |= {"top_ngrams": (1, 1, 1), "repeated_ngrams": (1,) * 6}
     assert judge("again and again " * 100) is not True
     assert judge("again and again\n\n" * 100, **off) is True
+
+
+@pytest.mark.parametrize("wrong", [-1, 20, math.nan])
+@pytest.mark.parametrize(("rule", "count"), [("lines", 0), ("top_ngrams", 3)])
+def test_a_limit_that_is_no_share_is_refused(rule, count, wrong):
+    limit = (0.2,) * (count - 1) + (wrong,) if count else wrong
+    with pytest.raises(ValidationError, match="than or equal to"):
+        judge("", **{rule: limit})
 
 
 @pytest.mark.parametrize(
