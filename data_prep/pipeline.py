@@ -102,7 +102,7 @@ class _Preparation:
         train, validation = comparing.sides()
         if not isinstance(config.validation, SourceConfig):
             train, validation = comparing.hold_out(train)
-        notes = [uneven_split(config, len(train), len(validation))]
+        notes = [*comparing.notes, uneven_split(config, len(train), len(validation))]
         train, others, note = self._select(train)
         notes.append(note)
         train = self._mix(train)

@@ -118,7 +118,13 @@ def test_rows_that_the_model_cannot_read_are_left_to_the_last(config):
     rows.vectors[[0, 2, 4, 5]] = 0
     choice = config.choose(rows)
     assert choice.kept.tolist() == [0, 1, 3]
-    assert choice.note == "The embedding model cannot read 4 rows: they were left to the last."
+    assert choice.note == (
+        "The embedding model cannot read 4 rows: they were left to the last, and the first 1 of "
+        "them taken."
+    )
+    rows.vectors[:] = 0
+    with pytest.raises(DataError, match="cannot read any of the 6 rows"):
+        config.choose(rows)
 
 
 # Most tokens.

@@ -177,6 +177,14 @@ def test_semantic_duplicates_go_with_a_certificate_that_the_audit_recomputes(pre
     assert entry["reason"] == "semantic duplicate"
 
 
+def test_rows_that_the_embedding_model_cannot_read_are_counted(prep):
+    rows = [row(1), row(2, "?!"), row(3, "..."), row(4)]
+    semantic = {"semantic": {"threshold": 0.9, "on": "response"}}
+    (note,) = prep(rows, ToyModels(), dedup=semantic).figures["notes"]
+    assert note.startswith("dedup.semantic: 2 rows were compared with none, because the embedding")
+    assert prep(rows[::3], ToyModels(), dedup=semantic).figures["notes"] == []
+
+
 # Evaluation sets.
 
 QUESTION = "How many apples does the farmer have left after he gave seven of his twelve to Ann?"
