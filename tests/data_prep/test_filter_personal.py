@@ -101,6 +101,7 @@ LOOK_ALIKES = [
     *("4111111111111112", "DE89370400440532013001", "XX89370400440532013000"),
     # at signs
     *("@user", "x@y", "git@github.com:a/b.git", "a@b.transpose(c)", "@dataclass.field"),
+    *("icon@2x.png", "photo@3x.jpeg", "node@18.0.0.tgz", "rc@1.0.0-beta.rc", "y = X@W.shape[0]"),
 ]
 
 
