@@ -71,6 +71,9 @@ def test_characters_of_the_part_that_is_asked_for_are_counted(on, count):
         ("3.5 + x_1", ["3", "5", "x_1"]),
         ("日本語 text", ["日", "本", "語", "text"]),
         ("naïve Straße", ["naïve", "Straße"]),
+        ("cafe\u0301s", ["cafe\u0301s"]),
+        ("हिन्दी भाषा। தமிழ்", ["हिन्दी", "भाषा", "தமிழ்"]),
+        ("مُحَمَّد a\u200cb \u2764\ufe0f", ["مُحَمَّد", "a\u200cb"]),
         (" ... ", []),
     ],
 )
