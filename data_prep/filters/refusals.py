@@ -116,7 +116,7 @@ class RefusalsFilter(BaseModel):
     def judge(self, candidate: Candidate) -> Verdict:
         """Keep a row none of whose answers refuses."""
         pattern = _any_of(self.phrases, self.more_phrases)
-        for answer in candidate.answers:
+        for answer in candidate.turns("response"):
             # White space may shrink, so that more than ``within`` is read; and a phrase may end
             # beyond it.
             read = answer if self.within is None else answer[: 2 * self.within + 1000]

@@ -33,7 +33,10 @@ _LINES, _PARAGRAPHS = re.compile(r"\n+"), re.compile(r"\n[^\S\n]*\n\s*")
 
 
 class RepetitionFilter(BaseModel):
-    """Drops rows of which too large a share is repetition.
+    """Drops rows with a turn of which too large a share is repetition.
+
+    Every turn is judged by itself: an answer said anew, shorter or corrected, repeats much of the
+    one before and is no defect.
 
     Words are what white space parts. Of scripts written without spaces every character is taken
     for a piece of a word: 2 pieces a word in Han and Kana, 4 in Thai, Lao, Burmese and Khmer.
@@ -48,7 +51,7 @@ class RepetitionFilter(BaseModel):
 
     kind: Literal["repetition"]
     on: Part = "response"
-    """What is looked at: the ``prompt``, the ``response``, or ``both`` together."""
+    """What is looked at: the turns of the ``prompt``, of the ``response``, or of ``both``."""
     short: int = Field(default=150, ge=0)
     """Words from which on the limits hold as they are."""
     lines: Share = 0.30
@@ -73,8 +76,14 @@ class RepetitionFilter(BaseModel):
     before."""
 
     def judge(self, candidate: Candidate) -> Verdict:
-        """Keep a row whose repetition lies within every limit."""
-        text = candidate.text(self.on)
+        """Keep a row whose turns all lie within every limit."""
+        for text in candidate.turns(self.on):
+            verdict = self._judge(text)
+            if verdict is not True:
+                return verdict
+        return True
+
+    def _judge(self, text: str) -> Verdict:
         pieces = _PIECE.findall(text)
         a_word = _pieces_a_word(text, len(pieces))
         words = len(pieces) // a_word

@@ -260,6 +260,8 @@ def test_the_instruction_is_the_first_thing_a_person_asks():
         )
     )
     assert Candidate(talk, 1).instruction == "A"
-    assert Candidate(talk, 1).answers == ("B", "D")
+    assert Candidate(talk, 1).turns("response") == ("B", "D")
+    assert Candidate(talk, 1).turns("prompt") == ("S", "A", "C")
+    assert Candidate(talk, 1).turns("both") == ("S", "A", "B", "C", "D")
     assert Candidate(Completion("P", "Q"), 1).instruction == "P"
-    assert Candidate(Completion("P", "Q"), 1).answers == ("Q",)
+    assert Candidate(Completion("P", "Q"), 1).turns("response") == ("Q",)
