@@ -15,6 +15,7 @@ from data_prep.filters.code import CodeFilter
 from data_prep.filters.markup import code_characters, prose_of
 from data_prep.filters.pattern import PatternFilter
 from data_prep.filters.perplexity import PerplexityFilter
+from data_prep.filters.personal import MASKS
 from data_prep.filters.settings import FilterConfigs, judge_all, perplexity_filter
 from data_prep.filters.symbols import SymbolsFilter
 from data_prep.filters.tokens import TokensFilter
@@ -120,6 +121,7 @@ def test_code_and_markup_are_recognised(text):
         "If you are in France: eat bread.",
         "Import duties rose. Class sizes fell (a lot).",
         "a < b and c > d",
+        " ".join(MASKS.values()),
     ],
 )
 def test_prose_and_sums_are_no_code(text):
