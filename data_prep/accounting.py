@@ -165,7 +165,7 @@ def _parted(config: DataConfig, train: int, validation: int) -> str:
         return f" validation={own} was asked for, and there are {rows} rows. Ask for fewer."
     return (
         f" validation={own} was asked for: {train} rows for training, {validation} for "
-        f"validation; {_together(config)}."
+        f"validation; {_together(config)}. Or give validation a source of its own."
     )
 
 
