@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from chat_rows import conversation
@@ -15,6 +16,7 @@ from data_prep.filters.personal import MASKS, PersonalFilter
 from data_prep.filters.personal_numbers import luhn
 from data_prep.rows import Completion, Conversation, Message
 
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 PLANTED = {
     "email": [
         "jane.doe@example.com",
@@ -299,3 +301,12 @@ def test_a_masked_row_is_kept_and_masks_to_itself(prompt, completion):
 def test_long_texts_of_one_character_take_linear_time():
     for character in "1a.@:- +(":
         find(character * 200_000)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
+@pytest.mark.parametrize(
+    "name", ["gsm8k_train/train.jsonl", "mmlu_val/mmlu_val_half_a.jsonl", "wiki_demo/wiki_demo.txt"]
+)
+def test_thousands_of_sums_dates_and_code_hold_nothing_personal(name):
+    text = (SHARED / name).read_text(encoding="utf-8").replace("\\n", "\n")
+    assert find(text)[1] == {}
