@@ -210,9 +210,20 @@ def test_the_first_filter_that_drops_a_row_names_the_reason():
     chosen = filters(
         {"kind": "words", "min": 1}, {"kind": "tokens", "max": 3}, {"kind": "characters", "max": 1}
     )
-    assert judge_all(chosen, row("no")) == ("tokens", "10 tokens, max=3")
-    assert judge_all(chosen[:1], row("no")) is None
-    assert judge_all((), row("no")) is None
+    assert judge_all(chosen, [row("no")]) == [("tokens", "10 tokens, max=3")]
+    assert judge_all(chosen[:1], [row("no")]) == [None]
+    assert judge_all((), [row("no")]) == [None]
+
+
+@given(st.lists(st.sampled_from(["one", "two words", "three more words", ""])))
+def test_many_rows_are_judged_as_each_alone(answers):
+    chosen = filters(
+        {"kind": "pattern", "pattern": "one", "on": "response"},
+        {"kind": "words", "min": 2, "on": "response"},
+        {"kind": "pattern", "pattern": "two|one", "drop": "others", "on": "response"},
+    )
+    rows = [row(answer) for answer in answers]
+    assert judge_all(chosen, rows) == [judge_all(chosen, [each])[0] for each in rows]
 
 
 EVERY = [
