@@ -6,7 +6,7 @@ that file alone.
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
@@ -17,7 +17,7 @@ from data_prep.chat_templates import ChatTemplate
 from data_prep.decisions import Decisions
 from data_prep.dedup.certificates import Certificate
 from data_prep.filters.personal import PersonalFilter
-from data_prep.row_codec import decode_row
+from data_prep.row_codec import decode_row, encode_row
 from data_prep.row_text import text_of
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
@@ -125,24 +125,27 @@ def _dropped(
 
     Personal data that was to go does not come back in a report.
     """
-    personal = [each for each in config.filters if isinstance(each, PersonalFilter)]
     found: dict[str, list[dict[str, str]]] = {}
     for reason in decisions.counts():
         chosen = decisions.dropped_for(reason)[:PER_REASON]
         table = rows.take(chosen, "where", "row").to_pylist()
         details = decisions.details(chosen)
         found[reason] = [
-            {"where": each["where"], "detail": detail, "text": _shown(each["row"], personal)}
+            {"where": each["where"], "detail": detail, "text": _shown(_masked(each["row"], config))}
             for each, detail in zip(table, details, strict=True)
         ]
     return found
 
 
-def _shown(row: str | None, personal: Sequence[PersonalFilter] = ()) -> str:
-    text = "" if row is None else text_of(decode_row(row), "both")
-    for each in personal:
-        text, _ = each.mask_text(text)
-    return text[:LONGEST_SHOWN]
+def _masked(row: str | None, config: DataConfig) -> str | None:
+    for each in config.filters:
+        if row is not None and isinstance(each, PersonalFilter):
+            row = encode_row(each.mask_row(decode_row(row))[0])
+    return row
+
+
+def _shown(row: str | None) -> str:
+    return "" if row is None else text_of(decode_row(row), "both")[:LONGEST_SHOWN]
 
 
 def _duplicates(rows: Rows, certificates: Iterable[Certificate]) -> list[dict[str, Any]]:
