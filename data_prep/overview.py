@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from data_prep.chat_templates import ChatTemplate
 from data_prep.decisions import Decisions
 from data_prep.dedup.certificates import Certificate
-from data_prep.row_codec import decode_row
+from data_prep.filters.personal import PersonalFilter
+from data_prep.row_codec import decode_row, encode_row
 from data_prep.row_text import text_of
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
@@ -64,7 +65,7 @@ def overview(
             "supervised": histogram(rows.array("taught")[train]),
         },
         "languages": _languages(rows, decisions.left()),
-        "dropped": _dropped(rows, decisions),
+        "dropped": _dropped(config, rows, decisions),
         "duplicates": _duplicates(rows, certificates),
         "rendered": _rendered(rows, train, template, config.seed),
     }
@@ -117,18 +118,30 @@ def _texts(rows: Rows, chosen: NDArray[np.int64]) -> list[str]:
     return list(rows.take(chosen, "row").column(0).to_pylist())
 
 
-def _dropped(rows: Rows, decisions: Decisions) -> dict[str, list[dict[str, str]]]:
-    """The first rows dropped for every reason, with what they say."""
+def _dropped(
+    config: DataConfig, rows: Rows, decisions: Decisions
+) -> dict[str, list[dict[str, str]]]:
+    """The first rows dropped for every reason, with what they say.
+
+    Personal data that was to go does not come back in a report.
+    """
     found: dict[str, list[dict[str, str]]] = {}
     for reason in decisions.counts():
         chosen = decisions.dropped_for(reason)[:PER_REASON]
         table = rows.take(chosen, "where", "row").to_pylist()
         details = decisions.details(chosen)
         found[reason] = [
-            {"where": each["where"], "detail": detail, "text": _shown(each["row"])}
+            {"where": each["where"], "detail": detail, "text": _shown(_masked(each["row"], config))}
             for each, detail in zip(table, details, strict=True)
         ]
     return found
+
+
+def _masked(row: str | None, config: DataConfig) -> str | None:
+    for each in config.filters:
+        if row is not None and isinstance(each, PersonalFilter):
+            row = encode_row(each.mask_row(decode_row(row))[0])
+    return row
 
 
 def _shown(row: str | None) -> str:

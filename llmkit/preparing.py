@@ -83,8 +83,8 @@ def _tell(project: Project, figures: dict[str, Any]) -> None:
     if figures["contamination"]:
         for line in ContaminationReport.model_validate(figures["contamination"]).summary():
             project.view.say(line)
-    if figures["selection_note"]:
-        project.view.say(figures["selection_note"])
+    for note in figures["notes"]:
+        project.view.say(note)
     project.view.say(f"data report: {project.folder / DATA_REPORT}")
 
 

@@ -49,3 +49,15 @@ def test_the_least_similar_pairs_are_shown_however_many_there_are(tmp_path, chat
     certified = [json.loads(line)["similarity"] for line in whole[1].splitlines()]
     assert len(certified) == 12
     assert [pair["similarity"] for pair in found] == sorted(certified)[: overview.DUPLICATES]
+
+
+def test_personal_data_that_was_dropped_does_not_stand_in_the_report(tmp_path, chatml):
+    rows = [alpaca(1), alpaca(2, "Write to jane.doe@example.com."), alpaca(3, "a@b.org " * 30)]
+    source = {"path": write_jsonl(tmp_path / "rows.jsonl", rows)}
+    filters = [{"kind": "words", "max": 30}, {"kind": "personal"}]
+    config = DataConfig(sources=[source], filters=filters)
+    dropped = shown(prepare(config, chatml, tmp_path))["dropped"]
+    assert dropped["filter personal"][0]["text"].endswith("Write to <EMAIL>.")
+    assert "<EMAIL> <EMAIL>" in dropped["filter words"][0]["text"]
+    for name in ("overview.json", "dropped.jsonl", "ledger.json"):
+        assert "@" not in (tmp_path / name).read_text(encoding="utf-8")

@@ -60,6 +60,15 @@ def test_a_source_of_which_nothing_is_left_is_said_aloud(prep):
     assert "other.jsonl: none of its 1 rows is left" in " ".join(said.split())
 
 
+def test_remarks_are_said_aloud_and_stand_in_the_report(prep):
+    code, said = prep("demo.yaml", "data.select={kind: top_tokens, count: 9}")
+    report = Path("runs/demo/data-report.html").read_text()
+    assert code == 0
+    for text in (" ".join(said.split()), report):
+        assert "9 rows were asked for and there are 6: all of them stay." in text
+    assert "6 rows chosen at random stand in data/comparison.arrow" in report
+
+
 def test_a_skip_past_the_end_says_so(prep):
     code, said = prep("demo.yaml", "data.sources.0.skip=40")
     assert code == 2
