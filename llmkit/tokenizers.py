@@ -101,7 +101,7 @@ def train(
     source = _template(template)
     view.say(f"reading {', '.join(corpus.paths)}")
     backend = train_tokenizer(corpus.texts(), settings, lambda n: view.count("texts read", n))
-    _say_left_out(corpus, view)
+    _say_what_was_read(corpus, view)
     if source is not None:
         special = {"eos_token": settings.special_tokens[-1]}
         load_template("keep", Tokenizer(out, backend, special, source))
@@ -150,7 +150,7 @@ def extend(
         tokens = propose_tokens(
             old, corpus.texts(), count, min_frequency, lambda n: view.count("texts read", n)
         )
-        _say_left_out(corpus, view)
+        _say_what_was_read(corpus, view)
     else:
         tokens = tokens_for_words(old, words)
     if not tokens:
@@ -189,7 +189,7 @@ def report(names: Sequence[str], corpus: Corpus, view: View) -> list[Measured]:
         if not (folder / "tokenizer.json").is_file():
             folder = resolve(name, view.say).folder
         found += _measure(name, load_tokenizer(folder), corpus, view)
-    _say_left_out(corpus, view)
+    _say_what_was_read(corpus, view)
     return found
 
 
@@ -213,7 +213,9 @@ def _template(name: str) -> str | None:
     return (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-def _say_left_out(corpus: Corpus, view: View) -> None:
+def _say_what_was_read(corpus: Corpus, view: View) -> None:
+    for path, what in corpus.read_as.items():
+        view.say(f"{path}: {what}")
     if corpus.left_out:
         view.say(f"{len(corpus.left_out)} rows were left out; the first: {corpus.left_out[0]}")
 

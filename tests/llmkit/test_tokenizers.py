@@ -1,5 +1,6 @@
 """``llmkit tokenizer``: train, extend, report, from the command line."""
 
+import gzip
 import json
 import sys
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 
 from data_prep.tokenizer import load_tokenizer
 from data_prep.tokenizer_training import TokenizerSettings, train_tokenizer
@@ -105,7 +107,7 @@ def test_a_vocabulary_that_the_corpus_cannot_fill_is_said(tokenizer: Call) -> No
         ),
         ("train none.txt --vocab-size 999 --out new", "none.txt: no such file"),
         ("train empty.txt --vocab-size 999 --out new", "empty.txt: no text was found"),
-        ("train latin.txt --vocab-size 999 --out new", "latin.txt: not UTF-8"),
+        ("train latin.txt --vocab-size 999 --out new", "latin.txt:1: not UTF-8"),
         ("train other.jsonl --vocab-size 999 --out new", "other.jsonl:1"),
         ("train text.txt --vocab-size 999 --out taken", "taken: the folder is not empty"),
         ("extend MODEL --out new", "give either --from SOURCE"),
@@ -120,7 +122,11 @@ def test_a_vocabulary_that_the_corpus_cannot_fill_is_said(tokenizer: Call) -> No
             "no two tokens stand together 99999 times",
         ),
         ("report nothing-here --on text.txt", "was not found. Tried"),
+        ("train  --vocab-size 999 --out new", "a source has no name"),
+        ("train empty.txt.gz --vocab-size 999 --out new", "no text was found in it. It is empty."),
+        ("train broken.txt.gz --vocab-size 999 --out new", "damaged gzip data"),
         ("report MODEL --on text.jsonl --by lang", "no text in field 'lang'"),
+        ("report MODEL --on text.txt --by lang", "text has no fields, so it has no 'lang' either"),
     ],
 )
 def test_wrong_usage_ends_with_two_and_leaves_nothing(
@@ -128,11 +134,13 @@ def test_wrong_usage_ends_with_two_and_leaves_nothing(
 ) -> None:
     Path("empty.txt").write_text("")
     Path("latin.txt").write_bytes("señor".encode("latin-1"))
+    Path("empty.txt.gz").write_bytes(gzip.compress(b""))
+    Path("broken.txt.gz").write_bytes(gzip.compress(b"one\n" * 99)[:-4])
     Path("taken").mkdir()
     Path("taken", "file").write_text("mine")
     write_rows("other.jsonl", [{"a": 1}])
     write_rows("text.jsonl", [{"text": "x"}])
-    code, _, err = tokenizer(*[str(tiny) if word == "MODEL" else word for word in words.split()])
+    code, _, err = tokenizer(*[str(tiny) if word == "MODEL" else word for word in words.split(" ")])
     assert code == 2
     assert said in " ".join(err.split())
     assert not Path("new").exists()
@@ -184,6 +192,21 @@ def test_two_tokenizers_are_compared_by_language(tokenizer: Call, tiny: Path) ->
     assert [line.split()[1] for line in out.splitlines()[-6:]] == ["en", "es", "all"] * 2
 
 
+def test_no_fertility_is_shown_of_scripts_without_spaces(tokenizer: Call, tiny: Path) -> None:
+    """The words in such a text are a few foreign names, each perhaps one token."""
+    texts = {"ja": "東京は日本の首都です。the", "en": "the the the 東", "no": "?!"}
+    write_rows("rows.jsonl", [{"text": text, "lang": lang} for lang, text in texts.items()])
+    code, out, _ = tokenizer("report", tiny, "--on", "rows.jsonl", "--by", "lang")
+    assert code == 0
+    lines = {line.split()[1]: line.split()[2:] for line in out.splitlines()[-5:-1]}
+    assert lines["ja"][1:4] == ["-", "-", "23%"]
+    assert lines["en"][3] == "90%"
+    assert lines["en"][1] != "-"
+    assert lines["no"][1:4] == ["-", "-", "-"]
+    assert "a script written without spaces" in out.splitlines()[-1]
+    assert "written without" not in tokenizer("report", tiny, "--on", "text.txt")[1]
+
+
 def test_a_text_files_paragraphs_are_the_whole_file() -> None:
     assert next(Corpus(["text.txt"]).texts()) == "The quick brown fox jumps.\n\n"
     for text in (TEXT, "\n\n a\r\n\r\nb\u2028c", "x" * 200_000, "long line\n" * 20_000):
@@ -191,6 +214,41 @@ def test_a_text_files_paragraphs_are_the_whole_file() -> None:
         found = list(Corpus(["some.txt"]).texts())
         assert "".join(found) == text
         assert max(map(len, found)) <= 200_000
+
+
+@pytest.mark.parametrize("named", ["some.txt.gz", "folder", "folder/*.txt", "some.txt.zst"])
+def test_line_ends_are_read_however_a_text_file_is_named_and_packed(named: str) -> None:
+    """A tokenizer that never sees them has no token for an empty line."""
+    Path("folder").mkdir()
+    for path in ("some.txt", "folder/some.txt"):
+        Path(path).write_text("\ufeffone\r\n\n\n  two é\n", encoding="utf-8", newline="")
+    Path("some.txt.gz").write_bytes(gzip.compress(Path("some.txt").read_bytes()))
+    Path("some.txt.zst").write_bytes(zstd.compress(Path("some.txt").read_bytes()))
+    corpus = Corpus([named])
+    assert list(corpus.texts()) == ["one\r\n\n\n", "  two é\n"]
+    assert corpus.read_as == {named: "all of its text"}
+
+
+def test_each_file_of_a_folder_is_read_as_what_it_is() -> None:
+    Path("folder").mkdir()
+    Path("folder/a.txt").write_text("a\n\nb")
+    write_rows("folder/b.jsonl", [{"text": "c"}])
+    write_rows("folder/c.jsonl", [{"prompt": "d", "completion": "e"}])
+    assert list(Corpus(["folder"]).texts()) == ["a\n\n", "b", "c", "d\ne"]
+
+
+def test_rows_of_a_known_format_have_labels_too_and_it_is_said_what_was_read(
+    tokenizer: Call, tiny: Path
+) -> None:
+    rows = [{"instruction": "the dog", "output": "jumps", "lang": lang} for lang in ("de", "en", 3)]
+    write_rows("rows.jsonl", rows)
+    code, out, _ = tokenizer("report", tiny, "--on", "rows.jsonl", "--by", "lang")
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines()[-3:]] == ["de", "en", "all"]
+    assert "rows.jsonl: what is asked and answered (alpaca (from its fields))" in out
+    assert "1 rows were left out; the first: rows.jsonl:3: no text in field 'lang'" in out
+    write_rows("rows.jsonl", [{"text": "a", "lang": "x"}])
+    assert "rows.jsonl: the field text" in tokenizer("report", tiny, "--on", "rows.jsonl")[1]
 
 
 def test_rows_of_a_known_format_are_read_as_text() -> None:
