@@ -159,23 +159,35 @@ def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
+COVERED = 0.9
+"""Where words are less of a text than this, their fertility is not shown as the text's."""
+
+
 def _print_table(measured: "list[Measured]") -> None:
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    head = ("tokenizer", "", "tokens", "tokens/word", "whole words", "bytes/token", "chars/token")
-    lines = [
-        (
-            line.tokenizer,
-            line.label or "all",
-            f"{line.fertility.tokens:,}",
-            number(line.fertility.tokens_per_word),
-            number(line.fertility.whole_word_share),
-            number(line.fertility.bytes_per_token),
-            number(line.fertility.characters_per_token),
+    head: tuple[str, ...] = ("tokenizer", "", "tokens", "tokens/word", "whole words")
+    head = (*head, "words cover", "bytes/token", "chars/token")
+    lines = []
+    unspaced = False
+    for line in measured:
+        found = line.fertility
+        covered = found.covered_share
+        says_nothing = covered is not None and covered < COVERED
+        unspaced |= says_nothing
+        lines.append(
+            (
+                line.tokenizer,
+                line.label or "all",
+                f"{found.tokens:,}",
+                number(None if says_nothing else found.tokens_per_word),
+                number(None if says_nothing else found.whole_word_share),
+                "-" if covered is None else f"{covered:.0%}",
+                number(found.bytes_per_token),
+                number(found.characters_per_token),
+            )
         )
-        for line in measured
-    ]
     if not lines:
         return
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
@@ -183,3 +195,8 @@ def _print_table(measured: "list[Measured]") -> None:
         left = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
         right = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
         typer.echo("  ".join([*left, *right]))
+    if unspaced:
+        typer.echo(
+            "-: a script that is written without spaces, in which words cannot be told: compare "
+            "chars/token"
+        )
