@@ -287,10 +287,15 @@ def models_pull(name: Annotated[str, typer.Argument(help="A catalogue name or hu
 
 @recipes.command("check")
 def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Validate a recipe without running it."""
-    from llmkit.recipe import load_recipe
+    """Validate a recipe without running it.
 
-    load_recipe(recipe, overrides or [])
+    Looks at its keys and values, and whether the files, models and templates that it names are
+    there; no rows are read and no model is loaded.
+    """
+    from llmkit.recipe_check import check_recipe
+
+    for line in check_recipe(recipe, overrides or []):
+        typer.echo(f"{recipe}: {line}")
     typer.echo(f"{recipe}: ok")
 
 

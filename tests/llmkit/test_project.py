@@ -133,9 +133,13 @@ def test_a_run_of_which_no_stage_was_done_leaves_nothing_that_looks_like_one(
     with pytest.raises(UsageError), project:
         raise UsageError("no such data")
     assert [path.name for path in project.folder.iterdir()] == [".lock"]
-    with pytest.raises(UsageError, match="the stage after"), project:
+
+    def fails_later() -> None:
         made(project)
         raise UsageError("the stage after")
+
+    with pytest.raises(UsageError, match="the stage after"), project:
+        fails_later()
     names = {path.name for path in project.folder.iterdir()}
     assert names == {".lock", "adapter", "manifest.json", "recipe.yaml", "report.html"}
 
