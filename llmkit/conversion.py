@@ -10,6 +10,7 @@ from data_prep.settings import DataConfig
 from llmkit.console import View
 from llmkit.errors import UsageError
 from llmkit.recipe import load_recipe
+from llmkit.recipe_problems import problems_of
 
 RECIPES = (".yaml", ".yml")
 
@@ -68,12 +69,12 @@ def _data(what: Path, overrides: Sequence[str]) -> DataConfig:
                 "recipe for more."
             )
     given = {key.removeprefix("data."): value for key, value in settings.items()}
+    values = {"sources": [{"path": str(what)}]} | given
     try:
-        return DataConfig.model_validate({"sources": [{"path": str(what)}]} | given)
+        return DataConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UsageError(f"data.{key}: {first['msg']}") from None
+        found = problems_of(error, values, DataConfig)
+        raise UsageError("; ".join(f"data: {message}" for _, message in found)) from None
 
 
 def _tell(view: View, found: Conversion, path: Path) -> None:

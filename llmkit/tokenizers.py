@@ -18,6 +18,7 @@ from llmkit.console import View
 from llmkit.corpus import Corpus
 from llmkit.errors import UsageError
 from llmkit.models.catalog import resolve
+from llmkit.recipe_problems import problems_of
 
 SHOWN = 10
 """New tokens that are shown as examples."""
@@ -70,11 +71,8 @@ def settings_from(values: dict[str, Any]) -> TokenizerSettings:
     try:
         return TokenizerSettings.model_validate(values)
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
-            for each in error.errors()
-        )
-        raise UsageError("; ".join(problems)) from None
+        found = problems_of(error, values, TokenizerSettings)
+        raise UsageError("; ".join(message for _, message in found)) from None
 
 
 def train(

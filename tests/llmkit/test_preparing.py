@@ -84,6 +84,13 @@ def test_data_is_converted_into_a_new_file_and_never_over_one(prep):
     assert Path("rows.completion.jsonl").read_text() == before
 
 
+def test_a_wrong_setting_of_converted_data_is_said_in_plain_words(prep):
+    code, said = prep("rows.jsonl", "data.on_error=x", "data.roles=y", "--convert", "openai")
+    assert code == 2
+    assert "data: 'on_error': must be 'fail' or 'skip' (found \"x\")" in " ".join(said.split())
+    assert "'roles': must be 'refuse', 'drop' or 'merge'" in " ".join(said.split())
+
+
 def test_data_given_as_a_recipe_is_named_as_such(prep):
     code, said = prep("rows.jsonl")
     assert code == 2

@@ -88,14 +88,17 @@ def test_a_vocabulary_that_the_corpus_cannot_fill_is_said(tokenizer: Call) -> No
     ("words", "said"),
     [
         ("train text.txt --vocab-size 9 --out new", "vocab_size=9 is too small"),
-        ("train text.txt --vocab-size 0 --out new", "vocab_size: Input should"),
+        (
+            "train text.txt --vocab-size 0 --out new",
+            "'vocab_size': must be greater than 0 (found 0)",
+        ),
         (
             "train text.txt --vocab-size 999 --out new --pre-tokenizer x",
-            "pre_tokenizer: Input should be 'single-digits', 'llama-3' or 'gpt-2'",
+            "'pre_tokenizer': must be 'single-digits', 'llama-3' or 'gpt-2' (found \"x\")",
         ),
         (
             "train text.txt --vocab-size 999 --out new --special <a> --special <a>",
-            "special_tokens: special tokens given twice: '<a>'",
+            "'special_tokens': special tokens given twice: '<a>'",
         ),
         (
             "train text.txt --vocab-size 999 --out new --chat-template x",
