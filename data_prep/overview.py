@@ -57,6 +57,7 @@ def overview(
     """
     return {
         "max_tokens": config.max_tokens,
+        "overlong": config.overlong,
         "sources": _sources(config, decisions),
         "lengths": {
             "rows in": histogram(decisions.tokens[decisions.tokens > 0]),
@@ -65,7 +66,7 @@ def overview(
         },
         "languages": _languages(rows, decisions.left()),
         "dropped": _dropped(rows, decisions),
-        "duplicates": _duplicates(rows, certificates),
+        "duplicates": _duplicates(rows, certificates, decisions.source >= len(config.sources)),
         "rendered": _rendered(rows, train, template, config.seed),
     }
 
@@ -135,8 +136,16 @@ def _shown(row: str | None) -> str:
     return "" if row is None else text_of(decode_row(row), "both")[:LONGEST_SHOWN]
 
 
-def _duplicates(rows: Rows, certificates: Iterable[Certificate]) -> list[dict[str, Any]]:
-    """Pairs of every measure side by side, the least similar ones: they are the ones to look at."""
+def _duplicates(
+    rows: Rows, certificates: Iterable[Certificate], validation: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Pairs of every measure side by side, the least similar ones: they are the ones to look at.
+
+    Args:
+        rows: all of them.
+        certificates: what vouches for the rows that were removed.
+        validation: whether each row is of the validation's own source, shape ``[rows]``.
+    """
     shown: list[dict[str, Any]] = []
     by_measure: dict[str, list[Certificate]] = {}
     for certificate in certificates:
@@ -148,10 +157,11 @@ def _duplicates(rows: Rows, certificates: Iterable[Certificate]) -> list[dict[st
         _keep_least(found)
         shown += [certificate.model_dump() for certificate in found]
     places = {place for each in shown for place in (each["removed"], each["witness"])}
-    texts = _texts_at(rows, places)
+    at = _rows_at(rows, places)
     for each in shown:
-        each["removed_text"] = _shown(texts.get(each["removed"]))
-        each["witness_text"] = _shown(texts.get(each["witness"]))
+        (removed, removed_text), (witness, witness_text) = at[each["removed"]], at[each["witness"]]
+        each["in_validation"] = bool(validation[witness] and not validation[removed])
+        each["removed_text"], each["witness_text"] = _shown(removed_text), _shown(witness_text)
     return shown
 
 
@@ -160,13 +170,13 @@ def _keep_least(found: list[Certificate]) -> None:
     del found[DUPLICATES:]
 
 
-def _texts_at(rows: Rows, places: set[str]) -> dict[str, str]:
-    """The rows at some places."""
-    found: dict[str, str] = {}
-    for _, table in rows.each("where", "row"):
+def _rows_at(rows: Rows, places: set[str]) -> dict[str, tuple[int, str | None]]:
+    """The rows at some places: their numbers, and what they say."""
+    found: dict[str, tuple[int, str | None]] = {}
+    for first, table in rows.each("where", "row"):
         where = table.column(0).to_pylist()
         inside = [i for i, place in enumerate(where) if place in places]
-        found |= {where[i]: table.column(1)[i].as_py() for i in inside}
+        found |= {where[i]: (first + i, table.column(1)[i].as_py()) for i in inside}
     return found
 
 
