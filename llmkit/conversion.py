@@ -1,5 +1,6 @@
 """`llmkit prep --convert`: the rows of a recipe, or of a data file, as JSONL of another format."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,10 +48,16 @@ def convert(
         )
     else:
         data = _data(what, overrides)
-        path = _new(out or Path(f"{what.name.partition('.')[0]}.{target}.jsonl"))
+        path = _new(out or Path(f"{_bare_name(what)}.{target}.jsonl"))
         found = convert_rows(data.sources, target, path, roles=data.roles, on_error=data.on_error)
     _tell(view, found, path)
     return path
+
+
+def _bare_name(data: Path) -> str:
+    """What a file, a folder or a pattern is called, without endings and stars."""
+    name = data.resolve().name.partition(".")[0]
+    return re.sub(r"[*?\[\]]", "", name) or "rows"
 
 
 def _new(path: Path) -> Path:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Tokenizers: train one, extend one, measure them.", no_args_is_help=True)
 
+SOURCES = "Text or rows: files, folders, patterns, hub ids."
+
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Out = Annotated[Path, typer.Option("--out", help="A new folder.")]
@@ -23,7 +25,7 @@ Field = Annotated[
 
 @app.command()
 def train(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="Files of text.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help=SOURCES)],
     out: Out,
     vocab_size: Annotated[int, typer.Option("--vocab-size", help="Tokens in all.")],
     min_frequency: Annotated[
@@ -73,7 +75,7 @@ def extend(
     model: Annotated[str, typer.Argument(help="A catalogue name, a model folder, or a hub id.")],
     out: Out,
     sources: Annotated[
-        list[str] | None, typer.Option("--from", help="Find tokens in this file; repeatable.")
+        list[str] | None, typer.Option("--from", help="Find tokens in these files; repeatable.")
     ] = None,
     tokens: Annotated[
         Path | None,
@@ -123,7 +125,7 @@ def extend(
 @app.command()
 def report(
     tokenizer: Annotated[str, typer.Argument(help="A folder, a catalogue name, or a hub id.")],
-    on: Annotated[list[str], typer.Option("--on", help="Measure on this file; repeatable.")],
+    on: Annotated[list[str], typer.Option("--on", help="Measure on these files; repeatable.")],
     other: Annotated[str | None, typer.Argument(help="One to compare it with.")] = None,
     by: Annotated[
         str | None, typer.Option("--by", help="A field to tell texts apart by, e.g. lang.")

@@ -84,6 +84,22 @@ def test_data_is_converted_into_a_new_file_and_never_over_one(prep):
     assert Path("rows.completion.jsonl").read_text() == before
 
 
+@pytest.mark.parametrize(
+    ("data", "written"),
+    [("data", "data"), ("data/*.jsonl", "rows"), ("data/a*.jsonl", "a"), ("data/../data", "data")],
+)
+def test_converted_data_has_a_name_without_stars_and_dots(prep, data, written):
+    Path("data").mkdir()
+    Path("data", "a1.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    assert prep(data, "--convert", "completion")[0] == 0
+    assert Path(f"{written}.completion.jsonl").is_file()
+
+
+def test_a_conversion_is_not_audited(prep):
+    code, said = prep("rows.jsonl", "--convert", "openai", "--audit")
+    assert (code, "--audit: is for preparing" in said) == (2, True)
+
+
 def test_a_wrong_setting_of_converted_data_is_said_in_plain_words(prep):
     code, said = prep("rows.jsonl", "data.on_error=x", "data.roles=y", "--convert", "openai")
     assert code == 2
