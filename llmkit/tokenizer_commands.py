@@ -87,7 +87,9 @@ def extend(
     ] = 5,
     pad_to_multiple_of: Annotated[
         int | None,
-        typer.Option("--pad-to-multiple-of", min=1, help="Round the model's rows up to this."),
+        typer.Option(
+            "--pad-to-multiple-of", min=1, max=65536, help="Round the model's rows up to this."
+        ),
     ] = None,
     field: Field = None,
     quiet: Quiet = False,

@@ -93,6 +93,18 @@ def test_a_vocabulary_that_the_corpus_cannot_fill_is_said(tokenizer: Call) -> No
             "'vocab_size': must be greater than 0 (found 0)",
         ),
         (
+            f"train text.txt --vocab-size {10**14} --out new",
+            "'vocab_size': must be less than or equal to 4000000",
+        ),
+        (
+            f"train text.txt --vocab-size 999 --min-frequency {10**20} --out new",
+            "'min_frequency': must be less than or equal to",
+        ),
+        (
+            f"extend MODEL --out new --from text.txt --pad-to-multiple-of {10**9}",
+            "Invalid value for '--pad-to-multiple-of'",
+        ),
+        (
             "train text.txt --vocab-size 999 --out new --pre-tokenizer x",
             "'pre_tokenizer': must be 'single-digits', 'llama-3' or 'gpt-2' (found \"x\")",
         ),
