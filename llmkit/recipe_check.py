@@ -14,7 +14,7 @@ from data_prep.sources.files import find_files, refuse_shared_files
 from data_prep.tokenizer import load_tokenizer
 from llmkit.errors import UsageError
 from llmkit.evaluation.answers import read_questions
-from llmkit.models.catalog import context_length, find_local, refuse_other_kind
+from llmkit.models.catalog import Kind, context_length, find_local, refuse_other_kind
 from llmkit.models.settings import ModelConfig
 from llmkit.recipe import Recipe, read_recipe
 from llmkit.recipe_problems import Location, Problem, explain
@@ -80,27 +80,27 @@ def _sources(data: DataConfig) -> Iterator[tuple[Location, SourceConfig]]:
 
 
 def _look_at_models(data: DataConfig, problems: _Problems) -> None:
-    for place, name in _embedders(data):
+    for place, name, kind in data_models(data):
         with problems.at(*place):
-            refuse_other_kind(name, "sentence embeddings", find_local(name))
-    for place, name in _scorers(data):
-        with problems.at(*place):
-            refuse_other_kind(name, "language model", find_local(name))
+            refuse_other_kind(name, kind, find_local(name))
 
 
-def _embedders(data: DataConfig) -> Iterator[tuple[Location, str]]:
+def data_models(data: DataConfig) -> Iterator[tuple[Location, str, Kind]]:
+    """The models that a person names to look at data: the key, the name, what it must be."""
     if data.dedup.semantic:
-        yield ("data", "dedup", "semantic", "model"), data.dedup.semantic.model
+        yield ("data", "dedup", "semantic", "model"), data.dedup.semantic.model, EMBEDDER
     if data.contamination and data.contamination.semantic:
-        yield ("data", "contamination", "semantic", "model"), data.contamination.semantic.model
+        model = data.contamination.semantic.model
+        yield ("data", "contamination", "semantic", "model"), model, EMBEDDER
     if data.select and data.select.kind in ("mmr", "k_centre"):
-        yield ("data", "select", "model"), data.select.model
+        yield ("data", "select", "model"), data.select.model, EMBEDDER
+    scored = perplexity_filter(data.filters)
+    if scored and scored.model:
+        place = ("data", "filters", data.filters.index(scored), "model")
+        yield place, scored.model, "language model"
 
 
-def _scorers(data: DataConfig) -> Iterator[tuple[Location, str]]:
-    chosen = perplexity_filter(data.filters)
-    if chosen and chosen.model:
-        yield ("data", "filters", data.filters.index(chosen), "model"), chosen.model
+EMBEDDER: Kind = "sentence embeddings"
 
 
 def _look_at_base(recipe: Recipe, problems: _Problems) -> None:
@@ -152,7 +152,7 @@ def _unseen(recipe: Recipe) -> Iterator[str]:
     sources = [each for _, each in _sources(recipe.data)]
     for path in dict.fromkeys(s.path for s in sources if find_files(s.path, s.split) is None):
         yield f"not looked at: data set {path} (`datasets` loads it, maybe from the hub)"
-    models = [name for _, name in (*_embedders(recipe.data), *_scorers(recipe.data))]
+    models = [name for _, name, _ in data_models(recipe.data)]
     for name in dict.fromkeys([recipe.model.base, *models]):
         if find_local(name) is None:
             yield f"not looked at: model {name} (not on this machine yet)"

@@ -66,6 +66,20 @@ def test_a_skip_past_the_end_says_so(prep):
     assert "has no rows behind the first 40 (skip)" in said
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "data.select={kind: mmr, count: 2, model: no-such-model}",
+        "data.dedup.semantic={model: no-such-model}",
+        "data.filters=[{kind: perplexity, max: 9, model: no-such-model}]",
+    ],
+)
+def test_a_model_that_is_not_there_is_said_before_any_row_is_made(prep, monkeypatch, word):
+    monkeypatch.setattr("llmkit.preparing.prepare", lambda *_, **__: pytest.fail("rows were made"))
+    code, said = prep("demo.yaml", word)
+    assert (code, "model 'no-such-model' was not found" in " ".join(said.split())) == (2, True)
+
+
 def test_too_many_duplicates_end_with_three(prep):
     code, said = prep("demo.yaml", "data.max_duplicates=0.1")
     assert code == 3
