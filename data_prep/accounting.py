@@ -13,6 +13,7 @@ from data_prep.shards import Rows
 from data_prep.sources.config import SourceConfig
 
 _REMEDIES = {
+    "refused by the chat template": "model.chat_template names another one, which renders them",
     "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
     "special token in the text": "data.markers=escape makes plain text of them, data.markers=drop "
     "drops such rows",
