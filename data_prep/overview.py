@@ -133,7 +133,8 @@ def _dropped(rows: Rows, decisions: Decisions) -> dict[str, list[dict[str, str]]
 
 
 def _shown(row: str | None) -> str:
-    return "" if row is None else text_of(decode_row(row), "both")[:LONGEST_SHOWN]
+    text = "" if row is None else text_of(decode_row(row), "both").strip()
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} \u2026"
 
 
 def _duplicates(
@@ -191,6 +192,7 @@ def _rendered(
         {
             "where": each["where"],
             "tokens": len(each["ids"]),
+            "tokens_shown": len(each["ids"][:MOST_TOKENS]),
             "supervised": sum(each["supervised"]),
             "runs": _runs(each["ids"][:MOST_TOKENS], each["supervised"][:MOST_TOKENS], template),
         }
