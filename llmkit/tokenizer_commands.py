@@ -2,6 +2,7 @@
 
 # ruff: noqa: FBT002 (typer options are booleans with defaults)
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,9 +61,9 @@ def train(
         **({"special_tokens": special} if special else {}),
     }
     settings = tokenizers.settings_from(values)
-    view = choose_view(quiet, as_json)
     corpus = Corpus(sources, field or ())
-    size, measured = tokenizers.train(corpus, settings, chat_template, out, view)
+    with closing(choose_view(quiet, as_json)) as view:
+        size, measured = tokenizers.train(corpus, settings, chat_template, out, view)
     if as_json:
         _print_json({"folder": str(out), "tokens": size, "fertility": _dicts(measured)})
     elif not quiet:
@@ -106,16 +107,17 @@ def extend(
 
     if bool(sources) == bool(tokens):
         raise UsageError("give either --from SOURCE, to find tokens in, or --tokens FILE.")
-    done = tokenizers.extend(
-        model,
-        Corpus(sources or [], field or ()),
-        tokenizers.read_words(tokens) if tokens else [],
-        out,
-        choose_view(quiet, as_json),
-        count=count,
-        min_frequency=min_frequency,
-        pad_to_multiple_of=pad_to_multiple_of,
-    )
+    with closing(choose_view(quiet, as_json)) as view:
+        done = tokenizers.extend(
+            model,
+            Corpus(sources or [], field or ()),
+            tokenizers.read_words(tokens) if tokens else [],
+            out,
+            view,
+            count=count,
+            min_frequency=min_frequency,
+            pad_to_multiple_of=pad_to_multiple_of,
+        )
     if as_json:
         _print_json(done.as_dict())
     elif not quiet:
@@ -146,7 +148,8 @@ def report(
 
     corpus = Corpus(on, field or (), by)
     names = [tokenizer, *([other] if other else [])]
-    measured = tokenizers.report(names, corpus, choose_view(quiet, as_json))
+    with closing(choose_view(quiet, as_json)) as view:
+        measured = tokenizers.report(names, corpus, view)
     if as_json:
         _print_json({"fertility": _dicts(measured)})
     elif not quiet:

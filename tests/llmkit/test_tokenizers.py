@@ -1,6 +1,7 @@
 """``llmkit tokenizer``: train, extend, report, from the command line."""
 
 import gzip
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 from backports import zstd
+from rich.console import Console
 
 from data_prep.tokenizer import load_tokenizer
 from data_prep.tokenizer_training import TokenizerSettings, train_tokenizer
 from llmkit import cli
+from llmkit.console import TerminalView
 from llmkit.corpus import Corpus
 
 TEXT = "The quick brown fox jumps.\n\nThe lazy dog, the quick dog: it does not mind.\n" * 4
@@ -160,6 +163,26 @@ def test_wrong_usage_ends_with_two_and_leaves_nothing(
     assert said in " ".join(err.split())
     assert not Path("new").exists()
     assert not Path("new.partial").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train text.txt --vocab-size 280 --out new",
+        "extend MODEL --out new --from text.txt",
+        "report MODEL --on text.txt",
+    ],
+)
+def test_a_terminal_has_its_cursor_back_before_the_results(
+    tokenizer: Call, tiny: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    printed = io.StringIO()
+    console = Console(file=printed, force_terminal=True)
+    monkeypatch.setattr("llmkit.console.choose_view", lambda *_: TerminalView(console))
+    tokenizer(*[str(tiny) if word == "MODEL" else word for word in words.split()])
+    _, hidden, shown = printed.getvalue().rpartition("\x1b[?25l")
+    assert hidden
+    assert "\x1b[?25h" in shown
 
 
 def test_a_model_is_extended_with_tokens_from_a_corpus(tokenizer: Call, tiny: Path) -> None:
