@@ -135,7 +135,7 @@ class Corpus:
             else:
                 what = f"what is asked and answered ({found.format})"
                 self.read_as.setdefault(path, what)
-                yield label, text_of(found.row, "both")
+                yield label, text_of(found.row, "both").removeprefix("\n")  # nothing was asked
 
 
 def _without_text(record: Mapping[str, Any], names: Sequence[str]) -> str | None:

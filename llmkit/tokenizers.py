@@ -152,15 +152,7 @@ def extend(
     else:
         tokens = tokens_for_words(old, words)
     if not tokens:
-        raise UsageError(
-            f"{model}: nothing to add: "
-            + (
-                f"no two tokens stand together {min_frequency} times within a word. "
-                "Try --min-frequency 2, or more text."
-                if corpus.paths
-                else "every word is one token already."
-            )
-        )
+        raise UsageError(f"{model}: nothing to add: {_why_none(corpus, min_frequency)}")
     from llmkit.models.vocabulary import extend_model
 
     with view.working(f"giving {model} rows for {len(tokens)} new tokens"):
@@ -171,6 +163,16 @@ def extend(
         measured = [*_measure("before", old, corpus, view), *_measure("after", new, corpus, view)]
     examples = [old.decode(token.pieces) for token in tokens[:SHOWN]]
     return Extended(out, tokens, examples, extension.rows, measured)
+
+
+def _why_none(corpus: Corpus, min_frequency: int) -> str:
+    if not corpus.paths:
+        return "every word is one token already."
+    lower = "--min-frequency 2, or " if min_frequency > 2 else ""
+    return (
+        f"no two tokens that could be joined stand together {min_frequency} times within a word. "
+        f"Try {lower}more text."
+    )
 
 
 def report(names: Sequence[str], corpus: Corpus, view: View) -> list[Measured]:

@@ -137,7 +137,11 @@ def test_a_vocabulary_that_the_corpus_cannot_fill_is_said(tokenizer: Call) -> No
         ("extend nothing-here --out new --from text.txt", "was not found. Tried"),
         (
             "extend MODEL --out new --from text.txt --min-frequency 99999",
-            "no two tokens stand together 99999 times",
+            "stand together 99999 times within a word. Try --min-frequency 2, or more text.",
+        ),
+        (
+            "extend MODEL --out new --from short.txt --min-frequency 1",
+            "stand together 1 times within a word. Try more text.",
         ),
         ("report nothing-here --on text.txt", "was not found. Tried"),
         ("train  --vocab-size 999 --out new", "a source has no name"),
@@ -154,6 +158,7 @@ def test_wrong_usage_ends_with_two_and_leaves_nothing(
     Path("latin.txt").write_bytes("señor".encode("latin-1"))
     Path("empty.txt.gz").write_bytes(gzip.compress(b""))
     Path("broken.txt.gz").write_bytes(gzip.compress(b"one\n" * 99)[:-4])
+    Path("short.txt").write_text("x.y")
     Path("taken").mkdir()
     Path("taken", "file").write_text("mine")
     write_rows("other.jsonl", [{"a": 1}])
@@ -292,6 +297,8 @@ def test_rows_of_a_known_format_have_labels_too_and_it_is_said_what_was_read(
 def test_rows_of_a_known_format_are_read_as_text() -> None:
     write_rows("rows.jsonl", [{"instruction": "What?", "input": "", "output": "This."}])
     assert list(Corpus(["rows.jsonl"]).texts()) == ["What?\nThis."]
+    write_rows("late.jsonl", [{"text": 5}, {"text": "one"}])
+    assert list(Corpus(["late.jsonl"]).texts()) == ["one"]
     write_rows("texts.jsonl", [{"text": "one"}, {"text": None}, {"text": "two"}])
     corpus = Corpus(["texts.jsonl", "rows.jsonl"])
     for _ in range(2):  # it can be read again
