@@ -95,6 +95,7 @@ def _sources(config: DataConfig, decisions: Decisions) -> list[dict[str, Any]]:
     return [
         {
             "source": source.path,
+            "held_out": i >= len(config.sources),
             "rows_in": before[0][i],
             "tokens_in": before[1][i],
             "rows_kept": after[0][i],

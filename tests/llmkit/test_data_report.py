@@ -112,6 +112,7 @@ def test_the_account_is_shown_to_balance_and_how_sources_were_read(page: Cells) 
     assert numbers[0] == sum(numbers[1:4]) == 21
     assert numbers[4] == sum(numbers[5:])
     assert "read as alpaca (from its fields): it has 'instruction' and 'output'" in page.text
+    assert page.text.count("held out, read as alpaca") == 1
     assert f"Fields that nothing is made of: note {EVIL} (19 rows)" in page.text
     assert "1 email masked; nothing else" in page.text
     assert "Rows over 256 tokens were split" in page.text
