@@ -122,7 +122,10 @@ def extend(
         _print_json(done.as_dict())
     elif not quiet:
         shown = ", ".join(map(repr, done.examples))
-        typer.echo(f"{len(done.tokens)} new tokens in {done.folder}, {done.rows} rows: {shown} ...")
+        more = ", ..." if len(done.tokens) > len(done.examples) else ""
+        typer.echo(
+            f"{len(done.tokens)} new tokens in {done.folder}, {done.rows} rows: {shown}{more}"
+        )
         _print_table(done.measured)
 
 
