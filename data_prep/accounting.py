@@ -14,9 +14,13 @@ from data_prep.sources.config import SourceConfig
 from data_prep.splits import rows_wanted
 
 _REMEDIES = {
+    "refused by the chat template": "model.chat_template names another one, which renders them",
     "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
     "special token in the text": "data.markers=escape makes plain text of them, data.markers=drop "
     "drops such rows",
+    "template loses the tools": "none of the templates known by name writes tools; "
+    "model.chat_template=keep does with a model that was made to call them (Qwen2.5 and its "
+    "like), or name a .jinja file that does",
 }
 _NOT_ERRORS = {"over max_tokens", "nothing supervised left"}
 

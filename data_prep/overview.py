@@ -58,6 +58,7 @@ def overview(
     """
     return {
         "max_tokens": config.max_tokens,
+        "overlong": config.overlong,
         "sources": _sources(config, decisions),
         "lengths": {
             "rows in": histogram(decisions.tokens[decisions.tokens > 0]),
@@ -66,7 +67,7 @@ def overview(
         },
         "languages": _languages(rows, decisions.left()),
         "dropped": _dropped(config, rows, decisions),
-        "duplicates": _duplicates(rows, certificates),
+        "duplicates": _duplicates(rows, certificates, decisions.source >= len(config.sources)),
         "rendered": _rendered(rows, train, template, config.seed),
     }
 
@@ -95,6 +96,7 @@ def _sources(config: DataConfig, decisions: Decisions) -> list[dict[str, Any]]:
     return [
         {
             "source": source.path,
+            "held_out": i >= len(config.sources),
             "rows_in": before[0][i],
             "tokens_in": before[1][i],
             "rows_kept": after[0][i],
@@ -145,11 +147,20 @@ def _masked(row: str | None, config: DataConfig) -> str | None:
 
 
 def _shown(row: str | None) -> str:
-    return "" if row is None else text_of(decode_row(row), "both")[:LONGEST_SHOWN]
+    text = "" if row is None else text_of(decode_row(row), "both").strip()
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} \u2026"
 
 
-def _duplicates(rows: Rows, certificates: Iterable[Certificate]) -> list[dict[str, Any]]:
-    """Pairs of every measure side by side, the least similar ones: they are the ones to look at."""
+def _duplicates(
+    rows: Rows, certificates: Iterable[Certificate], validation: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Pairs of every measure side by side, the least similar ones: they are the ones to look at.
+
+    Args:
+        rows: all of them.
+        certificates: what vouches for the rows that were removed.
+        validation: whether each row is of the validation's own source, shape ``[rows]``.
+    """
     shown: list[dict[str, Any]] = []
     by_measure: dict[str, list[Certificate]] = {}
     for certificate in certificates:
@@ -161,10 +172,11 @@ def _duplicates(rows: Rows, certificates: Iterable[Certificate]) -> list[dict[st
         _keep_least(found)
         shown += [certificate.model_dump() for certificate in found]
     places = {place for each in shown for place in (each["removed"], each["witness"])}
-    texts = _texts_at(rows, places)
+    at = _rows_at(rows, places)
     for each in shown:
-        each["removed_text"] = _shown(texts.get(each["removed"]))
-        each["witness_text"] = _shown(texts.get(each["witness"]))
+        (removed, removed_text), (witness, witness_text) = at[each["removed"]], at[each["witness"]]
+        each["in_validation"] = bool(validation[witness] and not validation[removed])
+        each["removed_text"], each["witness_text"] = _shown(removed_text), _shown(witness_text)
     return shown
 
 
@@ -173,13 +185,13 @@ def _keep_least(found: list[Certificate]) -> None:
     del found[DUPLICATES:]
 
 
-def _texts_at(rows: Rows, places: set[str]) -> dict[str, str]:
-    """The rows at some places."""
-    found: dict[str, str] = {}
-    for _, table in rows.each("where", "row"):
+def _rows_at(rows: Rows, places: set[str]) -> dict[str, tuple[int, str | None]]:
+    """The rows at some places: their numbers, and what they say."""
+    found: dict[str, tuple[int, str | None]] = {}
+    for first, table in rows.each("where", "row"):
         where = table.column(0).to_pylist()
         inside = [i for i, place in enumerate(where) if place in places]
-        found |= {where[i]: table.column(1)[i].as_py() for i in inside}
+        found |= {where[i]: (first + i, table.column(1)[i].as_py()) for i in inside}
     return found
 
 
@@ -194,6 +206,7 @@ def _rendered(
         {
             "where": each["where"],
             "tokens": len(each["ids"]),
+            "tokens_shown": len(each["ids"][:MOST_TOKENS]),
             "supervised": sum(each["supervised"]),
             "runs": _runs(each["ids"][:MOST_TOKENS], each["supervised"][:MOST_TOKENS], template),
         }

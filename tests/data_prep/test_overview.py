@@ -19,7 +19,21 @@ def test_of_a_very_long_row_the_beginning_is_shown(tmp_path, chatml):
     config = DataConfig(sources=[source], max_tokens=64, overlong="split")
     (rendered,) = shown(prepare(config, chatml, tmp_path))["rendered"]
     assert rendered["tokens"] > 20_000
+    assert rendered["tokens_shown"] == overview.MOST_TOKENS
     assert sum(len(text) for text, _ in rendered["runs"]) < 50_000
+
+
+def test_a_text_that_is_cut_says_so(tmp_path, chatml):
+    rows = [alpaca(1, answer="so " * 2000)] * 2 + [alpaca(2), alpaca(2)]
+    config = DataConfig(
+        sources=[{"path": write_jsonl(tmp_path / "rows.jsonl", rows)}], max_tokens=16384
+    )
+    long, short = (
+        pair["removed_text"] for pair in shown(prepare(config, chatml, tmp_path))["duplicates"]
+    )
+    assert long.endswith(" \u2026")
+    assert len(long) == overview.LONGEST_SHOWN + 2
+    assert short == "What is 2 plus one?\nIt is 3."
 
 
 def test_the_least_similar_pairs_are_shown_however_many_there_are(tmp_path, chatml, monkeypatch):

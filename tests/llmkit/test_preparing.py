@@ -75,6 +75,20 @@ def test_a_skip_past_the_end_says_so(prep):
     assert "has no rows behind the first 40 (skip)" in said
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "data.select={kind: mmr, count: 2, model: no-such-model}",
+        "data.dedup.semantic={model: no-such-model}",
+        "data.filters=[{kind: perplexity, max: 9, model: no-such-model}]",
+    ],
+)
+def test_a_model_that_is_not_there_is_said_before_any_row_is_made(prep, monkeypatch, word):
+    monkeypatch.setattr("llmkit.preparing.prepare", lambda *_, **__: pytest.fail("rows were made"))
+    code, said = prep("demo.yaml", word)
+    assert (code, "model 'no-such-model' was not found" in " ".join(said.split())) == (2, True)
+
+
 def test_too_many_duplicates_end_with_three(prep):
     code, said = prep("demo.yaml", "data.max_duplicates=0.1")
     assert code == 3
@@ -91,6 +105,29 @@ def test_data_is_converted_into_a_new_file_and_never_over_one(prep):
     assert code == 2
     assert "rows.completion.jsonl: is there already" in said
     assert Path("rows.completion.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("data", "written"),
+    [("data", "data"), ("data/*.jsonl", "rows"), ("data/a*.jsonl", "a"), ("data/../data", "data")],
+)
+def test_converted_data_has_a_name_without_stars_and_dots(prep, data, written):
+    Path("data").mkdir()
+    Path("data", "a1.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    assert prep(data, "--convert", "completion")[0] == 0
+    assert Path(f"{written}.completion.jsonl").is_file()
+
+
+def test_a_conversion_is_not_audited(prep):
+    code, said = prep("rows.jsonl", "--convert", "openai", "--audit")
+    assert (code, "--audit: is for preparing" in said) == (2, True)
+
+
+def test_a_wrong_setting_of_converted_data_is_said_in_plain_words(prep):
+    code, said = prep("rows.jsonl", "data.on_error=x", "data.roles=y", "--convert", "openai")
+    assert code == 2
+    assert "data: 'on_error': must be 'fail' or 'skip' (found \"x\")" in " ".join(said.split())
+    assert "'roles': must be 'refuse', 'drop' or 'merge'" in " ".join(said.split())
 
 
 def test_data_given_as_a_recipe_is_named_as_such(prep):
