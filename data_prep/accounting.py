@@ -11,11 +11,16 @@ from data_prep.ledger import FILTERED, Ledger
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
 from data_prep.sources.config import SourceConfig
+from data_prep.splits import rows_wanted
 
 _REMEDIES = {
+    "refused by the chat template": "model.chat_template names another one, which renders them",
     "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
     "special token in the text": "data.markers=escape makes plain text of them, data.markers=drop "
     "drops such rows",
+    "template loses the tools": "none of the templates known by name writes tools; "
+    "model.chat_template=keep does with a model that was made to call them (Qwen2.5 and its "
+    "like), or name a .jinja file that does",
 }
 _NOT_ERRORS = {"over max_tokens", "nothing supervised left"}
 
@@ -157,18 +162,39 @@ def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger
 
 def _parted(config: DataConfig, train: int, validation: int) -> str:
     """Why a split left one side empty."""
-    own = config.validation
-    if isinstance(own, SourceConfig) or not own or not train + validation:
+    own, rows = config.validation, train + validation
+    if isinstance(own, SourceConfig) or not own or not rows:
         return ""
+    if own >= rows:
+        return f" validation={own} was asked for, and there are {rows} rows. Ask for fewer."
     return (
         f" validation={own} was asked for: {train} rows for training, {validation} for "
-        f"validation; {_TOGETHER[config.keep_together]}."
+        f"validation; {_together(config)}. Or give validation a source of its own."
     )
 
 
-_TOGETHER = {
-    "questions": "rows that ask the same first question stay together",
-    "near-duplicates": "rows that ask the same first question or are near-duplicates, in chains, "
-    "stay together: data.dedup.minhash={} removes near-duplicates first, "
-    "data.keep_together=questions lets them be parted",
-}
+def uneven_split(config: DataConfig, train: int, validation: int) -> str:
+    """What a person should know of a split that could not be as it was asked for; else nothing."""
+    own, rows = config.validation, train + validation
+    if isinstance(own, SourceConfig) or not validation:
+        return ""
+    wanted = rows_wanted(own, rows)
+    if wanted <= 2 * validation and validation <= wanted:
+        return ""
+    return (
+        f"warning: validation={own} is {wanted} of {rows} rows, and {validation} are held out: "
+        f"{_together(config)}."
+    )
+
+
+def _together(config: DataConfig) -> str:
+    """What a split does not part."""
+    near = config.keep_together == "near-duplicates"
+    alike = ["ask the same first question"]
+    alike += ["have one value of group"] * any(source.group for source in config.sources)
+    alike += ["are near-duplicates, in chains,"] * near
+    remedy = (
+        ": data.dedup.minhash={} removes near-duplicates first, data.keep_together=questions lets "
+        "them be parted"
+    )
+    return f"rows that {' or '.join(alike)} stay together{remedy * near}"

@@ -49,6 +49,8 @@ class Comparing:
         self.rows = rows
         self.decisions = Decisions(rows)
         self.decisions.note("rendered and filtered" if config.filters else "rendered")
+        self.notes: list[str] = []
+        """What a person should know of what was compared."""
         self._removals: list[Removals] = []
         self.contamination: ContaminationReport | None = None
         self._overlaps: dict[int, tuple[Overlap, ...]] = {}
@@ -113,6 +115,11 @@ class Comparing:
                 removed, witness = found.removed[of_measure], found.witness[of_measure]
                 self.decisions.drop(removed, DUPLICATES[measure], witness)
             self._removals.append(found)
+        if unread := sum(found.unread for found in self._removals):
+            self.notes.append(
+                f"dedup.semantic: {unread} rows were compared with none, because the embedding "
+                "model cannot read them. Name a model of their languages to have them compared."
+            )
         self.decisions.note("without duplicates")
 
     def certificates(self) -> Iterator[Certificate]:

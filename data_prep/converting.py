@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,13 @@ from data_prep.formats.writing import WRITERS, write_record
 from data_prep.ledger import Dropped
 from data_prep.reading import ReadRow, RolesPolicy, Unusable, read_rows
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.files import refuse_shared_files
 
 SHOWN = 10
 """Rows of each reason that are kept to show; the others are only counted."""
+
+EVERY = 1000
+"""Rows between two words of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Conversion:
     """Some of them: their place, the reason and what was found."""
     formats: dict[str, str]
     """For each source the format it was read as, and why, where it was detected."""
+    unused: dict[str, int]
+    """Fields of the rows written that are not in the file, with the rows that had them."""
 
 
 def convert_rows(
@@ -44,6 +50,7 @@ def convert_rows(
     *,
     roles: RolesPolicy = "refuse",
     on_error: Literal["fail", "skip"] = "fail",
+    progress: Callable[[int], None] = lambda _rows: None,
 ) -> Conversion:
     """Write the rows of sources as JSONL of another format.
 
@@ -57,20 +64,23 @@ def convert_rows(
         roles: what happens to repeated roles, as in `DataConfig`.
         on_error: rows that cannot be used or written: all counted and named in one error, or
             left out and counted.
+        progress: told of rows as they are read.
 
     Raises:
-        DataError: a source cannot be read or has no rows; ``out`` is a source or cannot be
-            written; rows cannot be used and ``on_error`` is ``fail``; or no row is left.
+        DataError: a source cannot be read or has no rows; two sources name one file; ``out`` is a
+            source or cannot be written; rows cannot be used and ``on_error`` is ``fail``; or no
+            row is left.
     """
     account = _Account()
     try:
         _refuse_target(target, out)
+        refuse_shared_files(sources)
         for source in sources:
             _refuse_overwriting(source, out)
         with _replacing(out) as file:
-            for line in _lines(sources, target, roles, account):
+            for line in _lines(sources, target, roles, account, progress):
                 file.write(line)
-            _refuse_losses(account, on_error)
+            _refuse_losses(account, roles, on_error)
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None
     return account.conversion()
@@ -98,14 +108,20 @@ class _Account:
         self.reasons: Counter[str] = Counter()
         self.shown: list[Dropped] = []
         self.formats: dict[str, str] = {}
+        self.unused: Counter[str] = Counter()
 
     def drop(self, where: str, error: RowError) -> None:
         self.reasons[error.reason] += 1
         if self.reasons[error.reason] <= SHOWN:
             self.shown.append(Dropped(where=where, reason=error.reason, detail=error.detail))
 
-    def examples(self) -> list[str]:
-        return examples(iter(self.shown), self.reasons, SHOWN)
+    def examples(self, reasons: Mapping[str, int]) -> list[str]:
+        return examples(iter(self.shown), reasons, SHOWN)
+
+    def shown_lines(self, reasons: Mapping[str, int]) -> str:
+        shown, total = self.examples(reasons), sum(reasons.values())
+        more = [f"... and {total - len(shown)} more"] if total > len(shown) else []
+        return "".join(f"\n  {line}" for line in [*shown, *more])
 
     def conversion(self) -> Conversion:
         return Conversion(
@@ -113,13 +129,18 @@ class _Account:
             self.rows_written,
             self.rows_merged,
             dict(self.reasons.most_common()),
-            self.examples(),
+            self.examples(self.reasons),
             self.formats,
+            dict(sorted(self.unused.items())),
         )
 
 
 def _lines(
-    sources: Sequence[SourceConfig], target: str, roles: RolesPolicy, account: _Account
+    sources: Sequence[SourceConfig],
+    target: str,
+    roles: RolesPolicy,
+    account: _Account,
+    progress: Callable[[int], None],
 ) -> Iterator[str]:
     """The lines of the file; rows that have none are accounted for."""
     for source in sources:
@@ -127,6 +148,8 @@ def _lines(
         account.formats[source.path] = source.format
         for found in read_rows(source, roles):
             account.rows_in += 1
+            if account.rows_in % EVERY == 0:
+                progress(EVERY)
             if isinstance(found, Unusable):
                 account.drop(found.where, found.error)
                 continue
@@ -139,6 +162,7 @@ def _lines(
                 continue
             account.rows_written += 1
             account.rows_merged += found.merged
+            account.unused.update(found.unused)
             yield line
         if account.rows_in == before:
             raise DataError(f"{source.path}: has no rows.")
@@ -171,19 +195,22 @@ def _refuse_overwriting(source: SourceConfig, out: Path) -> None:
             raise DataError(f"{out}: is what {source.path} reads. Name another file to write.")
 
 
-def _refuse_losses(account: _Account, on_error: str) -> None:
-    dropped = sum(account.reasons.values())
-    shown = account.examples()
-    lines = "\n  ".join(shown)
-    more = f"\n  ... and {dropped - len(shown)} more" if dropped > len(shown) else ""
-    if dropped and on_error == "fail":
+def _refuse_losses(account: _Account, roles: RolesPolicy, on_error: str) -> None:
+    asked_for = "role order" if roles == "drop" else None
+    wrong = {reason: n for reason, n in account.reasons.most_common() if reason != asked_for}
+    if on_error == "fail" and wrong:
         raise DataError(
-            f"{dropped} of {account.rows_in} rows cannot be converted:\n  {lines}{more}\n"
+            f"{sum(wrong.values())} of {account.rows_in} rows cannot be converted "
+            f"({_listed(wrong)}):{account.shown_lines(wrong)}\n"
             "Mend them, or leave them out and have them counted: data.on_error=skip."
         )
     if not account.rows_written:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in account.reasons.most_common())
+        reasons = dict(account.reasons.most_common())
         raise DataError(
-            f"No row is left to write: {account.rows_in} rows in, dropped: {reasons or 'none'}:"
-            f"\n  {lines}{more}"
+            f"No row is left to write: {account.rows_in} rows in, dropped: {_listed(reasons)}:"
+            f"{account.shown_lines(reasons)}"
         )
+
+
+def _listed(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"

@@ -5,7 +5,8 @@ Fertility is the mean number of tokens that a word is cut into (Rust et al. 2021
 
 - A *word* is a longest run of letters, the marks on them, digits and underscores. Scripts that are
   written without spaces (Chinese, Japanese kana, Thai, Lao, Khmer, Burmese, Tibetan) have no words
-  by that rule, so their characters are in none; ``characters_per_token`` is for them.
+  by that rule, so their characters are in none; ``characters_per_token`` is for them, and
+  ``covered_share`` says how much of the texts the words are.
 - A word's tokens are those that cover at least one of its characters. The space that many
   tokenizers put before a word belongs to its first token and costs nothing; punctuation counts only
   where a token joins it to a word.
@@ -30,7 +31,7 @@ from data_prep.tokenizer import Tokenizer
 BATCH = 256
 """Texts encoded at once, on all cores; decides speed, not the result."""
 
-_UNSPACED = (
+_UNSPACED_RANGES = (
     (0x0E00, 0x0FFF),  # Thai, Lao, Tibetan
     (0x1000, 0x109F),  # Burmese
     (0x1780, 0x17FF),  # Khmer
@@ -40,8 +41,11 @@ _UNSPACED = (
     (0x3400, 0x4DBF),  # Han
     (0x4E00, 0x9FFF),
     (0xF900, 0xFAFF),
+    (0xFF66, 0xFF9F),  # kana of half width
     (0x20000, 0x3FFFF),
 )
+_UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in _UNSPACED_RANGES)
+"""Inside the brackets of a regular expression."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class Fertility:
     """Tokens of words, summed over the words."""
     whole_words: int = 0
     """Words that are one token."""
+    word_characters: int = 0
+    """Characters of words."""
+    unspaced_characters: int = 0
+    """Characters of scripts that are written without spaces: they are in no word."""
 
     def __add__(self, other: "Fertility") -> "Fertility":
         return Fertility(*(a + b for a, b in zip(self._counts(), other._counts(), strict=True)))
@@ -70,6 +78,16 @@ class Fertility:
     def whole_word_share(self) -> float | None:
         """The share of words that are one token; None where there are no words."""
         return self.whole_words / self.words if self.words else None
+
+    @property
+    def covered_share(self) -> float | None:
+        """The share of what could be words that is; the rest is written without spaces.
+
+        Where it is small, the words are a few foreign ones, and their fertility says nothing of
+        the texts. None where there is neither.
+        """
+        both = self.word_characters + self.unspaced_characters
+        return self.word_characters / both if both else None
 
     @property
     def bytes_per_token(self) -> float | None:
@@ -86,6 +104,7 @@ class Fertility:
         return vars(self) | {
             "tokens_per_word": self.tokens_per_word,
             "whole_word_share": self.whole_word_share,
+            "covered_share": self.covered_share,
             "bytes_per_token": self.bytes_per_token,
             "characters_per_token": self.characters_per_token,
         }
@@ -155,6 +174,8 @@ def _measured(text: str, spans: NDArray[np.int64]) -> Fertility:
         words=len(words),
         word_tokens=int(each.sum()),
         whole_words=int((each == 1).sum()),
+        word_characters=int((words[:, 1] - words[:, 0]).sum()),
+        unspaced_characters=sum(map(len, _unspaced().findall(text))),
     )
 
 
@@ -166,7 +187,11 @@ def _batched(labelled: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, st
 
 @cache
 def _word() -> re.Pattern[str]:
-    unspaced = "".join(f"{chr(first)}-{chr(last)}" for first, last in _UNSPACED)
     marks = (c for c in map(chr, range(0x300, 0x20000)) if unicodedata.category(c)[0] == "M")
-    held = "".join(c for c in marks if not re.match(f"[{unspaced}]", c))
-    return re.compile(rf"[^\W{unspaced}](?:[^\W{unspaced}]|[{held}])*")
+    held = "".join(c for c in marks if not re.match(f"[{_UNSPACED}]", c))
+    return re.compile(rf"[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{held}])*")
+
+
+@cache
+def _unspaced() -> re.Pattern[str]:
+    return re.compile(f"[{_UNSPACED}]+")

@@ -141,7 +141,7 @@ class RowMaker:
         changes: Counter[str] = Counter()
         rows = [changed(each.row, self.config, self.template, changes) for each in usable]
         rendered = render(rows, self.template, self.config.supervise)
-        results = iter(zip(rows, rendered, strict=True))
+        results = iter(zip(rows, rendered, self._dropped(rows, rendered), strict=True))
         made = [
             _Made(each.where, error=each.error)
             if isinstance(each, Unusable)
@@ -171,16 +171,31 @@ class RowMaker:
         text = json.dumps(value, sort_keys=True, default=str)
         return found, xxhash.xxh3_64_intdigest(text.encode()) or 1
 
-    def _judged(self, where: str, row: Row, rendered: Rendered | RowError) -> _Made:
-        """Ask the filters, all but the one that wants a model, and apply ``overlong``."""
+    def _dropped(
+        self, rows: Sequence[Row], rendered: Sequence[Rendered | RowError]
+    ) -> list[RowError | None]:
+        """Why filters drop rows: all filters are asked but the one that wants a model."""
+        filters = [each for each in self.config.filters if each.kind != "perplexity"]
+        good = {
+            i: Candidate(rows[i], len(each.ids))
+            for i, each in enumerate(rendered)
+            if not isinstance(each, RowError)
+        }
+        found: list[RowError | None] = [None] * len(rows)
+        for i, verdict in zip(good, judge_all(filters, [*good.values()]), strict=True):
+            if verdict:
+                found[i] = RowError(f"{FILTERED}{verdict[0]}", verdict[1])
+        return found
+
+    def _judged(
+        self, where: str, row: Row, rendered: Rendered | RowError, dropped: RowError | None
+    ) -> _Made:
+        """What came of a row that was read: filtered out, or fitted as ``overlong`` says."""
         if isinstance(rendered, RowError):
             return _Made(where, row, error=rendered)
         tokens = len(rendered.ids)
-        filters = [each for each in self.config.filters if each.kind != "perplexity"]
-        verdict = judge_all(filters, Candidate(row, tokens))
-        if verdict:
-            error = RowError(f"{FILTERED}{verdict[0]}", verdict[1])
-            return _Made(where, row, tokens=tokens, error=error)
+        if dropped:
+            return _Made(where, row, tokens=tokens, error=dropped)
         limit = self.config.max_tokens
         fitted = fit(rendered, limit, self.config.overlong)
         if fitted.reason:

@@ -49,7 +49,7 @@ def mix(
     keys: NDArray[np.uint64],
     seed: int,
 ) -> Mixture:
-    """Choose rows so that every source has its share.
+    """Choose rows so that every source has its share, up to one row, and at least one row.
 
     Which rows of a source are taken depends on what they say and the seed, not on their order.
 
@@ -83,8 +83,8 @@ def mix(
         whole, rest = divmod(float(shares[each] * scale), float(totals[each]))
         if rest > totals[each] * (1 - 1e-9):  # all of it, but for rounding
             whole, rest = whole + 1, 0.0
-        chosen += [own] * int(whole)
-        chosen.append(own[: np.searchsorted(np.cumsum(sizes[own]), rest * (1 + 1e-9), "right")])
+        some = int(np.searchsorted(np.cumsum(sizes[own]), rest * (1 + 1e-9), "right"))
+        chosen += [own] * int(whole) + [own[: max(some, whole == 0)]]
     places = np.sort(np.concatenate(chosen), kind="stable")
     return Mixture(rows[places], np.setdiff1d(rows, rows[places]))
 

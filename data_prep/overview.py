@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from data_prep.chat_templates import ChatTemplate
 from data_prep.decisions import Decisions
 from data_prep.dedup.certificates import Certificate
-from data_prep.row_codec import decode_row
+from data_prep.filters.personal import PersonalFilter
+from data_prep.row_codec import decode_row, encode_row
 from data_prep.row_text import text_of
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
@@ -57,6 +58,7 @@ def overview(
     """
     return {
         "max_tokens": config.max_tokens,
+        "overlong": config.overlong,
         "sources": _sources(config, decisions),
         "lengths": {
             "rows in": histogram(decisions.tokens[decisions.tokens > 0]),
@@ -64,8 +66,8 @@ def overview(
             "supervised": histogram(rows.array("taught")[train]),
         },
         "languages": _languages(rows, decisions.left()),
-        "dropped": _dropped(rows, decisions),
-        "duplicates": _duplicates(rows, certificates),
+        "dropped": _dropped(config, rows, decisions),
+        "duplicates": _duplicates(rows, certificates, decisions.source >= len(config.sources)),
         "rendered": _rendered(rows, train, template, config.seed),
     }
 
@@ -94,6 +96,7 @@ def _sources(config: DataConfig, decisions: Decisions) -> list[dict[str, Any]]:
     return [
         {
             "source": source.path,
+            "held_out": i >= len(config.sources),
             "rows_in": before[0][i],
             "tokens_in": before[1][i],
             "rows_kept": after[0][i],
@@ -117,26 +120,47 @@ def _texts(rows: Rows, chosen: NDArray[np.int64]) -> list[str]:
     return list(rows.take(chosen, "row").column(0).to_pylist())
 
 
-def _dropped(rows: Rows, decisions: Decisions) -> dict[str, list[dict[str, str]]]:
-    """The first rows dropped for every reason, with what they say."""
+def _dropped(
+    config: DataConfig, rows: Rows, decisions: Decisions
+) -> dict[str, list[dict[str, str]]]:
+    """The first rows dropped for every reason, with what they say.
+
+    Personal data that was to go does not come back in a report.
+    """
     found: dict[str, list[dict[str, str]]] = {}
     for reason in decisions.counts():
         chosen = decisions.dropped_for(reason)[:PER_REASON]
         table = rows.take(chosen, "where", "row").to_pylist()
         details = decisions.details(chosen)
         found[reason] = [
-            {"where": each["where"], "detail": detail, "text": _shown(each["row"])}
+            {"where": each["where"], "detail": detail, "text": _shown(_masked(each["row"], config))}
             for each, detail in zip(table, details, strict=True)
         ]
     return found
 
 
+def _masked(row: str | None, config: DataConfig) -> str | None:
+    for each in config.filters:
+        if row is not None and isinstance(each, PersonalFilter):
+            row = encode_row(each.mask_row(decode_row(row))[0])
+    return row
+
+
 def _shown(row: str | None) -> str:
-    return "" if row is None else text_of(decode_row(row), "both")[:LONGEST_SHOWN]
+    text = "" if row is None else text_of(decode_row(row), "both").strip()
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} \u2026"
 
 
-def _duplicates(rows: Rows, certificates: Iterable[Certificate]) -> list[dict[str, Any]]:
-    """Pairs of every measure side by side, the least similar ones: they are the ones to look at."""
+def _duplicates(
+    rows: Rows, certificates: Iterable[Certificate], validation: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Pairs of every measure side by side, the least similar ones: they are the ones to look at.
+
+    Args:
+        rows: all of them.
+        certificates: what vouches for the rows that were removed.
+        validation: whether each row is of the validation's own source, shape ``[rows]``.
+    """
     shown: list[dict[str, Any]] = []
     by_measure: dict[str, list[Certificate]] = {}
     for certificate in certificates:
@@ -148,10 +172,11 @@ def _duplicates(rows: Rows, certificates: Iterable[Certificate]) -> list[dict[st
         _keep_least(found)
         shown += [certificate.model_dump() for certificate in found]
     places = {place for each in shown for place in (each["removed"], each["witness"])}
-    texts = _texts_at(rows, places)
+    at = _rows_at(rows, places)
     for each in shown:
-        each["removed_text"] = _shown(texts.get(each["removed"]))
-        each["witness_text"] = _shown(texts.get(each["witness"]))
+        (removed, removed_text), (witness, witness_text) = at[each["removed"]], at[each["witness"]]
+        each["in_validation"] = bool(validation[witness] and not validation[removed])
+        each["removed_text"], each["witness_text"] = _shown(removed_text), _shown(witness_text)
     return shown
 
 
@@ -160,13 +185,13 @@ def _keep_least(found: list[Certificate]) -> None:
     del found[DUPLICATES:]
 
 
-def _texts_at(rows: Rows, places: set[str]) -> dict[str, str]:
-    """The rows at some places."""
-    found: dict[str, str] = {}
-    for _, table in rows.each("where", "row"):
+def _rows_at(rows: Rows, places: set[str]) -> dict[str, tuple[int, str | None]]:
+    """The rows at some places: their numbers, and what they say."""
+    found: dict[str, tuple[int, str | None]] = {}
+    for first, table in rows.each("where", "row"):
         where = table.column(0).to_pylist()
         inside = [i for i, place in enumerate(where) if place in places]
-        found |= {where[i]: table.column(1)[i].as_py() for i in inside}
+        found |= {where[i]: (first + i, table.column(1)[i].as_py()) for i in inside}
     return found
 
 
@@ -181,6 +206,7 @@ def _rendered(
         {
             "where": each["where"],
             "tokens": len(each["ids"]),
+            "tokens_shown": len(each["ids"][:MOST_TOKENS]),
             "supervised": sum(each["supervised"]),
             "runs": _runs(each["ids"][:MOST_TOKENS], each["supervised"][:MOST_TOKENS], template),
         }

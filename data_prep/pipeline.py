@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.accounting import account, refuse_empty, refuse_mostly_duplicates, stop_on_errors
+from data_prep.accounting import (
+    account,
+    refuse_empty,
+    refuse_mostly_duplicates,
+    stop_on_errors,
+    uneven_split,
+)
 from data_prep.chat_templates import ChatTemplate
 from data_prep.comparing import Comparing, Progress
 from data_prep.errors import DataError
@@ -96,7 +102,9 @@ class _Preparation:
         train, validation = comparing.sides()
         if not isinstance(config.validation, SourceConfig):
             train, validation = comparing.hold_out(train)
+        notes = [*comparing.notes, uneven_split(config, len(train), len(validation))]
         train, others, note = self._select(train)
+        notes.append(note)
         train = self._mix(train)
         ledger = account(config, self.rows, decisions)
         refuse_empty(config, len(train), len(validation), ledger)
@@ -110,7 +118,7 @@ class _Preparation:
             "packing_efficiency": round(efficiency(packs, config.max_tokens), 4),
             "stop_token": self.template.stop_token,
             "stop_ids": np.unique(self.rows.array("stop_id")[train]).tolist(),
-            "selection_note": note,
+            "notes": [note for note in notes if note],
             "comparison_rows": len(others),
             "contamination": comparing.contamination and comparing.contamination.model_dump(),
         }

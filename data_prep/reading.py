@@ -63,7 +63,7 @@ def with_format(source: SourceConfig) -> Iterator[tuple[RawRecord, Detected]]:
     chosen = Detected(source.format, "")
     for raw in scan(source):
         if chosen.format == "auto" and isinstance(record := parse_record(raw), Record):
-            with suppress(RowError):
+            with suppress(RowError, RecursionError):
                 chosen = detect(record.value)
         yield raw, chosen
 
@@ -90,22 +90,40 @@ def read_row(
         note = " (from its fields)" if asked == "auto" else ""
         return ReadRow(record.where, merged, name + note, merged != row, unused, known.because)
     except RowError as error:
-        return Unusable(record.where, _hinted(error, record.value, asked))
+        return Unusable(record.where, _hinted(error, record.value, asked, chosen.format))
+    except RecursionError:
+        return Unusable(record.where, RowError("malformed", "its values are nested too deep"))
 
 
-def _hinted(error: RowError, record: Mapping[str, Any], asked: str) -> RowError:
-    """Say which format a record looks like when it is not of the one that was asked for."""
-    if asked == "auto" or error.reason not in ("missing field", "wrong field"):
+def _hinted(error: RowError, record: Mapping[str, Any], asked: str, chosen: str) -> RowError:
+    """Say which format a record looks like when it is not of the one that it is read as."""
+    if chosen == "auto" or error.reason not in ("missing field", "wrong field"):
         return error
-    with suppress(RowError):
+    with suppress(RowError, RecursionError):
         looks = detect(record).format
-        if looks != asked:
-            detail = f"{error.detail}; it looks like {looks}: set the source's format to {looks}"
-            return RowError(error.reason, detail)
+        if looks != chosen:
+            remedy = f"set the source's format to {looks}"
+            if asked == "auto":
+                remedy = f"the source is read as {chosen}: give such rows a source of their own"
+            return RowError(error.reason, f"{error.detail}; it looks like {looks}: {remedy}")
     return error
 
 
 def _checked(row: Row, roles: RolesPolicy) -> Row:
     merged = merge_roles(row) if roles == "merge" else row
-    check_row(merged)
+    try:
+        check_row(merged)
+    except RowError as error:
+        if error.reason != "role order" or not _mended_by_merging(row):
+            raise
+        detail = f"{error.detail}; roles: merge would join such turns"
+        raise RowError(error.reason, detail) from None
     return merged
+
+
+def _mended_by_merging(row: Row) -> bool:
+    try:
+        check_row(merge_roles(row))
+    except RowError:
+        return False
+    return True

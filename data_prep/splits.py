@@ -80,19 +80,16 @@ def hold_out(
     Args:
         prompts: a hash of each row's first question, shape ``[rows]``.
         groups: the group of each row; rows of a group go to the same side.
-        size: a fraction of the rows (below 1) or their number; never exceeded, unless even the
-            smallest group is larger. A fraction above 0 holds out at least one of several rows.
+        size: a fraction of the rows (below 1) or their number, see `rows_wanted`; never exceeded,
+            unless even the smallest group is larger.
         seed: another seed, another split.
 
     Returns:
         Which rows are held out, shape ``[rows]``.
     """
-    count = len(prompts)
-    wanted = round(size * count) if size < 1 else int(size)
-    if size and count > 1:
-        wanted = max(1, wanted)  # of few rows a small fraction would be none
-    if not wanted or not count:
-        return np.zeros(count, bool)
+    wanted = rows_wanted(size, len(prompts))
+    if not wanted:
+        return np.zeros(len(prompts), bool)
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     smallest = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(smallest, group, mixed(prompts, seed))
@@ -108,6 +105,19 @@ def hold_out(
     if not chosen.any():  # every group is larger than wanted
         chosen[order[np.argmin(sizes[order])]] = True
     return chosen[group]
+
+
+def rows_wanted(size: float, count: int) -> int:
+    """How many of so many rows are to be held out.
+
+    Args:
+        size: their number; or a fraction (below 1), of which every one above 0 leaves rows on both
+            sides where there are several.
+        count: rows there are.
+    """
+    if size >= 1:
+        return min(int(size), count)
+    return min(max(1, round(size * count)), count - 1) if size and count else 0
 
 
 def mixed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:

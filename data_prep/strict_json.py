@@ -7,6 +7,7 @@ a word.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,23 @@ class Problem:
     """Stands where a value was that JSON does not allow."""
 
     text: str
+
+
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+    Problem: "what JSON does not allow",
+}
+
+
+def json_kind(value: object) -> str:
+    """What a value is in JSON's words, for people."""
+    return _KINDS.get(type(value), type(value).__name__)
 
 
 def loads(text: str) -> Any:
@@ -103,8 +121,8 @@ def _unrepeated_or_problem(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    names = [name for name, _ in pairs]
-    repeated = next(name for name in names if names.count(name) > 1)
+    counts = Counter(name for name, _ in pairs)
+    repeated = next(name for name, count in counts.items() if count > 1)
     return Problem(f"the key {repeated!r} stands twice in one object")
 
 
@@ -131,17 +149,19 @@ def _may_hold_half(text: str, start: int, end: int) -> bool:
 
 def find_problem(value: Any) -> Problem | None:
     """The first thing in a parsed value that the standard does not allow."""
-    if isinstance(value, Problem):
-        return value
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            half = f"\\u{ord(value[error.start]):04x}"
-            return Problem(f"{half} alone is half a character, not text")
-        return None
-    if isinstance(value, Mapping):
-        inner = [*value.keys(), *value.values()]
-    else:
-        inner = value if isinstance(value, list) else []
-    return next((found for each in inner if (found := find_problem(each))), None)
+    ahead = [value]  # not by recursion: JSON's reader goes deeper than Python does
+    while ahead:
+        each = ahead.pop()
+        if isinstance(each, Problem):
+            return each
+        if isinstance(each, str):
+            try:
+                each.encode()
+            except UnicodeEncodeError as error:
+                half = f"\\u{ord(each[error.start]):04x}"
+                return Problem(f"{half} alone is half a character, not text")
+        elif isinstance(each, Mapping):
+            ahead += reversed([*each.keys(), *each.values()])
+        elif isinstance(each, list):
+            ahead += reversed(each)
+    return None

@@ -38,9 +38,9 @@ class TokenizerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    vocab_size: int = Field(gt=0)
+    vocab_size: int = Field(gt=0, le=4_000_000)
     """Tokens in all: special tokens, the 256 bytes, and what is learned."""
-    min_frequency: int = Field(default=2, ge=1)
+    min_frequency: int = Field(default=2, ge=1, le=2**31)
     """A pair of tokens that occurs less often is not merged."""
     special_tokens: tuple[str, ...] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
     """They get the first ids. The first ends a text and pads; the last ends a turn."""
@@ -157,7 +157,8 @@ def _pre_tokenizer(choice: PreTokenizer) -> pre_tokenizers.PreTokenizer:
 def _batches(
     texts: Iterable[str], settings: TokenizerSettings, progress: Callable[[int], None]
 ) -> Iterator[list[str]]:
-    special = re.compile("|".join(map(re.escape, settings.special_tokens)))
+    longest_first = sorted(settings.special_tokens, key=len, reverse=True)
+    special = re.compile("|".join(map(re.escape, longest_first)))
     batch: list[str] = []
     read = characters = 0
     for text in texts:

@@ -103,7 +103,13 @@ def run(
 
 @app.command()
 def prep(
-    recipe: RecipeFile,
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE",
+            help="The recipe, a YAML file; for --convert also a data file, a folder or a pattern.",
+        ),
+    ],
     overrides: Overrides = None,
     runs: Runs = DEFAULT_RUNS,
     audit: Annotated[
@@ -117,8 +123,7 @@ def prep(
         typer.Option(
             "--convert",
             metavar="FORMAT",
-            help="Write the rows as JSONL of this format (openai, sharegpt, ...) and stop. RECIPE "
-            "may be a data file then.",
+            help="Write the rows as JSONL of this format (openai, sharegpt, ...) and stop.",
         ),
     ] = None,
     out: Annotated[
@@ -140,6 +145,8 @@ def prep(
     from llmkit import preparing
 
     view = _view(quiet, as_json)
+    if convert is not None and audit:
+        raise typer.BadParameter("is for preparing, not for --convert", param_hint="--audit")
     if convert is not None:
         from llmkit.conversion import convert as convert_data
 
@@ -287,10 +294,15 @@ def models_pull(name: Annotated[str, typer.Argument(help="A catalogue name or hu
 
 @recipes.command("check")
 def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Validate a recipe without running it."""
-    from llmkit.recipe import load_recipe
+    """Validate a recipe without running it.
 
-    load_recipe(recipe, overrides or [])
+    Looks at its keys and values, and whether the files, models and templates that it names are
+    there; no rows are read and no model is loaded.
+    """
+    from llmkit.recipe_check import check_recipe
+
+    for line in check_recipe(recipe, overrides or []):
+        typer.echo(f"{recipe}: {line}")
     typer.echo(f"{recipe}: ok")
 
 

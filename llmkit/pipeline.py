@@ -11,7 +11,7 @@ def run_recipe(project: Project) -> Path:
     """Prep -> train -> merge -> verify -> evaluate -> report.
 
     Stages whose inputs have not changed are skipped; an interrupted stage is resumed or redone.
-    The report is written also when a stage fails, with what there is.
+    The report is written also when a later stage fails, with what there is.
 
     Returns:
         The report's path.

@@ -14,9 +14,10 @@ from data_prep.sources.files import find_files
 from llmkit import stage_lines
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash, remove, whole_folder, write_text
-from llmkit.models.catalog import context_length
+from llmkit.models.catalog import context_length, find_local, refuse_other_kind
 from llmkit.models.data_models import DataModels
 from llmkit.project import Project
+from llmkit.recipe_check import data_models
 from llmkit.report.data_report import render_data_report
 from llmkit.run import Outcome, code_hash, flatten, package_inputs
 
@@ -31,6 +32,8 @@ def prep(project: Project) -> Outcome:
     """Rows -> packed sequences and their ledger."""
     refuse_rows_longer_than_the_model(project)
     config, template = project.recipe.data, project.template
+    for _, name, kind in data_models(config):  # before the hours that come before they are asked
+        refuse_other_kind(name, kind, find_local(name))
     inputs = flatten(config.model_dump(mode="json", exclude=HOW_NOT_WHAT), "data.")
     inputs |= {f"rows.{i}": source_hash(s) for i, s in enumerate(config.all_sources)}
     inputs |= _evaluation_sets(config) | _models(project)
@@ -76,11 +79,15 @@ def _tell(project: Project, figures: dict[str, Any]) -> None:
                 f"warning: {source}: none of its {count} rows is left; dropped in all: {reasons}. "
                 f"See {project.folder / 'data' / 'dropped.jsonl'}"
             )
+    for line in stage_lines.format_lines(figures):
+        project.view.say(line)
+    if figures["fields_unused"]:
+        project.view.say(stage_lines.unused_line(figures["fields_unused"]))
     if figures["contamination"]:
         for line in ContaminationReport.model_validate(figures["contamination"]).summary():
             project.view.say(line)
-    if figures["selection_note"]:
-        project.view.say(figures["selection_note"])
+    for note in figures["notes"]:
+        project.view.say(note)
     project.view.say(f"data report: {project.folder / DATA_REPORT}")
 
 
@@ -156,12 +163,7 @@ def _models(project: Project) -> dict[str, str]:
     """What decides the answers of models that look at the data."""
     config = project.recipe.data
     scored = perplexity_filter(config.filters)
-    asked = [config.dedup.semantic, config.contamination and config.contamination.semantic]
-    names = {each.model for each in asked if each}
-    if config.select and config.select.kind in ("mmr", "k_centre"):
-        names.add(config.select.model)
-    if scored and scored.model:
-        names.add(scored.model)
+    names = {name for _, name, _ in data_models(config)}
     if not names and not scored:
         return {}
     found = {f"data_model.{n}": content_hash(Path(n)) for n in sorted(names) if Path(n).is_dir()}

@@ -102,13 +102,19 @@ class Project:
                 return
             with suppress(Exception):  # what failed first is what a person must read
                 self._keep_recipe_of_what_is_there()
-                self.write_report()
+                if self.run.manifest()["stages"]:
+                    self.write_report()
 
     def _keep_recipe_of_what_is_there(self) -> None:
-        """Put the earlier recipe back when no stage was done with this one."""
+        """Take the recipe back with which no stage was done: there is nothing it describes."""
         recipe, manifest = self._before
-        if recipe and manifest["stages"] and self.run.manifest() == manifest:
-            write_text(self.folder / "recipe.yaml", recipe)
+        path = self.folder / "recipe.yaml"
+        if self.run.manifest() != manifest:
+            return
+        if manifest["stages"] and recipe:
+            write_text(path, recipe)
+        elif not manifest["stages"]:
+            path.unlink(missing_ok=True)
 
 
 def open_run(folder: Path, view: View) -> Project:

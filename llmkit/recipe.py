@@ -89,6 +89,11 @@ def _conflicts(recipe: Recipe) -> Iterator[Problem]:
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe; as `read_recipe`, without the document."""
+    return read_recipe(path, overrides)[0]
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, CommentedMap]:
     """Read and validate a recipe.
 
     Types are taken strictly: ``"30"``, ``30.0`` and ``true`` are not the integer 30.
@@ -98,6 +103,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             the working directory or in the recipe's own folder, and made absolute.
         overrides: words such as ``training.max_steps=30`` or ``data.sources.0.path=a.json``;
             values are read as YAML.
+
+    Returns:
+        The recipe, and the document it was made of, which knows the line of every key.
 
     Raises:
         UsageError: the file is missing, is not YAML, or does not fit the schema; the message
@@ -129,7 +137,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         problems += problems_of(error, plain, Recipe)
     if problems:
         raise UsageError(explain(problems, document, path, overrides))
-    return _located(recipe, path.parent)
+    return _located(recipe, path.parent), document
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -105,6 +105,8 @@ def _say(problem: Any, location: Location, model: type[BaseModel]) -> str:
         return f"{dotted!r} {_say_tag(problem, model)}"
     if kind == "value_error":
         return f"{dotted!r}: {context.get('error', problem['msg'])}"
+    if kind == "too_short":
+        return f"{dotted!r} is empty; give at least {context['min_length']}"
     message = problem["msg"].replace("Input should", "must", 1)
     message = message.replace("String should", "must", 1)
     for theirs, ours in _YAML_WORDS.items():
@@ -138,6 +140,9 @@ _YAML_WORDS = {
     "a valid boolean": "true or false",
     "a valid array": "a list",
     "an object": "a mapping of keys to values",
+    "match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$'": "begin with a letter or digit and have only "
+    "letters, digits, '.', '_' and '-'",
+    r"match pattern '\S'": "have more than white space",
 }
 """pydantic speaks of JSON; recipes are YAML."""
 

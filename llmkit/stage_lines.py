@@ -14,6 +14,18 @@ def prep_line(figures: dict[str, Any]) -> str:
     )
 
 
+def format_lines(figures: dict[str, Any]) -> list[str]:
+    """As what each source was read, where that was told from its fields."""
+    because: dict[str, str] = figures["formats_because"]
+    return [f"{source}: {figures['formats'][source]}: {why}" for source, why in because.items()]
+
+
+def unused_line(unused: dict[str, int]) -> str:
+    """Which fields were left aside, and of how many rows."""
+    fields = ", ".join(f"{field} ({rows} rows)" for field, rows in unused.items())
+    return f"fields that nothing is made of: {fields}"
+
+
 def _cut(figures: dict[str, Any]) -> str:
     """What became of rows that were too long."""
     parts = []

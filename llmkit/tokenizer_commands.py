@@ -2,6 +2,7 @@
 
 # ruff: noqa: FBT002 (typer options are booleans with defaults)
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from llmkit.tokenizers import Measured
 
 app = typer.Typer(help="Tokenizers: train one, extend one, measure them.", no_args_is_help=True)
+
+SOURCES = "Text or rows: files, folders, patterns, hub ids."
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
@@ -23,7 +26,7 @@ Field = Annotated[
 
 @app.command()
 def train(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="Files of text.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help=SOURCES)],
     out: Out,
     vocab_size: Annotated[int, typer.Option("--vocab-size", help="Tokens in all.")],
     min_frequency: Annotated[
@@ -58,9 +61,9 @@ def train(
         **({"special_tokens": special} if special else {}),
     }
     settings = tokenizers.settings_from(values)
-    view = choose_view(quiet, as_json)
     corpus = Corpus(sources, field or ())
-    size, measured = tokenizers.train(corpus, settings, chat_template, out, view)
+    with closing(choose_view(quiet, as_json)) as view:
+        size, measured = tokenizers.train(corpus, settings, chat_template, out, view)
     if as_json:
         _print_json({"folder": str(out), "tokens": size, "fertility": _dicts(measured)})
     elif not quiet:
@@ -73,7 +76,7 @@ def extend(
     model: Annotated[str, typer.Argument(help="A catalogue name, a model folder, or a hub id.")],
     out: Out,
     sources: Annotated[
-        list[str] | None, typer.Option("--from", help="Find tokens in this file; repeatable.")
+        list[str] | None, typer.Option("--from", help="Find tokens in these files; repeatable.")
     ] = None,
     tokens: Annotated[
         Path | None,
@@ -85,7 +88,9 @@ def extend(
     ] = 5,
     pad_to_multiple_of: Annotated[
         int | None,
-        typer.Option("--pad-to-multiple-of", min=1, help="Round the model's rows up to this."),
+        typer.Option(
+            "--pad-to-multiple-of", min=1, max=65536, help="Round the model's rows up to this."
+        ),
     ] = None,
     field: Field = None,
     quiet: Quiet = False,
@@ -102,28 +107,32 @@ def extend(
 
     if bool(sources) == bool(tokens):
         raise UsageError("give either --from SOURCE, to find tokens in, or --tokens FILE.")
-    done = tokenizers.extend(
-        model,
-        Corpus(sources or [], field or ()),
-        tokenizers.read_words(tokens) if tokens else [],
-        out,
-        choose_view(quiet, as_json),
-        count=count,
-        min_frequency=min_frequency,
-        pad_to_multiple_of=pad_to_multiple_of,
-    )
+    with closing(choose_view(quiet, as_json)) as view:
+        done = tokenizers.extend(
+            model,
+            Corpus(sources or [], field or ()),
+            tokenizers.read_words(tokens) if tokens else [],
+            out,
+            view,
+            count=count,
+            min_frequency=min_frequency,
+            pad_to_multiple_of=pad_to_multiple_of,
+        )
     if as_json:
         _print_json(done.as_dict())
     elif not quiet:
         shown = ", ".join(map(repr, done.examples))
-        typer.echo(f"{len(done.tokens)} new tokens in {done.folder}, {done.rows} rows: {shown} ...")
+        more = ", ..." if len(done.tokens) > len(done.examples) else ""
+        typer.echo(
+            f"{len(done.tokens)} new tokens in {done.folder}, {done.rows} rows: {shown}{more}"
+        )
         _print_table(done.measured)
 
 
 @app.command()
 def report(
     tokenizer: Annotated[str, typer.Argument(help="A folder, a catalogue name, or a hub id.")],
-    on: Annotated[list[str], typer.Option("--on", help="Measure on this file; repeatable.")],
+    on: Annotated[list[str], typer.Option("--on", help="Measure on these files; repeatable.")],
     other: Annotated[str | None, typer.Argument(help="One to compare it with.")] = None,
     by: Annotated[
         str | None, typer.Option("--by", help="A field to tell texts apart by, e.g. lang.")
@@ -142,7 +151,8 @@ def report(
 
     corpus = Corpus(on, field or (), by)
     names = [tokenizer, *([other] if other else [])]
-    measured = tokenizers.report(names, corpus, choose_view(quiet, as_json))
+    with closing(choose_view(quiet, as_json)) as view:
+        measured = tokenizers.report(names, corpus, view)
     if as_json:
         _print_json({"fertility": _dicts(measured)})
     elif not quiet:
@@ -159,23 +169,35 @@ def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
+COVERED = 0.9
+"""Where words are less of a text than this, their fertility is not shown as the text's."""
+
+
 def _print_table(measured: "list[Measured]") -> None:
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    head = ("tokenizer", "", "tokens", "tokens/word", "whole words", "bytes/token", "chars/token")
-    lines = [
-        (
-            line.tokenizer,
-            line.label or "all",
-            f"{line.fertility.tokens:,}",
-            number(line.fertility.tokens_per_word),
-            number(line.fertility.whole_word_share),
-            number(line.fertility.bytes_per_token),
-            number(line.fertility.characters_per_token),
+    head: tuple[str, ...] = ("tokenizer", "", "tokens", "tokens/word", "whole words")
+    head = (*head, "words cover", "bytes/token", "chars/token")
+    lines = []
+    unspaced = False
+    for line in measured:
+        found = line.fertility
+        covered = found.covered_share
+        says_nothing = covered is not None and covered < COVERED
+        unspaced |= says_nothing
+        lines.append(
+            (
+                line.tokenizer,
+                line.label or "all",
+                f"{found.tokens:,}",
+                number(None if says_nothing else found.tokens_per_word),
+                number(None if says_nothing else found.whole_word_share),
+                "-" if covered is None else f"{covered:.0%}",
+                number(found.bytes_per_token),
+                number(found.characters_per_token),
+            )
         )
-        for line in measured
-    ]
     if not lines:
         return
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
@@ -183,3 +205,8 @@ def _print_table(measured: "list[Measured]") -> None:
         left = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
         right = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
         typer.echo("  ".join([*left, *right]))
+    if unspaced:
+        typer.echo(
+            "-: a script that is written without spaces, in which words cannot be told: compare "
+            "chars/token"
+        )

@@ -18,6 +18,7 @@ from llmkit.console import View
 from llmkit.corpus import Corpus
 from llmkit.errors import UsageError
 from llmkit.models.catalog import resolve
+from llmkit.recipe_problems import problems_of
 
 SHOWN = 10
 """New tokens that are shown as examples."""
@@ -70,11 +71,8 @@ def settings_from(values: dict[str, Any]) -> TokenizerSettings:
     try:
         return TokenizerSettings.model_validate(values)
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
-            for each in error.errors()
-        )
-        raise UsageError("; ".join(problems)) from None
+        found = problems_of(error, values, TokenizerSettings)
+        raise UsageError("; ".join(message for _, message in found)) from None
 
 
 def train(
@@ -101,7 +99,7 @@ def train(
     source = _template(template)
     view.say(f"reading {', '.join(corpus.paths)}")
     backend = train_tokenizer(corpus.texts(), settings, lambda n: view.count("texts read", n))
-    _say_left_out(corpus, view)
+    _say_what_was_read(corpus, view)
     if source is not None:
         special = {"eos_token": settings.special_tokens[-1]}
         load_template("keep", Tokenizer(out, backend, special, source))
@@ -150,19 +148,11 @@ def extend(
         tokens = propose_tokens(
             old, corpus.texts(), count, min_frequency, lambda n: view.count("texts read", n)
         )
-        _say_left_out(corpus, view)
+        _say_what_was_read(corpus, view)
     else:
         tokens = tokens_for_words(old, words)
     if not tokens:
-        raise UsageError(
-            f"{model}: nothing to add: "
-            + (
-                f"no two tokens stand together {min_frequency} times within a word. "
-                "Try --min-frequency 2, or more text."
-                if corpus.paths
-                else "every word is one token already."
-            )
-        )
+        raise UsageError(f"{model}: nothing to add: {_why_none(corpus, min_frequency)}")
     from llmkit.models.vocabulary import extend_model
 
     with view.working(f"giving {model} rows for {len(tokens)} new tokens"):
@@ -173,6 +163,16 @@ def extend(
         measured = [*_measure("before", old, corpus, view), *_measure("after", new, corpus, view)]
     examples = [old.decode(token.pieces) for token in tokens[:SHOWN]]
     return Extended(out, tokens, examples, extension.rows, measured)
+
+
+def _why_none(corpus: Corpus, min_frequency: int) -> str:
+    if not corpus.paths:
+        return "every word is one token already."
+    lower = "--min-frequency 2, or " if min_frequency > 2 else ""
+    return (
+        f"no two tokens that could be joined stand together {min_frequency} times within a word. "
+        f"Try {lower}more text."
+    )
 
 
 def report(names: Sequence[str], corpus: Corpus, view: View) -> list[Measured]:
@@ -189,7 +189,7 @@ def report(names: Sequence[str], corpus: Corpus, view: View) -> list[Measured]:
         if not (folder / "tokenizer.json").is_file():
             folder = resolve(name, view.say).folder
         found += _measure(name, load_tokenizer(folder), corpus, view)
-    _say_left_out(corpus, view)
+    _say_what_was_read(corpus, view)
     return found
 
 
@@ -213,7 +213,9 @@ def _template(name: str) -> str | None:
     return (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-def _say_left_out(corpus: Corpus, view: View) -> None:
+def _say_what_was_read(corpus: Corpus, view: View) -> None:
+    for path, what in corpus.read_as.items():
+        view.say(f"{path}: {what}")
     if corpus.left_out:
         view.say(f"{len(corpus.left_out)} rows were left out; the first: {corpus.left_out[0]}")
 

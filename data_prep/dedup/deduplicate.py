@@ -1,7 +1,7 @@
 """Which rows repeat others: found, and bound to a row that stays."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,8 @@ class Removals:
     measure: NDArray[np.int8]
     """Index into `MEASURES`."""
     similarity: NDArray[np.float64]
+    unread: int = 0
+    """Rows that have no embedding, and were compared by meaning with none."""
 
     def part(self, start: int, end: int) -> "Removals":
         """Some of them, by their places."""
@@ -112,13 +114,14 @@ def deduplicate(
         star = stars(len(hashes), edges.left, edges.right, edges.similarity)
         found.add(star.removed, star.witness, "jaccard", star.similarity)
         left = left[~np.isin(left, star.removed)]
+    unread = 0
     if config.semantic and meaning and len(left):
-        vouched = found.vouched_for()
-        for removed, (kept, cosine) in paraphrases(
-            meaning.read, left, vouched, config.semantic, meaning.embedder, progress
-        ).items():
+        alike, unread = paraphrases(
+            meaning.read, left, found.vouched_for(), config.semantic, meaning.embedder, progress
+        )
+        for removed, (kept, cosine) in alike.items():
             found.add(np.array([removed]), np.array([kept]), "cosine", cosine)
-    return found.removals()
+    return replace(found.removals(), unread=unread)
 
 
 class _Found:

@@ -10,7 +10,7 @@ from data_prep.dedup.cosine_kernels import exact_cosine, numbers_differ
 from data_prep.dedup.numbers import NumberSets
 from data_prep.dedup.semantic import Progress, SemanticConfig, semantic_stars
 from data_prep.dedup.words import Texts
-from data_prep.embeddings import Embedder, embed_all
+from data_prep.embeddings import Embedder, embed_all, has_vector
 
 ReadTexts = Callable[[NDArray[np.int64]], Iterable[str]]
 """Gives the texts of some rows, one after the other: not all need to be in memory at once."""
@@ -25,7 +25,7 @@ def paraphrases(
     config: SemanticConfig,
     embedder: Embedder,
     progress: Progress = lambda _step, _rows: None,
-) -> dict[int, tuple[int, float]]:
+) -> tuple[dict[int, tuple[int, float]], int]:
     """Find rows to remove, and rows removed before that need another witness now.
 
     A row that is some earlier removed row's witness goes only if its own witness is like all of
@@ -41,7 +41,8 @@ def paraphrases(
         progress: told of rows as they are done.
 
     Returns:
-        For each row its witness, which stays, and their cosine.
+        For each row its witness, which stays, and their cosine; and how many of the rows have no
+        vector, because the model cannot read them or they have neither letter nor figure.
     """
     vectors = embed_rows(read, left, embedder, progress)
     stars = semantic_stars(vectors, _numbers(read, left, config), config.threshold, progress)
@@ -67,7 +68,7 @@ def paraphrases(
             found |= {row: cosines[row] for row in group}
         else:
             del found[goes]
-    return found
+    return found, int((~has_vector(vectors)).sum())
 
 
 def embed_rows(

@@ -49,12 +49,15 @@ class Candidate:
             return next((m.content for m in self.row.messages if m.role == "user"), "")
         return self.prompt
 
-    @cached_property
-    def answers(self) -> tuple[str, ...]:
-        """What the assistant says, turn by turn."""
-        if isinstance(self.row, Conversation):
-            return tuple(m.content for m in self.row.messages if m.role == "assistant")
-        return (self.response,)
+    def turns(self, on: Part) -> tuple[str, ...]:
+        """What is said in a part of the row, turn by turn, calls left out."""
+        if not isinstance(self.row, Conversation):
+            return (self.text(on),)
+        return tuple(
+            turn.content
+            for turn in self.row.messages
+            if on == "both" or (turn.role == "assistant") == (on == "response")
+        )
 
 
 class Filter(Protocol):

@@ -5,9 +5,11 @@ import re
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.M | re.S)
 """A fenced block, its fences included; one that is never closed runs to the end."""
 TAG = re.compile(
-    r"</?[A-Za-z][\w:-]{0,30}(?:\s[^<>]{0,500})?/?>|<!--.{0,500}?-->|<!DOCTYPE[^>]{0,200}>", re.S
+    r"(?!<(?:EMAIL|PHONE|IP|CARD|IBAN)>)</?[A-Za-z][\w:-]{0,30}(?:\s[^<>]{0,500})?/?>"
+    r"|<!--.{0,500}?-->|<!DOCTYPE[^>]{0,200}>",
+    re.S,
 )
-"""A tag of HTML or XML, or a comment."""
+"""A tag of HTML or XML, or a comment; not what masks personal data."""
 INLINE_CODE = re.compile(r"`[^`\n]{1,200}`")
 LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"')\]]+")
 

@@ -4,6 +4,7 @@ RE2 runs it, through pyarrow: it takes time in proportion to the text whatever t
 no row can stall a run. The price is that back-references and look-around do not exist.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pyarrow as pa
@@ -39,9 +40,12 @@ class PatternFilter(BaseModel):
 
     def judge(self, candidate: Candidate) -> Verdict:
         """Keep or drop a row by whether the expression is found."""
-        text = pa.scalar(candidate.text(self.on))
-        found = pc.match_substring_regex(text, self.pattern).as_py()
-        if found == (self.drop == "others"):
-            return True
-        said = "found" if found else "not found"
-        return False, f"{self.pattern!r} {said} in {self.on}"
+        return self.judge_many([candidate])[0]
+
+    def judge_many(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        """The same of many rows: the expression, a list of words perhaps, is read but once."""
+        texts = pa.array([each.text(self.on) for each in candidates], pa.large_string())
+        drops = self.drop == "matching"
+        detail = f"{self.pattern!r} {'found' if drops else 'not found'} in {self.on}"
+        found = pc.match_substring_regex(texts, self.pattern).to_pylist()
+        return [(False, detail) if each == drops else True for each in found]

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from data_prep.filters.candidate import Candidate, Verdict
 from data_prep.filters.personal_numbers import Span, addresses, cards, ibans
 from data_prep.filters.personal_phones import phones
+from data_prep.filters.words import CLINGING
 from data_prep.rows import Row
 
 Kind = Literal["email", "phone", "ip", "card", "iban"]
@@ -23,9 +24,15 @@ KINDS: tuple[Kind, ...] = ("email", "phone", "ip", "card", "iban")
 MASKS: dict[Kind, str] = {kind: f"<{kind.upper()}>" for kind in KINDS}
 """What stands in place of what was found."""
 
+_LOCAL = rf"(?:{CLINGING}|[.%+\-])"
+_NO_DOMAIN = r"[0-9]+(?:x\.|\.[0-9])"
+"""``icon@2x.png``, ``node@18.0.0.tgz``."""
+_NO_TOP = rf"(?:png|jpe?g|gif|svg|webp|tgz|data|dtype|shape|values)(?!{CLINGING})"
+"""No top-level domains, but what files and arrays end in: ``X@W.shape``."""
 _EMAIL = re.compile(
-    r"(?<![\w.%+\-])(?!git@)[\w.%+\-]{1,64}(?<!\.)@(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}"
-    r"[^\W\d_]{2,24}(?![\w(\-]|@|\.\w)"
+    rf"(?<!{_LOCAL})(?!git@){_LOCAL}{{1,64}}(?<!\.)@(?!{_NO_DOMAIN})"
+    rf"(?:[^\W_](?:[\w\-]{{0,61}}[^\W_])?\.){{1,8}}(?!{_NO_TOP})"
+    rf"(?:(?![\d_]){CLINGING}){{2,24}}(?!{CLINGING}|[(@\-]|\.\w)"
 )
 _KEPT_FIELDS = frozenset({"role", "tool_call_id", "train", "label"})
 """Fields of rows that are no text."""

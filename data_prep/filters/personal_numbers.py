@@ -4,13 +4,15 @@ import re
 from collections.abc import Iterator
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
+from data_prep.filters.words import CLINGING
+
 Span = tuple[int, int]
 
 _CARD = re.compile(
-    r"(?<![\w+])(?<![0-9][.,])(?<!\w-)(?:"
+    rf"(?<!{CLINGING})(?<!\+)(?<![0-9][.,])(?<!{CLINGING}-)(?:"
     r"[0-9]{4}([ \-]?)[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{1,3})?"
     r"|3[0-9]{3}([ \-]?)[0-9]{6}\2[0-9]{4,5}"
-    r")(?!\w|[.\-][0-9])"
+    rf")(?!{CLINGING}|[.\-][0-9])"
 )
 _ENOUGH_DIGITS = re.compile(r"[0-9](?:[ \-]?[0-9]){13}")
 """What every card number has, quickly looked for: most texts have none."""
@@ -105,12 +107,13 @@ def _end_of(text: str, start: int, length: int) -> int | None:
 
 
 _IPV4 = re.compile(
-    r"(?<![\w.\-])(?<![0-9],)(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9]|-[0-9A-Za-z])"
+    rf"(?<!{CLINGING})(?<![.\-])(?<![0-9],)(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}"
+    rf"(?!{CLINGING}|\.[0-9]|-[0-9A-Za-z])"
 )
 _DOTTED = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")
 _IPV6 = re.compile(
-    r"(?<![\w:.])(?=[0-9A-Fa-f]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:]{1,38}(?:[0-9A-Fa-f]|::)"
-    r"(?!\w|:[\w:]|\.[0-9])"
+    rf"(?<!{CLINGING})(?<![:.])(?=[0-9A-Fa-f]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:]{{1,38}}(?:[0-9A-Fa-f]|::)"
+    rf"(?!{CLINGING}|:[\w:]|\.[0-9])"
 )
 _VERSION = re.compile(r"(?:\bv|version|release|build|firmware|section|chapter|§|rev)\.?:? ?$", re.I)
 

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator
 
+from data_prep.filters.words import CLINGING
+
 _CUE = re.compile(
     r"\b(?:tele)?phone\b|\btel\b|\bmobile\b|\bcell(?:phone|ular)?\b|\bfax\b|\bcall\b|\bcontact\b"
-    r"|\bdial\b|\bhotline\b|\bwhatsapp\b|\bsms\b|\btelefon|\bmobil|\bhandy|\brufnummer|\btéléphone"
-    r"|\bteléfono|\bcelular\b|\bmóvil\b|\btelefone\b|\bteléf|тел\b|телефон|电话|手机|電話",
+    r"|\bdial\b|\bhotline\b|\bwhatsapp\b|\bsms\b|\btelefon|\bmobil|\bhandy|\brufnummer|\btél(?:éphone)?\b"
+    r"|\bteléfono|\bcelular\b|\bmóvil\b|\btelefone\b|\bteléf|тел\b|телефон|电话|手机|電話|携帯|전화|휴대폰|핸드폰",
     re.IGNORECASE,
 )
 """What says that a number is a telephone's."""
@@ -18,8 +20,8 @@ _COUNTRY = (
     r"|(?:2[1-689]|35|37|38|42|50|59|67|68|69|80|85|87|88|96|97|99)[0-9])"
 )
 """Country calling codes (ITU-T E.164) but North America's 1."""
-_START = r"(?<![\w/+\-])(?<![0-9][.,:=])"
-_END = r"(?!\w|[./\-][0-9])"
+_START = rf"(?<!{CLINGING})(?<![/+\-])(?<![0-9][.,:=])"
+_END = rf"(?!{CLINGING}|[./\-][0-9])"
 _GAP = r"[ \u00a0.\-]"
 _NORTH_AMERICAN = (
     rf"(?:\([0-9]{{3}}\){_GAP}?[0-9]{{3}}[.\-][0-9]{{4}}"

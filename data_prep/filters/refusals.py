@@ -1,6 +1,6 @@
 """Answers that refuse.
 
-Read by hand: of 27 hits in 999 Alpaca answers 24 refuse or deny, of 10 in 489 OpenAssistant ones 8.
+Read by hand: of 27 hits in 999 Alpaca rows 24 refuse or deny, of 13 in 489 OpenAssistant ones 12.
 The others hedge ("I cannot provide a definitive answer") or speak for somebody who refuses.
 """
 
@@ -22,6 +22,8 @@ PHRASES = (
     "sorry, i {cannot}",
     "i apologize, but i {cannot}",
     "i apologise, but i {cannot}",
+    "i apologize for the inconvenience, but i {cannot}",
+    "i apologize for any confusion, but i {cannot}",
     "unfortunately, i {cannot}",
     "i {cannot} fulfill",
     "i {cannot} fulfil",
@@ -30,15 +32,29 @@ PHRASES = (
     "i {cannot} help you with",
     "i {cannot} help with",
     "i {cannot} provide",
+    "i {cannot} and will not",
     "i must decline",
+    "i must respectfully decline",
     "i must refuse",
     "against my programming",
-    "lo siento, pero no puedo",
-    "je suis désolé, mais je ne peux pas",
-    "es tut mir leid, aber ich kann",
+    *("lo siento, pero no puedo", "lo siento, no puedo"),
+    *("désolé, mais je ne peux pas", "désolé, je ne peux pas"),
+    *("tut mir leid, aber ich kann", "tut mir leid, ich kann", "tut mir leid, das kann ich nicht"),
+    *("desculpe, mas não posso", "sinto muito, mas não posso"),
+    *("извините, но я не могу", "извините, я не могу", "к сожалению, я не могу"),
+    *(
+        "抱歉,我无法",
+        "抱歉,但我无法",
+        "抱歉,我不能",
+        "对不起,我无法",
+        "对不起,但我无法",
+        "对不起,我不能",
+    ),
+    *("お答えできません", "お答えすることはできません", "お手伝いできません"),
+    *("도와드릴 수 없습니다", "답변할 수 없습니다", "답변드릴 수 없습니다"),
 )
-"""Refusals, normalised: lower case, plain apostrophes, single spaces. ``{cannot}`` stands for any
-way to say it: can't, am unable to, don't have."""
+"""Refusals, normalised: lower case, plain apostrophes and commas, single spaces. ``{cannot}``
+stands for any way to say it: can't, am unable to, don't have."""
 _I_CANNOT = (
     "i(?: |'m | am )(?:can't|cannot|can not|couldn't|could not|won't be able to|"
     "will not be able to|unable to|not able to|don't have|do not have)"
@@ -80,8 +96,8 @@ _SAME_SENTENCE = "[^.!?\u3002\uff01\uff1f]{0,150}"
 class RefusalsFilter(BaseModel):
     """Drops rows in which an answer begins by refusing.
 
-    Phrases are found whole, whatever their case, apostrophes and white space; any answer of a
-    conversation counts. "As an AI language model" and its like count when the same sentence
+    Phrases are found whole, whatever their case, apostrophes, commas and white space; any answer of
+    a conversation counts. "As an AI language model" and its like count when the same sentence
     denies something: "As an AI assistant, I'd be happy to" is no refusal.
     """
 
@@ -90,7 +106,7 @@ class RefusalsFilter(BaseModel):
     kind: Literal["refusals"]
     phrases: tuple[Phrase, ...] | None = None
     """What a refusal says; null for the list of its own, in English and, for the commonest, in
-    German, French, Spanish, Portuguese, Russian and Chinese."""
+    German, French, Spanish, Portuguese, Russian, Chinese, Japanese and Korean."""
     more_phrases: tuple[Phrase, ...] = ()
     """Phrases beside those of the list."""
     within: int | None = Field(default=200, ge=1)
@@ -100,7 +116,7 @@ class RefusalsFilter(BaseModel):
     def judge(self, candidate: Candidate) -> Verdict:
         """Keep a row none of whose answers refuses."""
         pattern = _any_of(self.phrases, self.more_phrases)
-        for answer in candidate.answers:
+        for answer in candidate.turns("response"):
             # White space may shrink, so that more than ``within`` is read; and a phrase may end
             # beyond it.
             read = answer if self.within is None else answer[: 2 * self.within + 1000]
@@ -111,10 +127,10 @@ class RefusalsFilter(BaseModel):
 
 
 def _normal(text: str) -> str:
-    return " ".join(text.translate(_APOSTROPHES).lower().split())
+    return " ".join(text.translate(_PLAIN).lower().split())
 
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`\uff07", "'"))
+_PLAIN = str.maketrans({**dict.fromkeys("\u2018\u2019\u02bc\u00b4`\uff07", "'"), "\uff0c": ","})
 
 
 @lru_cache(maxsize=64)

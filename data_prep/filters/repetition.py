@@ -8,7 +8,7 @@ goes of good answers is songs and long step-by-step work: raise the limits for s
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ FEWEST_WORDS = 10
 SHORT_LIMIT = 0.5
 """In short texts, every limit that is lower is raised to this."""
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 _UNSPACED = re.compile(f"[{HAN_AND_KANA}{THAI_AND_KIN}]")
 _THAI_AND_KIN = re.compile(f"[{THAI_AND_KIN}]")
 _PIECE = re.compile(rf"[{HAN_AND_KANA}{THAI_AND_KIN}]|[^\s{HAN_AND_KANA}{THAI_AND_KIN}]+")
@@ -31,7 +33,10 @@ _LINES, _PARAGRAPHS = re.compile(r"\n+"), re.compile(r"\n[^\S\n]*\n\s*")
 
 
 class RepetitionFilter(BaseModel):
-    """Drops rows of which too large a share is repetition.
+    """Drops rows with a turn of which too large a share is repetition.
+
+    Every turn is judged by itself: an answer said anew, shorter or corrected, repeats much of the
+    one before and is no defect.
 
     Words are what white space parts. Of scripts written without spaces every character is taken
     for a piece of a word: 2 pieces a word in Han and Kana, 4 in Thai, Lao, Burmese and Khmer.
@@ -46,20 +51,20 @@ class RepetitionFilter(BaseModel):
 
     kind: Literal["repetition"]
     on: Part = "response"
-    """What is looked at: the ``prompt``, the ``response``, or ``both`` together."""
+    """What is looked at: the turns of the ``prompt``, of the ``response``, or of ``both``."""
     short: int = Field(default=150, ge=0)
     """Words from which on the limits hold as they are."""
-    lines: float = Field(default=0.30, ge=0, le=1)
+    lines: Share = 0.30
     """The largest share of lines that stood before."""
-    line_characters: float = Field(default=0.20, ge=0, le=1)
+    line_characters: Share = 0.20
     """The largest share of characters in lines that stood before."""
-    paragraphs: float = Field(default=0.30, ge=0, le=1)
+    paragraphs: Share = 0.30
     """The largest share of paragraphs (parted by empty lines) that stood before."""
-    paragraph_characters: float = Field(default=0.20, ge=0, le=1)
+    paragraph_characters: Share = 0.20
     """The largest share of characters in paragraphs that stood before."""
-    top_ngrams: tuple[float, float, float] = (0.20, 0.18, 0.16)
+    top_ngrams: tuple[Share, Share, Share] = (0.20, 0.18, 0.16)
     """The largest share of characters in the most frequent sequence of 2, 3 and 4 words."""
-    repeated_ngrams: tuple[float, float, float, float, float, float] = (
+    repeated_ngrams: tuple[Share, Share, Share, Share, Share, Share] = (
         0.15,
         0.14,
         0.13,
@@ -71,8 +76,14 @@ class RepetitionFilter(BaseModel):
     before."""
 
     def judge(self, candidate: Candidate) -> Verdict:
-        """Keep a row whose repetition lies within every limit."""
-        text = candidate.text(self.on)
+        """Keep a row whose turns all lie within every limit."""
+        for text in candidate.turns(self.on):
+            verdict = self._judge(text)
+            if verdict is not True:
+                return verdict
+        return True
+
+    def _judge(self, text: str) -> Verdict:
         pieces = _PIECE.findall(text)
         a_word = _pieces_a_word(text, len(pieces))
         words = len(pieces) // a_word

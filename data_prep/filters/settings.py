@@ -47,20 +47,30 @@ FilterConfigs = Annotated[tuple[FilterConfig, ...], AfterValidator(_one_perplexi
 """The filters of a recipe, in the order in which they judge."""
 
 
-def judge_all(filters: Sequence[Filter], candidate: Candidate) -> tuple[str, str] | None:
-    """Ask every filter in turn, until one drops the row.
+def judge_all(
+    filters: Sequence[Filter], candidates: Sequence[Candidate]
+) -> list[tuple[str, str] | None]:
+    """Ask every filter in turn about the rows that those before it have left.
 
     Returns:
-        The kind of the first filter that drops the row, and its detail; None when the row stays.
+        For each row the kind of the first filter that drops it, and its detail; None when it stays.
 
     Raises:
-        DataError: a filter asks for the perplexity, and the candidate has none.
+        DataError: a filter asks for the perplexity, and a candidate has none.
     """
+    found: list[tuple[str, str] | None] = [None] * len(candidates)
     for entry in filters:
-        verdict = entry.judge(candidate)
-        if verdict is not True:
-            return entry.kind, verdict[1]
-    return None
+        left = [i for i, dropped in enumerate(found) if dropped is None]
+        some = [candidates[i] for i in left]
+        verdicts = (
+            entry.judge_many(some)
+            if isinstance(entry, PatternFilter)
+            else [entry.judge(each) for each in some]
+        )
+        for i, verdict in zip(left, verdicts, strict=True):
+            if verdict is not True:
+                found[i] = entry.kind, verdict[1]
+    return found
 
 
 def perplexity_filter(filters: Sequence[Filter]) -> PerplexityFilter | None:

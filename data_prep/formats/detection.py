@@ -6,6 +6,7 @@ Several may fit: then the first of `RULES` is it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from data_prep.errors import RowError
@@ -143,13 +144,18 @@ def _nearest(record: Mapping[str, Any]) -> str:
         lacking = [field for field in rule.fields if field not in record]
         if lacking and len(lacking) < len(rule.fields) and rule.holds(record):
             hints.append(f"{rule.format} (lacks {lacking[0]!r})")
-    known = dict.fromkeys(field for rule in RULES for field in rule.fields)
-    for name in sorted(map(str, record)):
-        close = [] if name in known else get_close_matches(name, known, 1, 0.87)
-        hints += [f"is {name!r} meant to be {close[0]!r}?" for _ in close]
+    hints += _misspelt(tuple(sorted(map(str, record))))
     if isinstance(record.get("text"), str) and _other_texts(record):
         hints.append(f"text, were it not for {_other_texts(record)[0]!r}: say so with format: text")
     return f"; nearest: {', '.join(dict.fromkeys(hints[:_MOST_HINTS]))}" if hints else ""
+
+
+@lru_cache(maxsize=64)
+def _misspelt(names: Sequence[str]) -> tuple[str, ...]:
+    """Fields nearly called as a format calls them; remembered, as rows mostly have the same."""
+    known = dict.fromkeys(field for rule in RULES for field in rule.fields)
+    close = {name: get_close_matches(name, known, 1, 0.87) for name in names if name not in known}
+    return tuple(f"is {name!r} meant to be {near[0]!r}?" for name, near in close.items() if near)
 
 
 _MOST_HINTS = 3

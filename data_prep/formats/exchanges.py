@@ -38,18 +38,12 @@ class Exchanges:
         said = [turn.content for turn in turns]
         return Exchanges(system, list(zip(said[::2], said[1::2], strict=True)))
 
-    def only(self, format_name: str, *, system: bool) -> tuple[str, str]:
+    def only(self, format_name: str) -> tuple[str, str]:
         """The question and the answer, where there is one of each.
 
-        Args:
-            format_name: what is being written.
-            system: whether this format has a place for the system message.
-
         Raises:
-            RowError: there are several turns, or a system message without a place.
+            RowError: there are several turns.
         """
-        if self.system and not system:
-            raise refused(format_name, "its system message would be lost")
         if len(self.pairs) > 1:
             raise refused(format_name, "its turns before the last question would be lost")
         return self.pairs[0]

@@ -33,19 +33,35 @@ def optional_text(record: Mapping[str, Any], field: str) -> str:
 
 
 def system(record: Mapping[str, Any]) -> list[Message]:
-    """The system message that a record keeps in a field of its own, if there is one."""
-    said = optional_text(record, "system")
-    return [Message("system", said)] if said else []
+    """The system message that a record keeps in a field of its own, if there is one.
+
+    Raises:
+        RowError: it keeps two.
+    """
+    said = {text for field in SYSTEM_FIELDS if (text := optional_text(record, field))}
+    if len(said) > 1:
+        raise RowError("wrong field", "'system' and 'system_prompt' say different things")
+    return [Message("system", each) for each in said]
+
+
+SYSTEM_FIELDS = ("system", "system_prompt")
+"""What data sets call the field of a system message."""
 
 
 def objects(record: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
     """A field that must hold a list of objects: the turns of a conversation."""
     value = record.get(field)
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        found = ""
-        if isinstance(value, str):
-            found = ", found text; if it is JSON, write the list itself instead"
-        raise RowError("wrong field", f"{field!r} wants a list of objects{found}")
+    if not isinstance(value, list):
+        hint = "; if it is JSON, write the list itself instead" if isinstance(value, str) else ""
+        raise RowError(
+            "wrong field", f"{field!r} wants a list of objects, found {kind(value)}{hint}"
+        )
+    for number, item in enumerate(value, 1):
+        if not isinstance(item, Mapping):
+            raise RowError(
+                "wrong field",
+                f"{field!r} wants a list of objects, found {kind(item)} as number {number}",
+            )
     return value
 
 
@@ -79,13 +95,16 @@ def holds(record: Mapping[str, Any], *fields: str) -> bool:
 
 
 def kind(value: object) -> str:
-    """The type of a value, as an error names it."""
-    name = type(value).__name__
+    """What a value is, as an error names it."""
+    name = strict_json.json_kind(value)
     empty = isinstance(value, float) and isnan(value)
     return f"{name} (NaN: an empty cell of a table?)" if empty else name
 
 
-_VERDICTS = {"true": True, "1": True, "false": False, "0": False}
+_VERDICTS = {
+    **dict.fromkeys(("true", "1", "1.0", "desirable", "chosen"), True),
+    **dict.fromkeys(("false", "0", "0.0", "undesirable", "rejected"), False),
+}
 """Labels that say whether an answer is good; another ``label`` is somebody's category."""
 VERDICT_FIELDS = ("label", "kto_tag")
 

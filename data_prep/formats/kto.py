@@ -5,7 +5,7 @@ from typing import Any
 
 from data_prep.errors import RowError
 from data_prep.formats.alpaca import alpaca_prompt
-from data_prep.formats.fields import VERDICT_FIELDS, holds, kind, objects, system, text, verdict
+from data_prep.formats.fields import VERDICT_FIELDS, holds, objects, system, text, verdict
 from data_prep.formats.openai import read_message
 from data_prep.formats.preference import (
     as_turns,
@@ -45,7 +45,7 @@ def _label(record: Mapping[str, Any]) -> bool:
     if field is None:
         raise RowError("missing field", "'label': whether the answer is a good one")
     value = record[field]
-    raise RowError("wrong field", f"{field!r} wants true or false, found {value!r} ({kind(value)})")
+    raise RowError("wrong field", f"{field!r} wants true or false, found {value!r}")
 
 
 def _of_completion(record: Mapping[str, Any], label: bool) -> Labelled:  # noqa: FBT001

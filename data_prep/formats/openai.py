@@ -32,6 +32,10 @@ def read_message(message: Mapping[str, Any]) -> Message:
                 "wrong field",
                 f"{field!r} would be lost: write it into 'content', or take it out",
             )
+    if "role" not in message and "from" in message:
+        raise RowError(
+            "wrong field", "turns of 'from' and 'value' are sharegpt: name the list 'conversations'"
+        )
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):
         raise RowError("wrong field", "'tool_calls' wants a list of calls")

@@ -10,7 +10,15 @@ from typing import Any
 
 from data_prep.errors import RowError
 from data_prep.formats.alpaca import alpaca_prompt, asked
-from data_prep.formats.fields import holds, kind, objects, optional_text, system, text
+from data_prep.formats.fields import (
+    SYSTEM_FIELDS,
+    holds,
+    kind,
+    objects,
+    optional_text,
+    system,
+    text,
+)
 from data_prep.formats.openai import write_message
 from data_prep.formats.refusals import wrong_kind
 from data_prep.formats.sharegpt import read_turn
@@ -37,7 +45,7 @@ def preference(record: Mapping[str, Any]) -> Preference:
 
 def is_plain(record: Mapping[str, Any]) -> bool:
     """Whether a record's prompt is plain text or not stated, not something with turns."""
-    others = any(holds(record, field) for field in (*_PROMPT_FIELDS, "system"))
+    others = any(holds(record, field) for field in (*_PROMPT_FIELDS, *SYSTEM_FIELDS))
     return not others and isinstance(record.get("prompt"), str | None)
 
 

@@ -17,6 +17,7 @@ PAIRS = (
     ("problem", "solution"),
     ("prompt", "response"),
     ("input", "output"),
+    ("inputs", "targets"),
 )
 """What data sets call the two; the first pair that a record has is taken."""
 
@@ -39,7 +40,7 @@ def qa(record: Mapping[str, Any]) -> Conversation:
 def write_qa(row: Row) -> dict[str, Any]:
     """``question`` and ``answer``, and ``system`` where there is one."""
     said = Exchanges.of(row, "qa")
-    question, answer = said.only("qa", system=True)
+    question, answer = said.only("qa")
     written = {"question": question, "answer": answer}
     return written | {"system": said.system} if said.system else written
 

@@ -1,11 +1,11 @@
 """Tools and the calls to them: as the server hands them to a chat template, whoever wrote them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from data_prep.errors import RowError
-from data_prep.formats.fields import json_or
+from data_prep.formats.fields import json_or, optional_text
 from data_prep.rows import Message
 
 
@@ -15,17 +15,52 @@ def tool_call(call: Any) -> Mapping[str, Any]:
     The server does the same to the calls it is sent, so both render alike.
     """
     function = _function(call, "a tool call")
+    for field in (*_unknown(call, _OF_CALL), *_unknown(function, _OF_CALL)):
+        raise RowError(
+            "wrong field", f"a tool call's {field!r} would be lost: it has 'name' and 'arguments'"
+        )
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
         arguments = json_or(arguments, "a tool call's 'arguments' are text but not JSON")
     if not isinstance(arguments, dict):
         raise RowError("wrong field", "a tool call's 'arguments' want an object")
+    _refuse_depth(arguments, "a tool call's 'arguments'")
     extra = {"id": str(call["id"])} if call.get("id") else {}
     return {
         **extra,
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }
+
+
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+"""Values of fields that say nothing."""
+_OF_CALL = ("id", "type", "index", "function", "name", "arguments")
+_OF_TOOL = ("type", "function", "name", "description", "parameters", "strict")
+
+
+def _unknown(entry: Mapping[str, Any], known: Sequence[str]) -> list[str]:
+    """The fields of a call or a tool that hold something and have no place here."""
+    return [str(name) for name, value in entry.items() if name not in known and value not in EMPTY]
+
+
+_DEEPEST = 100
+"""Levels of values in a call or a tool: rows are kept as JSON, which has an end at some depth."""
+
+
+def _refuse_depth(value: Any, what: str) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return
+    raise RowError("wrong field", f"{what} are nested more than {_DEEPEST} levels deep")
+
+
+def _inside(value: Any) -> Collection[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _function(entry: Any, what: str) -> Mapping[str, Any]:
@@ -38,20 +73,49 @@ def _function(entry: Any, what: str) -> Mapping[str, Any]:
 
 def tools(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """The functions that a record offers, as a list or as JSON text."""
+    return tuple(map(_tool, _offered(record)))
+
+
+def _offered(record: Mapping[str, Any]) -> list[Any]:
     offered = record.get("tools") or record.get("functions") or []
     if isinstance(offered, str):
         offered = json_or(offered, "'tools' is text but not JSON") or []
     if not isinstance(offered, list):
         raise RowError("wrong field", "'tools' wants a list of JSON schemas")
-    return tuple(map(_tool, offered))
+    return offered
 
 
 def _tool(entry: Any) -> Mapping[str, Any]:
-    """A tool as the server hands it to the template: every field there, null where not given."""
+    """A tool as the server hands it to the template: every field there, null where not given.
+
+    What the server would not take is refused: it could be learned, and never be asked for.
+    """
     function = _function(entry, "a tool")
-    fields = {name: function.get(name) for name in ("name", "description", "parameters")}
+    parameters = function.get("parameters")
+    if isinstance(parameters, str):  # as tables keep it, whose structs fill each other's keys
+        parameters = json_or(parameters, "a tool's 'parameters' are text but not JSON")
+    if not isinstance(parameters, Mapping | None):
+        raise RowError("wrong field", "a tool's 'parameters' want a JSON schema, an object")
+    if parameters and isinstance(parameters.get("properties"), str):
+        raise RowError("wrong field", "a tool's 'properties' want an object, found text")
+    _refuse_depth(parameters, "a tool's 'parameters'")
+    if function.get("input_schema"):
+        raise RowError("wrong field", "a tool's 'input_schema' is called 'parameters' here")
+    optional_text(function, "description")  # refuses what is no text
+    fields = {name: function.get(name) for name in ("name", "description")}
     strict = {"strict": function["strict"]} if function.get("strict") is not None else {}
-    return {"type": "function", "function": fields | strict}
+    return {"type": "function", "function": {**fields, "parameters": parameters, **strict}}
+
+
+def unused_in_tools(record: Mapping[str, Any]) -> set[str]:
+    """Fields of the tools that a record offers which neither the server nor a template is given.
+
+    Raises:
+        RowError: as `tools`.
+    """
+    offered = _offered(record)
+    inner = (_function(entry, "a tool") for entry in offered)
+    return {name for entry in (*offered, *inner) for name in _unknown(entry, _OF_TOOL)}
 
 
 def with_call_ids(turns: Sequence[Message]) -> tuple[Message, ...]:

@@ -96,13 +96,25 @@ def readable_first(vectors: NDArray[np.float32], count: int) -> tuple[NDArray[np
     Returns:
         The rows to choose from, how many of them, and a note. Rows without a vector are taken
         only when the others are too few.
+
+    Raises:
+        DataError: no row has a vector, so there is nothing to choose by.
     """
     readable = np.flatnonzero(has_vector(vectors))
     if len(readable) == len(vectors):
         return readable, count, ""
+    if not len(readable):
+        raise DataError(
+            f"select: the embedding model cannot read any of the {len(vectors)} rows. Name a model "
+            "of their language (select.model), or choose by another kind (top_tokens, random)."
+        )
     unreadable = len(vectors) - len(readable)
-    note = f"The embedding model cannot read {unreadable} rows: they were left to the last."
-    return readable, min(count, len(readable)), note
+    taken = max(0, count - len(readable))
+    note = (
+        f"The embedding model cannot read {unreadable} rows: they were left to the last, and "
+        f"{f'the first {taken} of them' if taken else 'none'} taken."
+    )
+    return readable, count - taken, note
 
 
 def filled(chosen: NDArray[np.int64], count: int, rows: int) -> NDArray[np.int64]:

@@ -3,27 +3,20 @@
 Both choose one row after the other, by a score that can only fall as more rows are chosen. So a
 row whose old score is below the best new one need not be looked at: the result is that of
 comparing every row with every chosen one, at a fraction of the products. Products are computed
-here in a fixed order, not by BLAS, so that a near tie falls the same way on any number of threads.
+here one by one, not by BLAS, so that a near tie falls the same way on any number of threads.
 """
 
 import numpy as np
 from numba import njit
 
 
-@njit(inline="always")
+@njit(fastmath={"reassoc", "contract"})
 def cosine(one, other):  # type: ignore[no-untyped-def]
-    """Dot product of two unit vectors; sixteen float32 sums side by side suit wide registers."""
-    sums = np.zeros(16, np.float32)
-    whole = len(one) - len(one) % 16
-    for k in range(0, whole, 16):
-        for lane in range(16):
-            sums[lane] += one[k + lane] * other[k + lane]
-    total = 0.0
-    for lane in range(16):
-        total += sums[lane]
-    for k in range(whole, len(one)):
-        total += np.float64(one[k]) * np.float64(other[k])
-    return total
+    """Dot product of two unit vectors, summed in the order that suits the registers."""
+    total = np.float32(0)
+    for k in range(len(one)):
+        total += one[k] * other[k]
+    return np.float64(total)
 
 
 @njit(cache=True)
@@ -45,6 +38,8 @@ def choose_in_turn(vectors, relevance, share, count, chosen):  # type: ignore[no
     seen = np.zeros(rows, np.int64)
     taken = np.zeros(rows, np.bool_)
     score = relevance.copy()
+    # Side by side, because a row is compared with one chosen after the other.
+    picked = np.empty((count, vectors.shape[1]), vectors.dtype)
     for turn in range(count):
         if turn == 1:
             for row in range(rows):
@@ -61,12 +56,13 @@ def choose_in_turn(vectors, relevance, share, count, chosen):  # type: ignore[no
                 continue
             if seen[row] < turn:
                 for k in range(seen[row], turn):
-                    closest[row] = max(closest[row], cosine(vectors[row], vectors[chosen[k]]))
+                    closest[row] = max(closest[row], cosine(vectors[row], picked[k]))
                 seen[row] = turn
                 score[row] = share * relevance[row] - (1 - share) * closest[row]
             if score[row] > highest or (score[row] == highest and row < best):
                 best, highest = row, score[row]
         chosen[turn] = best
+        picked[turn] = vectors[best]
         taken[best] = True
 
 

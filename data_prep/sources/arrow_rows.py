@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
+from data_prep.formats.registry import FIELDS
 from data_prep.strict_json import loads
 
 if TYPE_CHECKING:
@@ -14,12 +15,12 @@ ROWS_AT_ONCE = 1024
 
 
 def arrow_rows(table: "pyarrow.RecordBatch | pyarrow.Table") -> Iterator[dict[str, Any]]:
-    """Rows of the columns that hold JSON values; dates, decimals, bytes: no format reads them.
+    """Rows of what JSON could hold; dates, decimals and bytes no format reads, nor are they here.
 
     Raises:
         ValueError: a column of JSON text holds something else.
     """
-    plain = table.select([field.name for field in table.schema if _holds_json(field.type)])
+    plain = _without_others(table)
     kinds = {field.name: _reader(field.type) for field in plain.schema}
     readers = {name: reader for name, reader in kinds.items() if reader}
     for start in range(0, table.num_rows, ROWS_AT_ONCE):
@@ -29,15 +30,41 @@ def arrow_rows(table: "pyarrow.RecordBatch | pyarrow.Table") -> Iterator[dict[st
             yield row
 
 
-def _holds_json(kind: "pyarrow.DataType") -> bool:
+def _without_others(
+    table: "pyarrow.RecordBatch | pyarrow.Table",
+) -> "pyarrow.RecordBatch | pyarrow.Table":
+    import pyarrow
+
+    kinds = {field.name: _readable(field.type) for field in table.schema}
+    wanted = pyarrow.schema([(name, kind) for name, kind in kinds.items() if kind is not None])
+    plain = table.select(wanted.names)
+    same = all(field.type == wanted.field(field.name).type for field in plain.schema)
+    return plain if same else plain.cast(wanted)
+
+
+def _readable(kind: "pyarrow.DataType") -> "pyarrow.DataType | None":
+    """A type without the fields of its structs that JSON has no value for; None: it has none."""
+    import pyarrow
     from pyarrow import JsonType, types
 
     if types.is_dictionary(kind):  # categories
-        return _holds_json(kind.value_type)
+        return kind if _readable(kind.value_type) else None
+    if types.is_struct(kind):
+        fields = [(field.name, _readable(field.type)) for field in kind]
+        left = [(name, inner) for name, inner in fields if inner is not None]
+        same = left == [(field.name, field.type) for field in kind]
+        return kind if same else pyarrow.struct(left) if left else None
+    if types.is_list(kind) or types.is_large_list(kind):
+        inner = _readable(kind.value_type)
+        if inner is None or inner == kind.value_type:
+            return None if inner is None else kind
+        return (pyarrow.list_ if types.is_list(kind) else pyarrow.large_list)(inner)
     if types.is_nested(kind):
-        return all(_holds_json(kind.field(i).type) for i in range(kind.num_fields))
+        inside = [kind.field(i).type for i in range(kind.num_fields)]
+        return kind if all(_readable(each) == each for each in inside) else None
     tests = ("string", "large_string", "string_view", "integer", "floating", "boolean", "null")
-    return isinstance(kind, JsonType) or any(getattr(types, f"is_{test}")(kind) for test in tests)
+    plain = isinstance(kind, JsonType) or any(getattr(types, f"is_{test}")(kind) for test in tests)
+    return kind if plain else None
 
 
 def _reader(kind: "pyarrow.DataType") -> Callable[[Any], Any] | None:
@@ -66,8 +93,11 @@ def _struct(
     return value and value | {name: reader(value[name]) for name, reader in readers.items()}
 
 
-def refuse_filled_structs(where: str, schema: "pyarrow.Schema") -> None:
-    """Refuse call arguments and parameters as structs: Arrow gives each the keys of all others.
+def refuse_unreadable(where: str, schema: "pyarrow.Schema") -> None:
+    """Refuse columns that formats read and that cannot be read as they are.
+
+    Call arguments and parameters as structs: Arrow gives each the keys of all others. And bytes,
+    dates and decimals under a name that says there is something to be learned in it.
 
     Raises:
         DataError: there is such a column.
@@ -80,8 +110,16 @@ def refuse_filled_structs(where: str, schema: "pyarrow.Schema") -> None:
             if field.name in ("arguments", "properties") and pyarrow.types.is_struct(field.type):
                 raise DataError(
                     f"{where}: {field.name!r} is a struct column. Arrow fills in null for every "
-                    "key that another row has, and that would be trained. Store it as JSON text."
+                    "key that another row has, and that would be trained. Store the arguments of "
+                    "calls, and tools as a whole, as JSON text."
                 )
             look(field.type)
 
     look(pyarrow.struct(list(schema)))
+    known = {field for fields in FIELDS.values() for field in fields}
+    for field in schema:
+        if field.name in known and _readable(field.type) is None:
+            raise DataError(
+                f"{where}: the column {field.name!r} holds {field.type}, and text or JSON's values "
+                "are wanted. Store it as text."
+            )

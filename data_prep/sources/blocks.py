@@ -23,12 +23,39 @@ _MARKS = {  # UTF-32's little-endian mark begins with UTF-16's
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 
-_WIDE = {(1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 0, 0), (0, 0, 0, 1)}
-"""Where the first two characters have bytes that are not NUL when they are ASCII and wide."""
+_WIDE: dict[tuple[bool, ...], str] = {
+    (True, False, True, False): "utf-16le",
+    (False, True, False, True): "utf-16be",
+    (True, False, False, False): "utf-32le",
+    (False, False, False, True): "utf-32be",
+}
+"""Which of the first four bytes are not NUL when characters are ASCII and wide."""
+
+
+_MAGIC: dict[Compression, bytes] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
+"""Files packed with ``--long`` need more memory than zstd takes by itself: up to 2 GiB."""
 
 
 class BrokenStreamError(Exception):
-    """The bytes of a file make no sense from some place on. The text says what and where."""
+    """The bytes of a file make no sense from some place on.
+
+    Args:
+        problem: what, and where.
+        remedy: what a person can do about the file.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.remedy = remedy
+
+
+def not_utf8(error: UnicodeDecodeError, place: str = "") -> str:
+    """What is wrong with bytes that are no UTF-8, and what to do if all of the file is so."""
+    return (
+        f"not UTF-8: {error.reason}{place}; a file in Latin-1 or Windows' Western code page is "
+        "rewritten by: iconv -f cp1252 -t utf-8 OLD > NEW"
+    )
 
 
 def read_blocks(path: Path, compression: Compression | None) -> Iterator[bytes]:
@@ -53,8 +80,11 @@ def _decompressed(file: IO[bytes], compression: Compression | None) -> Iterator[
             yield block
         return
     stream: io.BufferedIOBase = (
-        gzip.GzipFile(fileobj=file) if compression == "gzip" else zstd.ZstdFile(file)
+        gzip.GzipFile(fileobj=file)
+        if compression == "gzip"
+        else zstd.ZstdFile(file, options=_WINDOW)
     )
+    _refuse_uncompressed(file, compression)
     try:
         # read1 hands over what was good before it meets what is not; read would keep it back.
         while block := stream.read1(BLOCK):
@@ -63,9 +93,29 @@ def _decompressed(file: IO[bytes], compression: Compression | None) -> Iterator[
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
             raise
         reason = "it ends too early" if isinstance(error, EOFError) else str(error)
-        raise BrokenStreamError(f"damaged {compression} data: {reason}") from None
+        raise _damaged(compression, reason) from None
     if not file.tell():
-        raise BrokenStreamError(f"damaged {compression} data: it ends too early")
+        raise _damaged(compression, "it ends too early")
+
+
+def _refuse_uncompressed(file: IO[bytes], compression: Compression) -> None:
+    head = file.read(4)
+    file.seek(0)
+    # A frame that zstd skips begins with 0x184D2A50 to 5F, little-endian.
+    skipped = compression == "zstd" and head[1:] == b"\x2a\x4d\x18"
+    if len(head) == 4 and not head.startswith(_MAGIC[compression]) and not skipped:
+        raise BrokenStreamError(
+            f"no {compression} data",
+            "If it was never compressed, take the last ending off its name",
+        )
+
+
+def _damaged(compression: Compression, reason: str) -> BrokenStreamError:
+    save = f"{compression} -dc OLD > NEW"
+    return BrokenStreamError(
+        f"damaged {compression} data: {reason}",
+        f"Fetch or write the file again; what is whole of it is saved by: {save}",
+    )
 
 
 def _utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -82,9 +132,10 @@ def _utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
     if marked:
         yield from _rewritten(chain([head], blocks), marked)
         return
-    if tuple(map(bool, head[:4])) in _WIDE:
+    if wide := _WIDE.get(tuple(map(bool, head[:4]))):
         raise BrokenStreamError(
-            "every other byte is NUL, as in UTF-16 without a byte order mark. Save it as UTF-8"
+            f"bytes are NUL as in {wide} without a byte order mark",
+            f"Save it as UTF-8: iconv -f {wide} -t utf-8 OLD > NEW",
         )
     yield head
     yield from blocks

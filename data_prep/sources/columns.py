@@ -1,5 +1,6 @@
 """The names of a table's columns."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from data_prep.errors import DataError
@@ -11,6 +12,7 @@ def refuse_repeated(path: str, columns: Sequence[str]) -> None:
     Raises:
         DataError: two columns have one name.
     """
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
-        raise DataError(f"{path}: several columns are named {', '.join(map(repr, repeated))}.")
+        shown = ", ".join(map(repr, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
+        raise DataError(f"{path}: several columns are named {shown}.")

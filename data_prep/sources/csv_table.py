@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 
 from data_prep.errors import DataError
+from data_prep.sources.blocks import not_utf8
 from data_prep.sources.columns import refuse_repeated
 from data_prep.sources.lines import split_lines
 from data_prep.sources.records import RawRecord
@@ -34,18 +35,37 @@ def scan_csv(path: str, blocks: Iterable[bytes], delimiter: str) -> Iterator[Raw
                 continue
             if header is None:
                 if problem:
-                    raise DataError(f"{where}: {problem}, in the names of the columns.")
+                    raise DataError(f"{where}: in the names of the columns: {problem}.")
                 refuse_repeated(path, row)
+                _refuse_other_delimiters(where, row, delimiter)
                 header = row
             elif problem := problem or _wrong_number(row, header):
                 yield RawRecord(where, problem, "problem")
             else:
                 yield RawRecord(where, dict(zip(header, row, strict=True)), "value")
     except csv.Error as error:
-        hint = (
-            f", since line {before + 1}: is a quote never closed?" if "limit" in str(error) else ""
-        )
+        hint = f" in the row of line {before + 1}: is a quote never closed?"
+        if "expected after" in str(error):
+            hint = '. A quote inside a quoted field is written twice ("")'
         raise DataError(f"{path}:{reader.line_num}: cannot be read as CSV: {error}{hint}") from None
+
+
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+
+
+def _refuse_other_delimiters(where: str, header: Sequence[str], delimiter: str) -> None:
+    """Refuse a table that other signs part into columns: it would be read as a single one."""
+    others = [sign for sign in _DELIMITERS if sign in header[0] and sign != delimiter]
+    if len(header) > 1 or not others:
+        return
+    wants, has = _DELIMITERS[delimiter], _DELIMITERS[others[0]]
+    remedy = f"rewrite it with {wants}"
+    if others[0] in ",\t":
+        remedy = f"end its name in {'.csv' if others[0] == ',' else '.tsv'}"
+    raise DataError(
+        f"{where}: a single column, named {header[0][:80]!r}. This kind of file parts its columns "
+        f"by {wants}; if {has} are meant, {remedy}."
+    )
 
 
 class _DecodedLines:
@@ -63,15 +83,15 @@ class _DecodedLines:
         line = next(self._lines)
         self._number += 1
         if b"\0" in line:
-            self._note(f"not text: a NUL character at byte {line.index(0)}")
+            self._note(f"not text: a NUL character at byte {line.index(0)} of line {self._number}")
         try:
             return line.decode()
         except UnicodeDecodeError as error:
-            self._note(f"not UTF-8: {error.reason} at byte {error.start}")
+            self._note(not_utf8(error, f" at byte {error.start} of line {self._number}"))
             return line.decode(errors="replace")
 
     def _note(self, problem: str) -> None:
-        self._problem = self._problem or f"{problem} of line {self._number}"
+        self._problem = self._problem or problem
 
     def take_problem(self) -> str:
         """What was wrong with lines since the last call; empty when nothing was."""

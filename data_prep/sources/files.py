@@ -61,8 +61,9 @@ def find_files(path: str, split: str = "train") -> list[Path] | None:
         elif looks_like_hub_id(path):
             return None
         else:
+            home = " A ~ is not understood here: write the folder out." if path[:1] == "~" else ""
             raise DataError(
-                f"{path}: no such file (looked in {Path.cwd()}). Give a path to a file "
+                f"{path}: no such file (looked in {Path.cwd()}).{home} Give a path to a file "
                 f"({ALLOWED}), a folder, a pattern such as data/*.jsonl, or a hub id (owner/name)."
             )
     except (OSError, ValueError) as error:  # a name too long, for one, or with a NUL in it
@@ -99,7 +100,7 @@ def looks_like_hub_id(path: str) -> bool:
         len(parts) == 2
         and all(parts)
         and not ending.isalpha()
-        and parts[0] not in (".", "..")
+        and parts[0] not in (".", "..", "~")
         and not Path(parts[0]).is_dir()  # then a file in it was meant
     )
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from data_prep.errors import DataError
+from data_prep.sources.blocks import not_utf8
 from data_prep.sources.parsing import json_problem
 from data_prep.sources.records import RawRecord
-from data_prep.strict_json import parse_at
+from data_prep.strict_json import json_kind, parse_at
 
 LONGEST = 2**28
 """Characters in an element: a longer one is no row, and would fill the memory."""
@@ -31,11 +32,15 @@ def scan_json(path: str, blocks: Iterable[bytes]) -> Iterator[RawRecord]:
     """
     text = _Window(path, _decoded(path, blocks))
     try:
-        if text.next_character() != "[":
+        first = text.next_character()
+        if not first:
+            return
+        if first != "[":
             value, _ = text.value()
             if not text.next_character():
                 raise DataError(
-                    f"{path}: expected a JSON array of objects, found {type(value).__name__}."
+                    f"{path}: expected a JSON array of objects, found {json_kind(value)}"
+                    f"{_hint(value)}."
                 )
             raise text.error("Extra data")
         text.at += 1
@@ -65,6 +70,28 @@ def scan_json(path: str, blocks: Iterable[bytes]) -> Iterator[RawRecord]:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from None
 
 
+def _hint(value: object) -> str:
+    """Where the rows may be in a document that is no array of them."""
+    if not isinstance(value, dict) or not value:
+        return ""
+    rows = [key for key, held in value.items() if _are_rows(held)]
+    if rows:
+        return f"; its {rows[0]!r} is one: jq -c '.[\"{rows[0]}\"][]' OLD > NEW.jsonl"
+    if all(isinstance(held, list | dict) for held in value.values()):
+        return ". As columns? Rows are written by pandas as: to_json(orient='records', lines=True)"
+    return ". If that is a row, write it in one line and end the file's name in .jsonl"
+
+
+def _are_rows(value: object) -> bool:
+    """Whether a value is a list of objects that are no turns of one conversation."""
+    turn = {"role", "from"}
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, dict) and not turn & item.keys() for item in value)
+    )
+
+
 def _decoded(path: str, blocks: Iterable[bytes]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
@@ -75,7 +102,7 @@ def _decoded(path: str, blocks: Iterable[bytes]) -> Iterator[str]:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         line += error.object.count(b"\n", 0, error.start)
-        raise DataError(f"{path}:{line}: not UTF-8: {error.reason}") from None
+        raise DataError(f"{path}:{line}: {not_utf8(error)}.") from None
 
 
 class _Window:

@@ -35,8 +35,8 @@ def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
             length = sum(map(len, begun))
             if length > LONGEST:
                 raise BrokenStreamError(
-                    f"a line of more than {LONGEST} bytes. An array of objects wants the "
-                    "ending .json, with one object a line .jsonl"
+                    f"a line of more than {LONGEST} bytes",
+                    "An array of objects wants the ending .json, with one object a line .jsonl",
                 )
         yield from lines
     last = b"".join([*begun, held])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.errors import DataError
-from data_prep.sources.arrow_rows import ROWS_AT_ONCE, arrow_rows, refuse_filled_structs
+from data_prep.sources.arrow_rows import ROWS_AT_ONCE, arrow_rows, refuse_unreadable
 from data_prep.sources.columns import refuse_repeated
 from data_prep.sources.records import RawRecord
 
@@ -25,7 +25,7 @@ def scan_parquet(path: Path) -> Iterator[RawRecord]:
     try:
         with pyarrow.parquet.ParquetFile(path, buffer_size=PAGES) as file:
             refuse_repeated(str(path), file.schema_arrow.names)
-            refuse_filled_structs(str(path), file.schema_arrow)
+            refuse_unreadable(str(path), file.schema_arrow)
             for batch in file.iter_batches(ROWS_AT_ONCE):
                 for value in arrow_rows(batch):
                     yield RawRecord(f"{path}[{index}]", value, "value")

@@ -2,8 +2,9 @@
 
 import json
 
+from data_prep.sources.blocks import not_utf8
 from data_prep.sources.records import BadRecord, RawRecord, Record
-from data_prep.strict_json import find_problem, parse
+from data_prep.strict_json import find_problem, json_kind, parse
 
 
 def parse_record(raw: RawRecord) -> Record | BadRecord:
@@ -16,7 +17,7 @@ def parse_record(raw: RawRecord) -> Record | BadRecord:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        return BadRecord(where, f"not UTF-8: {error.reason} at byte {error.start}")
+        return BadRecord(where, not_utf8(error, f" at byte {error.start}"))
     return _json_record(where, text) if kind == "json" else _text_record(where, text)
 
 
@@ -24,11 +25,18 @@ def _json_record(where: str, text: str) -> Record | BadRecord:
     try:
         value, suspect = parse(text)
     except json.JSONDecodeError as error:
-        return BadRecord(where, f"not JSON: {error.msg} (column {error.colno})")
+        hint = _OVER_LINES if text.strip() in ("[", "{") else ""
+        return BadRecord(where, f"not JSON: {error.msg} (column {error.colno}){hint}")
     except (ValueError, RecursionError) as error:
         return BadRecord(where, f"not JSON: {error}")
     problem = json_problem(value, suspect=suspect)
+    if problem and isinstance(value, list):
+        problem += _ARRAY
     return BadRecord(where, problem) if problem else Record(where, value)
+
+
+_OVER_LINES = "; a file that is one value over many lines wants the ending .json"
+_ARRAY = "; a file that is one array wants the ending .json"
 
 
 def json_problem(value: object, *, suspect: bool) -> str | None:
@@ -36,7 +44,7 @@ def json_problem(value: object, *, suspect: bool) -> str | None:
     problem = find_problem(value) if suspect else None
     if problem:
         return f"not JSON: {problem.text}"
-    return None if isinstance(value, dict) else f"not a JSON object but {type(value).__name__}"
+    return None if isinstance(value, dict) else f"not a JSON object but {json_kind(value)}"
 
 
 def _text_record(where: str, text: str) -> Record | BadRecord:

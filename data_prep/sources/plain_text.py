@@ -35,7 +35,7 @@ def scan_text(path: str, blocks: Iterable[bytes], unit: TextUnit) -> Iterator[Ra
             size += len(content)
             if size > LONGEST:
                 raise BrokenStreamError(
-                    f"a {unit} of more than {LONGEST} bytes. Choose a smaller text_unit"
+                    f"a {unit} of more than {LONGEST} bytes", "Choose a smaller text_unit"
                 )
     while begun and not begun[-1].strip():
         begun.pop()

@@ -80,7 +80,8 @@ def _scan_files(files: Sequence[Path], unit: TextUnit) -> Iterator[RawRecord]:
                 last = record.where
         except BrokenStreamError as error:
             reached = f"rows up to {last} could be read" if last else "no row could be read"
-            raise DataError(f"{file}: {error}; {reached}.") from None
+            remedy = f" {error.remedy}." if error.remedy else ""
+            raise DataError(f"{file}: {error}; {reached}.{remedy}") from None
         except OSError as error:
             raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
 

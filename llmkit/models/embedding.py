@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llmkit.errors import UsageError
 from llmkit.files import content_hash
-from llmkit.models.catalog import Say, embeds_sentences, resolve
+from llmkit.models.catalog import Say, refuse_other_kind, resolve
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -118,11 +118,7 @@ def load_embedder(
             of its own, it cannot be loaded, or the device is not there.
     """
     found = resolve(name, say)
-    if not embeds_sentences(found.folder):
-        raise UsageError(
-            f"model {name!r}: {found.folder} has no modules.json, so it is not a "
-            "sentence-transformers model. `llmkit models list` shows one that is."
-        )
+    refuse_other_kind(name, "sentence embeddings", found.folder)
     import torch
     from sentence_transformers import SentenceTransformer
 

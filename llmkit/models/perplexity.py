@@ -22,9 +22,10 @@ class PerplexityScorer:
     """Scores texts by their perplexity: exp of the mean negative log-likelihood of a token.
 
     Texts of about the same length are run together, laid end to end in one sequence: there is no
-    padding, and none sees another. What a text scores does not depend on which texts it is scored
-    with, but for the last bits of float32 sums: figures are rounded to 5 digits, in which
-    they agree but for figures that lie within those bits of a rounding step.
+    padding, and none sees another. On the CPU, what a text scores does not depend on which texts it
+    is scored with, but for the last bits of float32 sums: figures are rounded to 5 digits, in which
+    they agree but for figures that lie within those bits of a rounding step. On a GPU the model
+    computes in 16 bits, and other company may change the third digit.
 
     Args:
         folder: a model folder, weights and tokenizer.
@@ -73,11 +74,20 @@ class PerplexityScorer:
         Returns:
             Shape ``[texts]``, each at least 1; NaN for a text without a token to score: nothing is
             known of an empty text.
+
+        Raises:
+            UsageError: the model answers with something that is no number.
         """
         ids = self._tokenize(texts)
         found = np.full(len(texts), np.nan)
         for batch in _batches([len(row) for row in ids]):
             losses = self._mean_losses([ids[index] for index in batch])
+            if np.isnan(losses).any():
+                raise UsageError(
+                    f"{self.name} cannot score perplexity: computing in {self._model.dtype}, it "
+                    "answers with NaN. Check its weights, try model.device=cpu, or name another "
+                    "model in the perplexity filter."
+                )
             with np.errstate(over="ignore"):  # a text the model finds impossible scores infinity
                 found[batch] = np.exp(losses)
         return _rounded(found)

@@ -10,6 +10,8 @@ WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 14, 32
 BARS_WIDTH, BARS_HEIGHT, BARS_LEFT = 340, 190, 44
 """Of a histogram: several stand side by side."""
+EDGE_WIDTH = 30
+"""What the number of an edge takes, with some space beside it."""
 
 
 def loss_curve(events: Sequence[Mapping[str, Any]]) -> Markup | None:
@@ -72,7 +74,10 @@ def _points(events: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[int, f
 
 
 def histogram(counts: Sequence[int], label: str) -> Markup | None:
-    """Bars of how many values lie in ``[1, 2)``, ``[2, 4)``, ``[4, 8)``, ...; None without any."""
+    """Bars of how many values lie in ``[1, 2)``, ``[2, 4)``, ``[4, 8)``, ...; None without any.
+
+    Every edge that there is room for has its number, the last one always.
+    """
     if not any(counts):
         return None
     first = next(i for i, count in enumerate(counts) if count)
@@ -87,13 +92,18 @@ def histogram(counts: Sequence[int], label: str) -> Markup | None:
             f'<rect x="{BARS_LEFT + place * width + 1:.1f}" y="{floor - height:.1f}" '
             f'width="{width - 2:.1f}" height="{height:.1f}" class="bar">'
             f"<title>{low:,} to {2 * low - 1:,}: {count:,}</title></rect>"
-            f'<text x="{BARS_LEFT + place * width:.1f}" y="{BARS_HEIGHT - 8}" text-anchor="middle">'
-            f"{_short(low)}</text>"
         )
+    apart = math.ceil(EDGE_WIDTH / width)
+    marks = "".join(
+        f'<text x="{BARS_LEFT + place * width:.1f}" y="{BARS_HEIGHT - 8}" text-anchor="middle">'
+        f"{_short(2 ** (first + place))}</text>"
+        for place in range(len(shown) % apart, len(shown) + 1, apart)
+    )
     top = f'<text x="{BARS_LEFT - 8}" y="{TOP + 6}" text-anchor="end">{_short(max(shown))}</text>'
     return Markup(
         f'<svg viewBox="0 0 {BARS_WIDTH} {BARS_HEIGHT}" role="img" aria-label="{label}">'
-        f'<path d="M{BARS_LEFT} {floor}H{BARS_WIDTH - RIGHT}" class="grid"/>{top}{bars}</svg>'
+        f'<path d="M{BARS_LEFT} {floor}H{BARS_WIDTH - RIGHT}" class="grid"/>'
+        f"{top}{bars}{marks}</svg>"
     )
 
 

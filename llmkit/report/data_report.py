@@ -21,7 +21,7 @@ def render_data_report(name: str, data: Path) -> str:
         what: histogram(lengths["counts"], f"tokens of rows {what}")
         for what, lengths in overview["lengths"].items()
     }
-    page = load_page("data-report.html.jinja", {"share": _share})
+    page = load_page("data-report.html.jinja", {"share": _share, "number": "{:,}".format})
     return page.render(name=name, ledger=ledger, overview=overview, charts=charts)
 
 

@@ -59,7 +59,7 @@ def test_rows_that_cannot_be_used_or_written_fail_the_whole_and_leave_no_file(tm
     with pytest.raises(DataError) as caught:
         convert_rows([rows], "openai", out)
     message = str(caught.value)
-    assert message.startswith("22 of 23 rows cannot be converted:")
+    assert message.startswith("22 of 23 rows cannot be converted (21 empty answer, 1 malformed):")
     assert f"{rows.path}:2: malformed: not JSON" in message
     assert f"{rows.path}:3: empty answer: an assistant turn has no text" in message
     assert "... and 16 more\n" in message
@@ -89,6 +89,16 @@ def test_repeated_roles_are_merged_where_asked_and_counted(tmp_path):
     assert lines_of(tmp_path / "out.jsonl")[0]["instruction"] == "q\ni\n\nq\ni"
     with pytest.raises(DataError, match="role order"):
         convert_rows([rows], "alpaca", tmp_path / "out.jsonl")
+
+
+def test_repeated_roles_are_dropped_where_asked_and_counted_and_nothing_else_is(tmp_path):
+    twice = {"messages": [MESSAGES[0], *MESSAGES]}
+    rows = source(tmp_path / "r.jsonl", twice, {"messages": MESSAGES})
+    found = convert_rows([rows], "alpaca", tmp_path / "out.jsonl", roles="drop")
+    assert (found.rows_written, found.dropped) == (1, {"role order": 1})
+    rows = source(tmp_path / "r.jsonl", twice, {"messages": MESSAGES}, "{")
+    with pytest.raises(DataError, match=r"1 of 3 rows cannot be converted \(1 malformed\)"):
+        convert_rows([rows], "alpaca", tmp_path / "out.jsonl", roles="drop")
 
 
 def test_a_source_is_never_written_over(tmp_path):
@@ -175,3 +185,23 @@ def test_every_row_that_is_read_is_written_or_counted(tmp_path, row, target):
             continue
         assert found.rows_in == found.rows_written + sum(found.dropped.values()) == 2
         assert len(lines_of(tmp_path / "out.jsonl")) == found.rows_written
+
+
+def test_a_file_that_two_sources_name_is_not_written_twice(tmp_path):
+    rows = source(tmp_path / "r.jsonl", GOOD)
+    pattern = SourceConfig(path=str(tmp_path / "r*.jsonl"))
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(DataError, match="is named by two sources"):
+        convert_rows([rows, pattern], "openai", out)
+
+
+def test_progress_is_told_while_rows_are_read(tmp_path):
+    rows = source(tmp_path / "r.jsonl", *[GOOD] * 2500)
+    told: list[int] = []
+    convert_rows([rows], "qa", tmp_path / "out.jsonl", progress=told.append)
+    assert told == [1000, 1000]
+
+
+def test_fields_that_are_not_in_the_file_are_counted(tmp_path):
+    rows = source(tmp_path / "r.jsonl", GOOD | {"id": 7}, GOOD | {"id": 8, "lang": "en"}, GOOD)
+    assert convert_rows([rows], "qa", tmp_path / "out.jsonl").unused == {"id": 2, "lang": 1}

@@ -34,6 +34,7 @@ BYTES = Tokenizer(
         ("cafe\u0301 naïve Größe", ["cafe\u0301", "naïve", "Größe"]),
         ("東京は x12 東 สวัสดี ok", ["x12", "ok"]),
         (" ?! \u0301 ", []),
+        ("ﾊﾟﾝ ab", ["ab"]),
     ],
 )
 def test_words_are_runs_of_letters_digits_and_marks_in_scripts_with_spaces(text, words):
@@ -50,6 +51,22 @@ def test_a_tokenizer_of_bytes_costs_a_token_a_byte():
     assert found.bytes_per_token == 1
     assert found.characters_per_token == len(text) / found.tokens
     assert found.whole_words == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("Größe, hm? 12!", 1.0),
+        ("東京は ab、", 2 / 5),
+        ("ab", 1.0),
+        ("สวัสดี", 0.0),
+        ("한국어 abc", 1.0),
+        ("?! ,", None),
+        ("", None),
+    ],
+)
+def test_how_much_of_a_text_its_words_are_is_told(text, share):
+    assert fertility(BYTES, [text]).covered_share == share
 
 
 def test_words_that_are_one_token_with_their_space_are_whole():

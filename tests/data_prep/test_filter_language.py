@@ -8,7 +8,7 @@ from chat_rows import conversation
 from pydantic import ValidationError
 
 from data_prep.filters.candidate import Candidate
-from data_prep.filters.language import LanguageFilter, known_languages
+from data_prep.filters.language import LanguageFilter, known_languages, language_of
 from data_prep.rows import Completion
 
 ENGLISH = "The quick brown fox jumps over the lazy dog while the children are watching it."
@@ -60,6 +60,25 @@ def test_what_is_too_short_to_tell_stays(text):
 def test_the_length_from_which_languages_are_told_can_be_set():
     assert judge("Guten Tag, wie geht es Ihnen heute?", "en", min_characters=10) is not True
     assert judge(GERMAN, "en", min_characters=1000) is True
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1. Apple\n2. Banana\n3. Orange\n4. Pineapple\n5. Mango\n6. Kiwi\n7. Strawberry",
+        "Barack Obama, Angela Merkel, Emmanuel Macron, Justin Trudeau, Vladimir Putin",
+        "State quarters: 35(2/5)=14 quarters\nPennsylvania: 14(.50)=7 quarters\n#### 7",
+    ],
+)
+def test_lists_that_the_model_can_only_guess_at_stay_unless_certainty_is_asked_for(text):
+    assert judge(text, "en") is True
+    assert judge(text, "en", min_confidence=0.5) is not True
+    assert language_of(text) is None
+
+
+@pytest.mark.parametrize(("text", "code"), [(GERMAN, "de"), (CHINESE, "zh"), ("Paris.", None)])
+def test_a_language_is_named_where_it_can_be_told(text, code):
+    assert language_of(text) == code
 
 
 def test_code_markup_and_links_say_nothing_about_the_language():

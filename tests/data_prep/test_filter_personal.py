@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from chat_rows import conversation
@@ -15,6 +16,7 @@ from data_prep.filters.personal import MASKS, PersonalFilter
 from data_prep.filters.personal_numbers import luhn
 from data_prep.rows import Completion, Conversation, Message
 
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 PLANTED = {
     "email": [
         "jane.doe@example.com",
@@ -74,6 +76,7 @@ AFTER_A_CUE = [
     "Tel.: 0171 2345678",
     "Mobil: 0151-23456789",
     "Téléphone : 06 12 34 56 78",
+    "Tél. 06 12 34 56 78",
     "my phone number is 5551234567",
     "phone: 555-1234",
     "电话\uff1a13912345678",
@@ -100,6 +103,7 @@ LOOK_ALIKES = [
     *("4111111111111112", "DE89370400440532013001", "XX89370400440532013000"),
     # at signs
     *("@user", "x@y", "git@github.com:a/b.git", "a@b.transpose(c)", "@dataclass.field"),
+    *("icon@2x.png", "photo@3x.jpeg", "node@18.0.0.tgz", "rc@1.0.0-beta.rc", "y = X@W.shape[0]"),
 ]
 
 
@@ -128,6 +132,22 @@ def test_national_numbers_are_found_after_a_word_that_says_so(text):
 @pytest.mark.parametrize("around", ["{}", "It is {} here."])
 def test_what_only_looks_like_it_stays(text, around):
     assert find(around.format(text)) == (around.format(text), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("手机13912345678联系我", "手机<PHONE>联系我"),
+        ("電話0312345678です", "電話<PHONE>です"),
+        ("전화 010-1234-5678로", "전화 <PHONE>로"),
+        ("邮箱jane@example.com给我", "邮箱<EMAIL>给我"),
+        ("卡号4111111111111111的", "卡号<CARD>的"),
+        ("服务器93.184.216.34上", "服务器<IP>上"),
+        ("账号DE89370400440532013000的", "账号<IBAN>的"),
+    ],
+)
+def test_letters_that_stand_without_a_space_hide_nothing(text, masked):
+    assert find(text)[0] == masked
 
 
 def test_every_one_of_several_is_masked():
@@ -281,3 +301,12 @@ def test_a_masked_row_is_kept_and_masks_to_itself(prompt, completion):
 def test_long_texts_of_one_character_take_linear_time():
     for character in "1a.@:- +(":
         find(character * 200_000)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
+@pytest.mark.parametrize(
+    "name", ["gsm8k_train/train.jsonl", "mmlu_val/mmlu_val_half_a.jsonl", "wiki_demo/wiki_demo.txt"]
+)
+def test_thousands_of_sums_dates_and_code_hold_nothing_personal(name):
+    text = (SHARED / name).read_text(encoding="utf-8").replace("\\n", "\n")
+    assert find(text)[1] == {}

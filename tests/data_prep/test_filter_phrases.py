@@ -81,6 +81,12 @@ def answered(*answers: str, **settings: object):
         "En tant que modèle de langage, je ne peux pas prédire l'avenir.",
         "Lo siento, pero no puedo ayudarte.",
         "作为一个AI语言模型\uff0c我无法回答。",
+        "很抱歉\uff0c我无法回答这个问题。",
+        "Désolé, mais je ne peux pas vous aider.",
+        "Desculpe, mas não posso ajudar.",
+        "Извините, я не могу помочь.",
+        "申し訳ありませんが、その質問にはお答えできません。",
+        "죄송하지만 도와드릴 수 없습니다.",
     ],
 )
 def test_a_refusal_goes(answer):

@@ -1,10 +1,13 @@
 """Repetition: Gopher's measures against plain ones, and what short texts are spared."""
 
+import math
 from collections import Counter
 
 import pytest
+from chat_rows import conversation
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from data_prep.filters.candidate import Candidate
 from data_prep.filters.repetition import RepetitionFilter, _numbered
@@ -83,6 +86,14 @@ def test_a_limit_of_one_never_drops():
     assert judge("again and again\n\n" * 100, **off) is True
 
 
+@pytest.mark.parametrize("wrong", [-1, 20, math.nan])
+@pytest.mark.parametrize(("rule", "count"), [("lines", 0), ("top_ngrams", 3)])
+def test_a_limit_that_is_no_share_is_refused(rule, count, wrong):
+    limit = (0.2,) * (count - 1) + (wrong,) if count else wrong
+    with pytest.raises(ValidationError, match="than or equal to"):
+        judge("", **{rule: limit})
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -107,6 +118,15 @@ def test_from_the_setting_on_a_text_is_not_short():
     text = f"{DISTINCT} {' '.join(DISTINCT.split()[:60])}"
     assert judge(text) is not True
     assert judge(text, short=261) is True
+
+
+def test_an_answer_said_anew_is_no_repetition_and_one_that_repeats_itself_is():
+    again = Candidate(conversation("Why?", DISTINCT, "Shorter!", DISTINCT[:900]), 9)
+    assert RepetitionFilter(kind="repetition").judge(again) is True
+    assert RepetitionFilter(kind="repetition", on="both").judge(again) is True
+    stuck = Candidate(conversation("Why?", DISTINCT, "Shorter!", "I love you so much. " * 12), 9)
+    assert RepetitionFilter(kind="repetition").judge(stuck) is not True
+    assert RepetitionFilter(kind="repetition", on="prompt").judge(stuck) is True
 
 
 def test_lines_that_say_nothing_do_not_count():

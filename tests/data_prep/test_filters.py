@@ -15,6 +15,7 @@ from data_prep.filters.code import CodeFilter
 from data_prep.filters.markup import code_characters, prose_of
 from data_prep.filters.pattern import PatternFilter
 from data_prep.filters.perplexity import PerplexityFilter
+from data_prep.filters.personal import MASKS
 from data_prep.filters.settings import FilterConfigs, judge_all, perplexity_filter
 from data_prep.filters.symbols import SymbolsFilter
 from data_prep.filters.tokens import TokensFilter
@@ -71,6 +72,9 @@ def test_characters_of_the_part_that_is_asked_for_are_counted(on, count):
         ("3.5 + x_1", ["3", "5", "x_1"]),
         ("日本語 text", ["日", "本", "語", "text"]),
         ("naïve Straße", ["naïve", "Straße"]),
+        ("cafe\u0301s", ["cafe\u0301s"]),
+        ("हिन्दी भाषा। தமிழ்", ["हिन्दी", "भाषा", "தமிழ்"]),
+        ("مُحَمَّد a\u200cb \u2764\ufe0f", ["مُحَمَّد", "a\u200cb"]),
         (" ... ", []),
     ],
 )
@@ -117,6 +121,7 @@ def test_code_and_markup_are_recognised(text):
         "If you are in France: eat bread.",
         "Import duties rose. Class sizes fell (a lot).",
         "a < b and c > d",
+        " ".join(MASKS.values()),
     ],
 )
 def test_prose_and_sums_are_no_code(text):
@@ -205,9 +210,20 @@ def test_the_first_filter_that_drops_a_row_names_the_reason():
     chosen = filters(
         {"kind": "words", "min": 1}, {"kind": "tokens", "max": 3}, {"kind": "characters", "max": 1}
     )
-    assert judge_all(chosen, row("no")) == ("tokens", "10 tokens, max=3")
-    assert judge_all(chosen[:1], row("no")) is None
-    assert judge_all((), row("no")) is None
+    assert judge_all(chosen, [row("no")]) == [("tokens", "10 tokens, max=3")]
+    assert judge_all(chosen[:1], [row("no")]) == [None]
+    assert judge_all((), [row("no")]) == [None]
+
+
+@given(st.lists(st.sampled_from(["one", "two words", "three more words", ""])))
+def test_many_rows_are_judged_as_each_alone(answers):
+    chosen = filters(
+        {"kind": "pattern", "pattern": "one", "on": "response"},
+        {"kind": "words", "min": 2, "on": "response"},
+        {"kind": "pattern", "pattern": "two|one", "drop": "others", "on": "response"},
+    )
+    rows = [row(answer) for answer in answers]
+    assert judge_all(chosen, rows) == [judge_all(chosen, [each])[0] for each in rows]
 
 
 EVERY = [
@@ -257,6 +273,8 @@ def test_the_instruction_is_the_first_thing_a_person_asks():
         )
     )
     assert Candidate(talk, 1).instruction == "A"
-    assert Candidate(talk, 1).answers == ("B", "D")
+    assert Candidate(talk, 1).turns("response") == ("B", "D")
+    assert Candidate(talk, 1).turns("prompt") == ("S", "A", "C")
+    assert Candidate(talk, 1).turns("both") == ("S", "A", "B", "C", "D")
     assert Candidate(Completion("P", "Q"), 1).instruction == "P"
-    assert Candidate(Completion("P", "Q"), 1).answers == ("Q",)
+    assert Candidate(Completion("P", "Q"), 1).turns("response") == ("Q",)

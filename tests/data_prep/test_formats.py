@@ -11,6 +11,7 @@ from data_prep.formats.detection import detect
 from data_prep.formats.human_assistant import guanaco
 from data_prep.formats.openai import openai
 from data_prep.formats.registry import CONVERTERS, FormatName, convert, unused_fields
+from data_prep.formats.sharegpt import sharegpt
 from data_prep.row_checks import check_row, merge_roles
 from data_prep.rows import (
     Completion,
@@ -195,10 +196,10 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         (
             "alpaca",
             {"instruction": "q", "output": 5},
-            "wrong field: 'output' wants text, found int",
+            "wrong field: 'output' wants text, found a number",
         ),
         ("alpaca", {"instruction": "q", "output": "a", "input": 0}, "'input' wants text"),
-        ("alpaca", {"instruction": "q", "output": "a", "input": float("nan")}, "found float"),
+        ("alpaca", {"instruction": "q", "output": "a", "input": float("nan")}, "found a number"),
         ("alpaca", {"instruction": "q", "output": "a", "system": []}, "'system' wants text"),
         ("alpaca", {"instruction": "q", "output": "a", "history": 5}, "'history' wants a list"),
         ("alpaca", {"instruction": "q", "output": "a", "history": "qa"}, "'history' wants a list"),
@@ -210,7 +211,7 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         ("sharegpt", {"conversations": [["human", "q"]]}, "'conversations' wants a list of obj"),
         ("sharegpt", {"conversations": [{"from": "Human", "value": "q"}]}, "unknown role: 'Human'"),
         ("sharegpt", {"conversations": [{"value": "q"}]}, "unknown role: None"),
-        ("sharegpt", {"conversations": [{"from": "human", "value": ["q"]}]}, "found list"),
+        ("sharegpt", {"conversations": [{"from": "human", "value": ["q"]}]}, "found a list"),
         (
             "sharegpt",
             {"conversations": [{"from": "function_call", "value": "weather()"}]},
@@ -229,7 +230,23 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         ("openai", {"messages": [], "tools": [{"type": "function"}]}, "a tool wants an object"),
         ("openai", {"messages": [{"role": "user", "content": None}]}, "'content' is null"),
         ("openai", {"messages": [{"content": "q"}]}, "missing field: 'role'"),
-        ("openai", {"messages": [{"role": 1, "content": "q"}]}, "'role' wants text, found int"),
+        (
+            "openai",
+            {"messages": [{"from": "human", "value": "q"}]},
+            "name the list 'conversations'",
+        ),
+        ("openai", {"messages": None}, "wants a list of objects, found null"),
+        ("openai", {"messages": {"role": "user"}}, "wants a list of objects, found an object"),
+        (
+            "openai",
+            {"messages": [{"role": "user", "content": "q"}, None]},
+            "found null as number 2",
+        ),
+        (
+            "openai",
+            {"messages": [{"role": 1, "content": "q"}]},
+            "'role' wants text, found a number",
+        ),
         (
             "openai",
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
@@ -267,7 +284,7 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
         ("completion", {"prompt": "q", "completion": None}, "'completion' is null"),
         ("completion", {"prompt": [{"role": "user"}], "completion": "a"}, "'content'"),
         ("completion", {"prompt": "q", "completion": ["a"]}, "wants a list of objects"),
-        ("openai", {"messages": [{"role": "user", "content": ["q"]}]}, "text parts, found str"),
+        ("openai", {"messages": [{"role": "user", "content": ["q"]}]}, "text parts, found text"),
         ("openai", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "'text'; the"),
         (
             "openai",
@@ -284,9 +301,13 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
             {"conversations": [{"from": "human", "value": "q", "content": "other"}]},
             "a turn's 'value' and 'content' say different things",
         ),
-        ("dolly", {"instruction": "q", "response": ["a"]}, "'response' wants text, found list"),
-        ("qa", {"question": "q", "choices": ["a"], "answer": 0}, "'answer' wants text, found int"),
-        ("qa", {"question": "q", "answer": float("nan")}, "found float (NaN: an empty cell"),
+        ("dolly", {"instruction": "q", "response": ["a"]}, "'response' wants text, found a list"),
+        (
+            "qa",
+            {"question": "q", "choices": ["a"], "answer": 0},
+            "'answer' wants text, found a number",
+        ),
+        ("qa", {"question": "q", "answer": float("nan")}, "found a number (NaN: an empty cell"),
         ("qa", {"question": "q"}, "missing field: 'answer'; the row has: question"),
         ("qa", {"input": "### Human: q", "output": "a"}, "'input' holds '### Human:' turns"),
         ("self_instruct", {"instruction": "q", "instances": "i"}, "'instances' wants a list"),
@@ -297,8 +318,16 @@ def test_arguments_given_as_json_text_and_as_an_object_make_the_same_row():
             "not one row: 2 instances; write one record with one instance each",
         ),
         ("text", {"text": ""}, "empty text"),
-        ("text", {"text": ["a"]}, "'text' wants text, found list"),
+        ("text", {"text": ["a"]}, "'text' wants text, found a list"),
         ("text", {"text": "### Human: q### Assistant: a"}, "set the source's format to guanaco"),
+        (
+            "text",
+            {"text": "<s>[INST] q [/INST] a</s>"},
+            "rendered already ('[INST]'), and what the",
+        ),
+        ("text", {"text": "<|im_start|>user\nq<|im_end|>"}, "rendered already ('<|im_start|>')"),
+        ("text", {"text": "<|begin_of_text|><|start_header_id|>user"}, "rendered already"),
+        ("text", {"text": "\n<|user|>\nq</s>"}, "rendered already ('<|user|>')"),
         ("guanaco", {"text": "plain text"}, "text before the first '### Human:'"),
         ("guanaco", {"input": 1, "output": "a"}, "'input' wants text"),
         (
@@ -468,9 +497,76 @@ def test_the_older_spelling_of_tools_means_the_same():
     assert row.messages[2].tool_call_id == "call_0"
 
 
-def test_a_system_prompt_beside_the_messages_is_kept():
-    row = openai(ROWS_OF_EACH_FORMAT["openai"] | {"system": "s"})
+@pytest.mark.parametrize("field", ["parameters", "args", "input"])
+def test_arguments_under_another_name_are_refused_not_lost(field):
+    call = {"name": "weather", field: {"city": "Paris"}}
+    with pytest.raises(RowError, match=f"a tool call's '{field}' would be lost: it has 'name' and"):
+        sharegpt({"conversations": [{"from": "function_call", "value": json.dumps(call)}]})
+    nested = {"id": "c", "type": "function", "index": 0, "function": call}
+    with pytest.raises(RowError, match=f"'{field}' would be lost"):
+        openai({"messages": [{"role": "assistant", "content": None, "tool_calls": [nested]}]})
+
+
+@pytest.mark.parametrize(
+    ("tool", "problem"),
+    [
+        ({"parameters": [1]}, "'parameters' want a JSON schema, an object"),
+        ({"parameters": "city"}, "'parameters' are text but not JSON"),
+        ({"parameters": {"properties": "{}"}}, "'properties' want an object, found text"),
+        ({"description": 5}, "'description' wants text, found a number"),
+        ({"input_schema": {"type": "object"}}, "'input_schema' is called 'parameters' here"),
+    ],
+)
+def test_a_tool_that_no_server_would_take_is_refused(tool, problem):
+    with pytest.raises(RowError, match=problem):
+        openai(ROWS_OF_EACH_FORMAT["openai"] | {"tools": [{"name": "weather", **tool}]})
+
+
+def test_parameters_may_be_json_text_as_tables_keep_them():
+    tool = {"name": "weather", "description": None, "parameters": {"type": "object"}}
+    written = tool | {"parameters": '{"type": "object"}'}
+    row = openai(ROWS_OF_EACH_FORMAT["openai"] | {"tools": [written]})
+    assert row.tools == ({"type": "function", "function": tool},)
+
+
+def test_what_is_said_of_a_tool_and_not_handed_to_the_template_is_named():
+    tools = [{"type": "function", "function": {"name": "f", "returns": "x"}, "cost": 1}]
+    for offered in (tools, json.dumps(tools)):
+        record = ROWS_OF_EACH_FORMAT["sharegpt"] | {"tools": offered}
+        assert unused_fields(record, "sharegpt") == {"tools[].returns", "tools[].cost"}
+
+
+def test_tools_beside_plain_text_are_named_as_unused():
+    answers = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    assert unused_fields(answers | {"tools": [{"name": "f"}]}, "preference") == {"tools"}
+    answers["chosen"] = [{"role": "assistant", "content": "a"}]
+    assert unused_fields(answers | {"tools": [{"name": "f"}]}, "preference") == set()
+    asked = {"prompt": "q", "completion": "a", "label": True, "tools": [{"name": "f"}]}
+    assert unused_fields(asked, "kto") == {"tools"}
+    assert unused_fields(asked | {"tools": []}, "kto") == set()
+    assert unused_fields(asked | {"system": "s"}, "kto") == set()
+    told = {"prompt": "q", "completion": "a", "system": "s", "tools": [{"name": "f"}]}
+    assert unused_fields(told, "completion") == {"tools", "system"}
+    told["completion"] = [{"role": "assistant", "content": "a"}]
+    assert unused_fields(told, "completion") == set()
+
+
+@pytest.mark.parametrize("field", ["system", "system_prompt"])
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        *((name, ROWS_OF_EACH_FORMAT[name]) for name in ("openai", "sharegpt", "alpaca")),
+        ("dolly", {"instruction": "q", "response": "a"}),
+        ("qa", {"question": "q", "response": "a"}),
+    ],
+)
+def test_a_system_prompt_beside_the_turns_is_kept(name, record, field):
+    row = convert(record | {field: "s"}, name)
     assert row.messages[0] == Message("system", "s")
+    assert not unused_fields(record | {field: "s"}, name)
+    assert convert(record | {"system": "s", "system_prompt": "s"}, name) == row
+    with pytest.raises(RowError, match="'system' and 'system_prompt' say different things"):
+        convert(record | {"system": "s", "system_prompt": "t"}, name)
 
 
 @pytest.mark.parametrize("arguments", ['{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}'])

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import MOST_DETAIL, RowError
-from data_prep.formats.detection import RULES, detect
+from data_prep.formats.detection import RULES, Detected, detect
 from data_prep.formats.registry import CONVERTERS, FIELDS
 from data_prep.formats.writing import WRITERS, write_record
-from data_prep.reading import ReadRow, read_rows
+from data_prep.reading import ReadRow, Unusable, read_row, read_rows
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.records import Record
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -55,6 +56,7 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
             "'output'",
         ),
         ({"question": "q", "answer": "a"}, "qa", "it has 'question' and 'answer'"),
+        ({"inputs": "q", "targets": "a"}, "qa", "it has 'inputs' and 'targets'"),
         (
             {"text": "a page", "url": "u", "meta": {"x": 1}, "n": 5},
             "text",
@@ -70,6 +72,17 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
             "kto",
             "its 'label' says whether the answer is good, and it has 'messages'",
         ),
+        (
+            {"messages": [], "label": 0.0},
+            "kto",
+            "its 'label' says whether the answer is good, and it has 'messages'",
+        ),
+        (
+            {"prompt": "q", "completion": "a", "label": "Undesirable"},
+            "kto",
+            "its 'label' says whether the answer is good, and it has 'prompt' and 'completion'",
+        ),
+        ({"messages": [], "label": 0.5}, "openai", "it has 'messages'"),
         ({"messages": [], "label": "sports"}, "openai", "it has 'messages'"),
         (
             {"instruction": "q", "output": "a", "chosen": None, "rejected": None, "label": None},
@@ -178,3 +191,43 @@ def test_real_files_that_hold_no_answers_are_refused(path, hint):
     found = rows_of(SHARED / path)
     assert {row.error.reason for row in found} == {"unknown format"}
     assert hint in found[0].error.detail
+
+
+def test_a_row_of_another_format_than_the_first_says_what_it_looks_like(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"instruction": "q", "output": "a"}\n', encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"question": "q", "answer": "a"}\n', encoding="utf-8")
+    first, other = rows_of(tmp_path)
+    assert isinstance(first, ReadRow)
+    assert other.error.detail.endswith(
+        "it looks like qa: the source is read as alpaca: give such rows a source of their own"
+    )
+    other = rows_of(tmp_path / "b.jsonl", "alpaca")[0]
+    assert other.error.detail.endswith("it looks like qa: set the source's format to qa")
+
+
+def test_turns_that_merging_would_join_say_so_and_others_do_not(tmp_path):
+    path = tmp_path / "r.jsonl"
+    orders = ["user assistant assistant", "assistant user assistant", "user user system assistant"]
+    records = [[{"role": role, "content": "x"} for role in o.split()] for o in orders]
+    path.write_text("".join(json.dumps({"messages": r}) + "\n" for r in records))
+    twice, *others = [row.error for row in rows_of(path)]
+    assert twice.detail == ("'assistant' follows 'assistant'; roles: merge would join such turns")
+    assert not any("merge" in str(error) for error in others)
+
+
+def test_a_label_that_may_be_a_category_says_what_to_do(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"text": "a film", "label": 1}\n', encoding="utf-8")
+    assert "if 'label' means something else, rename that field" in rows_of(path)[0].error.detail
+
+
+@pytest.mark.parametrize("depth", range(940, 1000, 4))
+def test_values_nested_too_deep_for_python_never_end_the_reading(depth):
+    value: object = []
+    for _ in range(depth):
+        value = [value]
+    for field in ("label", "messages", "prompt"):
+        record = Record("r:1", {"prompt": "q", "completion": "a"} | {field: value})
+        for chosen in ("auto", "kto", "completion"):
+            found = read_row(record, chosen, Detected(chosen, ""), "refuse")
+            assert chosen != "kto" or isinstance(found, Unusable)

@@ -136,8 +136,11 @@ def test_as_trl_extracts_the_prompt_so_does_this_where_a_word_ends():
     [
         ({"chosen": "a"}, "missing field: 'rejected'; the row has: chosen"),
         ({"chosen": None, "rejected": "b"}, "missing field: 'chosen' is null"),
-        ({"chosen": float("nan"), "rejected": "b"}, "'chosen' wants text or turns, found float (N"),
-        ({"chosen": 5, "rejected": "b"}, "'chosen' wants text or turns, found int"),
+        (
+            {"chosen": float("nan"), "rejected": "b"},
+            "'chosen' wants text or turns, found a number (N",
+        ),
+        ({"chosen": 5, "rejected": "b"}, "'chosen' wants text or turns, found a number"),
         ({"chosen": ["a"], "rejected": ["b"]}, "'chosen' wants a list of objects"),
         ({"chosen": "a", "rejected": said(B)}, "one of 'chosen' and 'rejected' is text, the other"),
         ({"chosen": said(A), "rejected": said(B)}, "missing field: 'prompt': the answers do not"),
@@ -155,7 +158,10 @@ def test_as_trl_extracts_the_prompt_so_does_this_where_a_word_ends():
             {"prompt": said(*EARLIER, Q), "chosen": said(Q, A), "rejected": said(Q, B)},
             "'chosen' and 'rejected' do not begin with 'prompt'",
         ),
-        ({"prompt": 5, "chosen": "a", "rejected": "b"}, "'prompt' wants text or turns, found int"),
+        (
+            {"prompt": 5, "chosen": "a", "rejected": "b"},
+            "'prompt' wants text or turns, found a number",
+        ),
         ({"prompt": "q", "chosen": {"from": "x"}, "rejected": {}}, "unknown role: 'x'"),
         ({"chosen": "a b", "rejected": "a b"}, "equal answers"),
         ({"prompt": "q", "chosen": "a", "rejected": "a "}, "equal answers: 'chosen' says the same"),
@@ -242,9 +248,9 @@ def test_a_labelled_answer_is_read_in_each_of_its_spellings(record, row):
     [
         ({"prompt": "q", "completion": "a"}, "missing field: 'label'"),
         ({"prompt": "q", "completion": "a", "label": None}, "missing field: 'label'"),
-        ({"prompt": "q", "completion": "a", "label": "good"}, "true or false, found 'good' (str)"),
-        ({"prompt": "q", "completion": "a", "label": 0.5}, "true or false, found 0.5 (float)"),
-        ({"prompt": "q", "completion": "a", "label": [True]}, "true or false, found [True] (list)"),
+        ({"prompt": "q", "completion": "a", "label": "good"}, "true or false, found 'good'"),
+        ({"prompt": "q", "completion": "a", "label": 0.5}, "true or false, found 0.5"),
+        ({"prompt": "q", "completion": "a", "label": [True]}, "true or false, found [True]"),
         ({"completion": "a", "label": True}, "missing field: 'prompt'"),
         ({"completion": said(A), "label": True}, "missing field: 'prompt'"),
         ({"prompt": "q", "completion": 5, "label": True}, "'completion' wants text or turns"),

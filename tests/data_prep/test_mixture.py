@@ -43,7 +43,7 @@ def test_every_source_has_its_share_up_to_one_row_and_no_row_is_lost_or_used_twi
         scale = min(totals[i] / weights[i] for i in present)
         for i in present:
             size = i + 1 if by == "tokens" else 1
-            assert weights[i] * scale - size < used[i] <= weights[i] * scale + 1e-6
+            assert weights[i] * scale - size < used[i] <= max(weights[i] * scale + 1e-6, size)
 
 
 @given(COUNTS, BY, st.data())
@@ -100,4 +100,10 @@ def test_weights_near_the_largest_float_are_weights_like_others(until):
 def test_weights_that_would_repeat_rows_without_end_are_refused(weights):
     with pytest.raises(DataError, match="every row of source number 2 would be repeated more than"):
         mixed_rows([9, 4], weights, until="all")
-    assert len(mixed_rows([9, 4], weights, until="first")[0].rows) == 4
+
+
+@pytest.mark.parametrize("weights", [[1000, 1], [1e300, 1e-300]])
+@pytest.mark.parametrize("by", ["rows", "tokens"])
+def test_a_source_whose_share_is_less_than_a_row_is_not_left_out_in_silence(weights, by):
+    found, _, source, _ = mixed_rows([9, 4], weights, by=by)
+    assert amounts(found.rows, source, 2, "rows") == [9, 1]

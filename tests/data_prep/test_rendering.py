@@ -226,6 +226,12 @@ TOOL_TEMPLATE = CHATML.replace(
 )
 
 
+def test_no_known_template_writes_tools(template):
+    """As the refusal and the documents say."""
+    row = Conversation(conversation("q", "a").messages, (WEATHER,))
+    assert refused(row, template).reason == "template loses the tools"
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -2,6 +2,8 @@ import pytest
 from hypothesis import given
 from row_strategies import ROWS
 
+from data_prep.errors import RowError
+from data_prep.formats.openai import openai
 from data_prep.rendering import as_messages, render
 from data_prep.row_codec import decode_row, encode_row
 from data_prep.row_text import prompt_text, response_text, text_of, whole_text
@@ -27,6 +29,23 @@ Q, A, B = Message("user", "q"), Message("assistant", "a"), Message("assistant", 
 def test_what_is_asked_and_what_is_answered_of_each_kind_of_row(row, asked, answered):
     assert (prompt_text(row), response_text(row)) == (asked, answered)
     assert text_of(row, "both") == f"{asked}\n{answered}"
+
+
+def test_calls_and_tools_as_deep_as_may_be_are_kept_and_deeper_ones_are_refused():
+    def nested(levels: int) -> dict:
+        value: object = 1
+        for _ in range(levels):
+            value = [value]
+        messages = [{"role": "user", "content": "q"}]
+        call = {"name": "f", "arguments": {"x": value}}
+        messages += [{"role": "assistant", "content": None, "tool_calls": [call]}]
+        return {"messages": messages, "tools": [{"name": "f", "parameters": {"x": value}}]}
+
+    row = openai(nested(98))
+    assert decode_row(encode_row(row)) == row
+    for levels in (99, 10**4):
+        with pytest.raises(RowError, match="nested more than 100 levels deep"):
+            openai(nested(levels))
 
 
 @given(ROWS)

@@ -59,7 +59,7 @@ def test_exactly_so_many_rows_stay_in_order_and_each_once(rule, seed, rows, coun
 
 
 @pytest.mark.parametrize("rule", RULES)
-@given(st.integers(0, 10**6), st.integers(2, 40), st.randoms(use_true_random=False))
+@given(st.integers(0, 10**6), st.integers(3, 40), st.randoms(use_true_random=False))
 @settings(max_examples=40)
 def test_which_rows_stay_does_not_depend_on_their_order(rule, seed, rows, random):
     here = candidates(seed, rows)
@@ -118,7 +118,13 @@ def test_rows_that_the_model_cannot_read_are_left_to_the_last(config):
     rows.vectors[[0, 2, 4, 5]] = 0
     choice = config.choose(rows)
     assert choice.kept.tolist() == [0, 1, 3]
-    assert choice.note == "The embedding model cannot read 4 rows: they were left to the last."
+    assert choice.note == (
+        "The embedding model cannot read 4 rows: they were left to the last, and the first 1 of "
+        "them taken."
+    )
+    rows.vectors[:] = 0
+    with pytest.raises(DataError, match="cannot read any of the 6 rows"):
+        config.choose(rows)
 
 
 # Most tokens.

@@ -13,7 +13,6 @@ from source_files import ROWS, compressed, places, read_all, save, texts, values
 
 from data_prep.errors import DataError
 from data_prep.sources.config import SourceConfig
-from data_prep.sources.records import BadRecord
 from data_prep.sources.scan import scan
 
 NAMES = [f"r.{kind}.{end}" for kind in ("json", "jsonl", "csv", "tsv") for end in ("gz", "zst")]
@@ -78,16 +77,41 @@ def test_a_damaged_file_is_an_error_that_says_how_far_it_was_read(
     found, said = what_is_read(path)
     kind = "gzip" if end == ".gz" else "zstd"
     assert said.startswith(f"{path}: damaged {kind} data: {reason}")
-    assert said.endswith(f"rows up to {found[-1]} could be read.")
+    assert f"; rows up to {found[-1]} could be read. Fetch or write the file again" in said
+    assert said.endswith(f"{kind} -dc OLD > NEW.")
     assert len(found) >= least
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b'{"a": 1}\n'])
-def test_a_file_that_was_never_compressed_is_refused(tmp_path: Path, end: str, content: bytes):
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"\x28\xb5"])
+def test_a_file_cut_at_its_beginning_is_damaged(tmp_path: Path, end: str, content: bytes):
     path = tmp_path / f"r.jsonl{end}"
     path.write_bytes(content)
-    assert what_is_read(path)[1].endswith("no row could be read.")
+    assert "damaged" in what_is_read(path)[1]
+    assert "; no row could be read. Fetch or write the file again" in what_is_read(path)[1]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("content", [b'{"a": 1}\n', b"\x28\x8b\x2f\xfd"])
+def test_a_file_that_was_never_compressed_wants_another_name(tmp_path, end, content):
+    path = tmp_path / f"r.jsonl{end}"
+    path.write_bytes(content)
+    said = what_is_read(path)[1]
+    assert "; no row could be read. If it was never compressed, take the last ending off" in said
+
+
+def test_what_zstd_skips_may_come_first(tmp_path: Path):
+    path = tmp_path / "r.txt.zst"
+    skipped = b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
+    path.write_bytes(skipped + compressed(path, b"one\n"))
+    assert texts(path) == ["one"]
+
+
+def test_a_file_packed_with_a_long_window_is_read(tmp_path: Path):
+    path = tmp_path / "r.txt.zst"
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 31})
+    path.write_bytes(packer.compress(b"one\n") + packer.flush())
+    assert texts(path) == ["one"]
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -126,7 +150,10 @@ def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, name: str, encoding
 def test_wide_characters_without_a_mark_are_refused(tmp_path: Path, encoding: str):
     path = tmp_path / "r.jsonl"
     path.write_bytes('{"a": 1}\n'.encode(encoding))
-    with pytest.raises(DataError, match=r"UTF-16 without a byte order mark\. Save it as UTF-8"):
+    name = encoding.replace("-le", "le").replace("-be", "be")
+    with pytest.raises(
+        DataError, match=f"as in {name} without a byte .*: iconv -f {name} -t utf-8"
+    ):
         read_all(path)
 
 
@@ -147,8 +174,12 @@ def test_lines_of_another_encoding_are_answered_and_the_others_read(tmp_path: Pa
     path.write_bytes(b"\n".join(lines))
     first, latin, third, dos = read_all(path)
     assert first.value == third.value == {"a": "é"}
-    assert latin == BadRecord(f"{path}:2", "not UTF-8: invalid continuation byte at byte 7")
-    assert dos == BadRecord(f"{path}:4", "not UTF-8: invalid start byte at byte 7")
+    assert (latin.where, dos.where) == (f"{path}:2", f"{path}:4")
+    assert latin.problem.startswith(
+        "not UTF-8: invalid continuation byte at byte 7; a file in Latin"
+    )
+    assert latin.problem.endswith("iconv -f cp1252 -t utf-8 OLD > NEW")
+    assert dos.problem.startswith("not UTF-8: invalid start byte at byte 7; ")
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.csv", "r.txt"])

@@ -49,12 +49,17 @@ def test_tabs_part_the_fields_of_a_tsv_file(tmp_path: Path):
     assert values(path) == [{"a": "1", "b,c": "2\t3"}]
 
 
+def test_commas_in_a_file_of_tabs_are_refused_unless_there_are_tabs_too(tmp_path: Path):
+    with pytest.raises(DataError, match=r"by tabs; if commas are meant, end its name in \.csv"):
+        read_all(write(tmp_path, b"a,b\n1,2\n", "r.tsv"))
+    assert values(write(tmp_path, b'"a,b"\n1\n')) == [{"a,b": "1"}]
+
+
 def test_rows_that_are_not_text_are_answered_and_reading_goes_on(tmp_path: Path):
     path = write(tmp_path, b'a,b\n1,2\n\xe9,4\n"5\nx\0y",6\n7,8\n')
     first, latin, nul, last = read_all(path)
-    assert latin == BadRecord(
-        f"{path}:3", "not UTF-8: invalid continuation byte at byte 0 of line 3"
-    )
+    assert latin.where == f"{path}:3"
+    assert latin.problem.startswith("not UTF-8: invalid continuation byte at byte 0 of line 3; ")
     assert nul == BadRecord(f"{path}:4", "not text: a NUL character at byte 1 of line 5")
     assert [first.value, last.value] == [{"a": "1", "b": "2"}, {"a": "7", "b": "8"}]
 
@@ -62,10 +67,20 @@ def test_rows_that_are_not_text_are_answered_and_reading_goes_on(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'a,b\n1,2\n"x"y,4\n', r"r\.csv:3: cannot be read as CSV"),
-        (b'a,b\n1,2\n3,"never closed\n', r"r\.csv:3: cannot be read as CSV"),
+        (b'a,b\n1,2\n"x"y,4\n', r"r\.csv:3: cannot be read as CSV: .* is written twice \(\"\"\)"),
+        (b'a,b\n1,2\n"say \\"x\\"",4\n', r"r\.csv:3: cannot .* is written twice \(\"\"\)"),
+        (
+            b'a,b\n1,2\n3,"never closed\n4,5\n',
+            r"r\.csv:4: .*row of line 3: is a quote never closed\?",
+        ),
         (b"a,b,a\n1,2,3\n", r"several columns are named 'a'"),
-        (b"a,\xe9\n1,2\n", r"r\.csv:1: not UTF-8: .*, in the names of the columns"),
+        (b"a,\xe9\n1,2\n", r"r\.csv:1: in the names of the columns: not UTF-8: "),
+        (
+            b"\na;b\n1;2\n",
+            r"r\.csv:2: .* named 'a;b'.*if semicolons are meant, rewrite it with com",
+        ),
+        (b"a|b\n1|2\n", r"if bars are meant, rewrite it with commas"),
+        (b"a\tb\n1\t2\n", r"if tabs are meant, end its name in \.tsv"),
     ],
 )
 def test_a_file_that_cannot_be_read_as_a_whole_is_refused(tmp_path, content, message):
@@ -76,7 +91,9 @@ def test_a_file_that_cannot_be_read_as_a_whole_is_refused(tmp_path, content, mes
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("data_prep.sources.csv_table.LONGEST_FIELD", 1000)
     path = write(tmp_path, b'a,b\n1,2\n3,"4\n' + b"5,6\n" * 1000)
-    with pytest.raises(DataError, match=r"field limit.*since line 3: is a quote never closed\?"):
+    with pytest.raises(
+        DataError, match=r"field limit.*in the row of line 3: is a quote never closed\?"
+    ):
         read_all(path)
 
 

@@ -144,7 +144,17 @@ def test_a_folder_that_tells_the_split_of_some_files_only_is_refused(tmp_path: P
 
 @pytest.mark.parametrize(
     "path",
-    ["missing.jsonl", "data/missing.json", "missing", "a/b/c", "./x", "x" * 5000, "a\0b", "a/*"],
+    [
+        "missing.jsonl",
+        "data/missing.json",
+        "missing",
+        "a/b/c",
+        "./x",
+        "x" * 5000,
+        "a\0b",
+        "a/*",
+        "~/x",
+    ],
 )
 def test_a_missing_file_is_refused_without_asking_the_hub(path, monkeypatch):
     import datasets
@@ -152,6 +162,11 @@ def test_a_missing_file_is_refused_without_asking_the_hub(path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked the hub"))
     with pytest.raises(DataError, match=r"no such file|cannot be read|no file matches"):
         read_all(path)
+
+
+def test_a_home_folder_that_is_not_written_out_says_so():
+    with pytest.raises(DataError, match="A ~ is not understood here: write the folder out"):
+        read_all("~/data/r.jsonl")
 
 
 @pytest.mark.parametrize("path", ["nobody/nothing", "teknium/OpenHermes-2.5", "a/b.v2"])

@@ -72,6 +72,26 @@ def test_columns_that_json_cannot_hold_are_left_out(tmp_path: Path):
     assert values(tmp_path / "r.parquet") == [{}]
 
 
+def test_a_date_inside_a_turn_does_not_take_the_conversation_with_it(tmp_path: Path):
+    turn = pa.struct([("role", pa.string()), ("at", pa.timestamp("us")), ("content", pa.string())])
+    messages = [[{"role": "user", "at": 2**62, "content": "q"}], None, []]
+    for kind in (pa.list_, pa.large_list):
+        table = pa.table({"messages": pa.array(messages, kind(turn)), "n": [1, 2, 3]})
+        pq.write_table(table, tmp_path / "r.parquet")
+        assert values(tmp_path / "r.parquet") == [
+            {"messages": [{"role": "user", "content": "q"}], "n": 1},
+            {"messages": None, "n": 2},
+            {"messages": [], "n": 3},
+        ]
+
+
+@pytest.mark.parametrize("values_of", [[b"text"], [[{"at": b"x"}]]])
+def test_bytes_where_text_is_learned_from_are_refused(tmp_path: Path, values_of):
+    pq.write_table(pa.table({"output": values_of, "n": [1]}), tmp_path / "r.parquet")
+    with pytest.raises(DataError, match=r"column 'output' holds .*binary.* Store it as text"):
+        read_all(tmp_path / "r.parquet")
+
+
 MIXED = [
     {"tools": [{"arguments": {"x": 1}}], "content": "c", "deep": {"a": ["b"]}},
     {"tools": [{"arguments": {"y": [2]}}, None], "content": ["z", None], "deep": {"a": [3]}},
@@ -106,6 +126,14 @@ def test_json_text_that_is_none_is_refused(tmp_path: Path):
 
 
 # Data sets.
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hub can be reached, as long as there is no reason in the list why not."""
+    reasons: list[str] = []
+    monkeypatch.setattr("data_prep.sources.hub._unreachable", lambda: "".join(reasons))
+    return reasons
 
 
 @pytest.fixture
@@ -168,6 +196,38 @@ def test_a_hub_id_that_cannot_be_loaded_is_refused(path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(DataError, match=rf"{path}: .*ConnectionError: no network here"):
         read_all(path)
+
+
+def test_a_hub_that_cannot_be_reached_is_not_asked_again_and_again(monkeypatch, network, tmp_path):
+    import datasets
+
+    network.append("no network")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", lambda _seconds: pytest.fail("it waits to try again"))
+    with pytest.raises(DataError) as caught:
+        read_all("nobody/nothing")
+    assert "no such file or folder here (looked in /" in str(caught.value)
+    assert "neither in the cache nor can the hub be reached (no network)" in str(caught.value)
+    assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_without_the_hub_a_version_is_read_from_the_cache_only_if_it_is_that_one(
+    monkeypatch, network, tmp_path
+):
+    import datasets
+
+    network.append("no network")
+    folder = tmp_path / "owner___name" / "default" / "0.0.0" / "abc123"
+    datasets.Dataset.from_list(ROWS).save_to_disk(folder)
+    cached = datasets.load_from_disk(folder)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: cached)
+    assert values("owner/name", revision="abc123") == ROWS
+    assert values("owner/name") == ROWS
+    with pytest.raises(DataError, match="version in the cache is 'main' is not known here"):
+        read_all("owner/name", revision="main")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: cached.to_iterable_dataset())
+    with pytest.raises(DataError, match="is not known here"):
+        read_all("owner/name", revision="abc123", streaming=True)
 
 
 def test_a_network_that_fails_midway_is_an_error_that_says_how_far(monkeypatch):

@@ -43,9 +43,9 @@ def test_a_record_may_be_a_file(poem: Path):
 def test_what_is_not_text_is_answered(tmp_path: Path, unit: str):
     path = tmp_path / "r.txt"
     path.write_bytes(b"ab\xff")
-    assert read_all(path, text_unit=unit) == [
-        BadRecord(f"{path}:1", "not UTF-8: invalid start byte at byte 2")
-    ]
+    (bad,) = read_all(path, text_unit=unit)
+    assert bad.where == f"{path}:1"
+    assert bad.problem.startswith("not UTF-8: invalid start byte at byte 2; ")
     path.write_bytes(b"abc\0")
     assert read_all(path, text_unit=unit) == [
         BadRecord(f"{path}:1", "not text: a NUL character at character 3")
@@ -55,7 +55,7 @@ def test_what_is_not_text_is_answered(tmp_path: Path, unit: str):
 def test_a_record_that_would_fill_the_memory_is_refused(poem: Path, monkeypatch):
     monkeypatch.setattr("data_prep.sources.plain_text.LONGEST", 10)
     with pytest.raises(
-        DataError, match=r"a file of more than 10 bytes\. Choose a smaller text_unit"
+        DataError, match=r"a file of more than 10 bytes; .*\. Choose a smaller text_unit\."
     ):
         read_all(poem, text_unit="file")
 
@@ -99,5 +99,5 @@ def test_a_file_that_is_not_made_of_lines_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr("data_prep.sources.lines.LONGEST", 100)
     path = tmp_path / "r.jsonl"
     path.write_text("{}\n" + "[" * 1_000_000)
-    with pytest.raises(DataError, match=r"a line of more than 100 bytes\. An array .* \.json"):
+    with pytest.raises(DataError, match=r"a line of more than 100 bytes; .*\. An array .* \.json"):
         read_all(path)

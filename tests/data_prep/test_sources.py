@@ -48,9 +48,13 @@ def test_blank_lines_are_no_rows_but_count_as_lines(tmp_path: Path):
     [
         (b'{"a": 1', "not JSON: "),
         (b'{"a": 1} trailing', "Extra data"),
-        (b"[1, 2]", "not a JSON object but list"),
-        (b"null", "not a JSON object but NoneType"),
-        (b'"text"', "not a JSON object but str"),
+        (
+            b"[1, 2]",
+            "not a JSON object but a list; a file that is one array wants the ending .json",
+        ),
+        (b"[", "not JSON: Expecting value (column 2); a file that is one value over many lines"),
+        (b"null", "not a JSON object but null"),
+        (b'"text"', "not a JSON object but text"),
         (b'{"a": "\xff"}', "not UTF-8: invalid start byte at byte 7"),
         (b'{"a": NaN}', "NaN and Infinity are not allowed"),
         (b'{"a": [-Infinity]}', "NaN and Infinity are not allowed"),

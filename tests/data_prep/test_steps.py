@@ -177,6 +177,14 @@ def test_semantic_duplicates_go_with_a_certificate_that_the_audit_recomputes(pre
     assert entry["reason"] == "semantic duplicate"
 
 
+def test_rows_that_the_embedding_model_cannot_read_are_counted(prep):
+    rows = [row(1), row(2, "?!"), row(3, "..."), row(4)]
+    semantic = {"semantic": {"threshold": 0.9, "on": "response"}}
+    (note,) = prep(rows, ToyModels(), dedup=semantic).figures["notes"]
+    assert note.startswith("dedup.semantic: 2 rows were compared with none, because the embedding")
+    assert prep(rows[::3], ToyModels(), dedup=semantic).figures["notes"] == []
+
+
 # Evaluation sets.
 
 QUESTION = "How many apples does the farmer have left after he gave seven of his twelve to Ann?"
@@ -280,6 +288,26 @@ def test_rows_with_one_value_of_the_group_field_are_never_parted(prep):
     assert not sides[0] & sides[1]
 
 
+@pytest.mark.parametrize(("sizes", "held_out"), [((30, 20), 20), ((99, 1), 1)])
+def test_a_split_that_groups_make_far_larger_or_smaller_than_asked_for_says_so(
+    prep, sizes, held_out
+):
+    asked = 1 if held_out > 10 else 30
+    rows = [row(n, talk=int(n < sizes[0])) for n in range(sum(sizes))]
+    prepared = prep(rows, validation=asked, source={"group": "talk"})
+    assert prepared.figures["validation_rows"] == held_out
+    (note,) = prepared.figures["notes"]
+    assert note.startswith(f"warning: validation={asked} is {asked} of {sum(sizes)} rows, and ")
+    assert f"and {held_out} are held out: " in note
+    assert "have one value of group" in note
+    assert prep(rows, validation=asked).figures["notes"] == []
+
+
+def test_one_group_that_holds_every_row_cannot_be_split_and_the_error_says_why(prep):
+    with pytest.raises(DataError, match=r"0 rows for training, 9 for .* value of group .* its own"):
+        prep([row(n, talk=1) for n in range(9)], validation=2, source={"group": "talk"})
+
+
 def test_a_row_without_the_group_field_is_refused(prep):
     with pytest.raises(DataError, match=r"rows\.jsonl:2: missing field: 'talk', which keeps rows"):
         prep([row(1, talk="a"), row(2)], source={"group": "talk"})
@@ -335,7 +363,8 @@ def test_rows_unlike_each_other_are_chosen_by_their_embeddings(prep, kind):
 
 def test_a_selection_of_more_rows_than_there_are_says_so(prep):
     prepared = prep([row(1), row(2)], select={"kind": "top_tokens", "count": 5})
-    assert prepared.figures["selection_note"].startswith("5 rows were asked for and there are 2")
+    (note,) = prepared.figures["notes"]
+    assert note.startswith("5 rows were asked for and there are 2")
 
 
 # Mixtures.

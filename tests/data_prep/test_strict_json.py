@@ -95,6 +95,19 @@ def test_a_value_inside_a_text_is_the_same_as_alone(text, before):
     assert suspect or find_problem(value) is None
 
 
+def test_what_is_wrong_is_found_however_deep_it_lies():
+    for half, least in (("\\ud83d\\ude00", 0), ("\\ud83d", 1)):
+        value, suspect = parse("[" * 900 + f'"{half}"' + "]" * 900)
+        assert suspect
+        assert bool(find_problem(value)) == bool(least)
+
+
+def test_a_key_that_stands_twice_among_many_is_found_at_once():
+    keys = ",".join(f'"k{n}":1' for n in range(100_000))
+    with pytest.raises(ValueError, match="the key 'k99999' stands twice"):
+        loads(f'{{{keys},"k99999":2}}')  # comparing each with each would take minutes
+
+
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a": {"b": 1, "b": 1}}', "[1e999]"])
 def test_what_python_would_lose_is_refused(text):
     with pytest.raises(ValueError, match=r"stands twice|too large"):

@@ -91,6 +91,11 @@ def test_special_tokens_in_the_corpus_teach_no_merges():
     assert train_tokenizer(marked, settings).to_str() == train_tokenizer(plain, settings).to_str()
 
 
+def test_of_two_special_tokens_that_begin_alike_the_longer_one_is_left_out_whole():
+    settings = TokenizerSettings(vocab_size=300, special_tokens=("<a>", "<a>bc"))
+    assert not [t for t in train_tokenizer(["x<a>bc"] * 9, settings).get_vocab() if t == "bc"]
+
+
 def test_a_vocabulary_that_cannot_be_filled_stays_smaller():
     backend = train_tokenizer(["ab ab ab"], TokenizerSettings(vocab_size=1000))
     assert backend.get_vocab_size() < 1000

@@ -181,7 +181,7 @@ def test_a_failure_ends_with_one_and_asks_for_a_report(llmkit, monkeypatch) -> N
     def fail(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("llmkit.recipe.load_recipe", fail)
+    monkeypatch.setattr("llmkit.recipe_check.check_recipe", fail)
     result = llmkit("recipe", "check", "x")
     assert result.code == 1
     assert "unexpected ZeroDivisionError: by zero" in result.err
@@ -202,7 +202,7 @@ def test_the_machines_errors_are_not_called_defects(llmkit, monkeypatch, error, 
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("llmkit.recipe.load_recipe", fail)
+    monkeypatch.setattr("llmkit.recipe_check.check_recipe", fail)
     result = llmkit("recipe", "check", "x")
     assert result.code == 1
     assert said in result.err
@@ -218,11 +218,11 @@ def test_debug_shows_the_traceback() -> None:
 
 def test_ctrl_c_ends_with_130_and_one_line() -> None:
     code = (
-        "import signal, sys, time\nfrom llmkit import cli, recipe\n"
+        "import signal, sys, time\nfrom llmkit import cli, recipe_check\n"
         # Whoever starts the tests in the background has Ctrl-C ignored in all that they start.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def wait(*_):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
-        "recipe.load_recipe = wait\ncli.main()"
+        "recipe_check.check_recipe = wait\ncli.main()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, "recipe", "check", "x"],

@@ -108,6 +108,14 @@ def test_a_model_scores_what_it_was_taught_lower(tiny: Path, tmp_path: Path):
     assert taught < 1.5 < other
 
 
+def test_a_model_that_answers_with_no_number_is_refused(tiny: Path):
+    broken = PerplexityScorer(tiny, "broken", device="cpu")
+    next(broken._model.parameters()).data[:] = torch.nan
+    assert np.isnan(broken.score([""])).all()
+    with pytest.raises(UsageError, match=r"broken cannot score .* in torch\.float32, it answers"):
+        broken.score(["how do I train a model?"])
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="nothing cannot be loaded to score perplexity"):

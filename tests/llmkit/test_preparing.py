@@ -60,10 +60,33 @@ def test_a_source_of_which_nothing_is_left_is_said_aloud(prep):
     assert "other.jsonl: none of its 1 rows is left" in " ".join(said.split())
 
 
+def test_remarks_are_said_aloud_and_stand_in_the_report(prep):
+    code, said = prep("demo.yaml", "data.select={kind: top_tokens, count: 9}")
+    report = Path("runs/demo/data-report.html").read_text()
+    assert code == 0
+    for text in (" ".join(said.split()), report):
+        assert "9 rows were asked for and there are 6: all of them stay." in text
+    assert "6 rows chosen at random stand in data/comparison.arrow" in report
+
+
 def test_a_skip_past_the_end_says_so(prep):
     code, said = prep("demo.yaml", "data.sources.0.skip=40")
     assert code == 2
     assert "has no rows behind the first 40 (skip)" in said
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "data.select={kind: mmr, count: 2, model: no-such-model}",
+        "data.dedup.semantic={model: no-such-model}",
+        "data.filters=[{kind: perplexity, max: 9, model: no-such-model}]",
+    ],
+)
+def test_a_model_that_is_not_there_is_said_before_any_row_is_made(prep, monkeypatch, word):
+    monkeypatch.setattr("llmkit.preparing.prepare", lambda *_, **__: pytest.fail("rows were made"))
+    code, said = prep("demo.yaml", word)
+    assert (code, "model 'no-such-model' was not found" in " ".join(said.split())) == (2, True)
 
 
 def test_too_many_duplicates_end_with_three(prep):
@@ -84,7 +107,88 @@ def test_data_is_converted_into_a_new_file_and_never_over_one(prep):
     assert Path("rows.completion.jsonl").read_text() == before
 
 
+@pytest.mark.parametrize(
+    ("data", "written"),
+    [("data", "data"), ("data/*.jsonl", "rows"), ("data/a*.jsonl", "a"), ("data/../data", "data")],
+)
+def test_converted_data_has_a_name_without_stars_and_dots(prep, data, written):
+    Path("data").mkdir()
+    Path("data", "a1.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    assert prep(data, "--convert", "completion")[0] == 0
+    assert Path(f"{written}.completion.jsonl").is_file()
+
+
+def test_a_conversion_is_not_audited(prep):
+    code, said = prep("rows.jsonl", "--convert", "openai", "--audit")
+    assert (code, "--audit: is for preparing" in said) == (2, True)
+
+
+def test_a_wrong_setting_of_converted_data_is_said_in_plain_words(prep):
+    code, said = prep("rows.jsonl", "data.on_error=x", "data.roles=y", "--convert", "openai")
+    assert code == 2
+    assert "data: 'on_error': must be 'fail' or 'skip' (found \"x\")" in " ".join(said.split())
+    assert "'roles': must be 'refuse', 'drop' or 'merge'" in " ".join(said.split())
+
+
 def test_data_given_as_a_recipe_is_named_as_such(prep):
     code, said = prep("rows.jsonl")
     assert code == 2
     assert "rows.jsonl: this is data. A recipe is a YAML file" in said
+
+
+def test_converting_says_what_of_the_recipe_it_leaves_aside_and_writes_no_row_held_out(prep):
+    Path("held.jsonl").write_text('{"prompt": "held", "completion": " out"}\n')
+    words = (
+        *("data.validation={path: held.jsonl}", "data.filters=[{kind: tokens, min: 1}]"),
+        "data.sources.0.weight=1",
+    )
+    code, said = prep("demo.yaml", *words, "--convert", "completion")
+    assert code == 0
+    said = " ".join(said.split())
+    assert "as they were read, without data.validation, data.filters, data.max_tokens" in said
+    assert "the sources' weights" in said
+    written = Path("runs/demo/completion.jsonl").read_text()
+    assert written.count("\n") == 7
+    assert "held" not in written
+
+
+def test_an_audit_is_not_asked_for_where_rows_are_only_converted(prep):
+    code, said = prep("demo.yaml", "--convert", "completion", "--audit")
+    assert code == 2
+    assert "--audit" in said
+    assert "not for --convert" in " ".join(said.split())
+    assert not Path("runs").exists()
+
+
+def test_what_cannot_be_converted_to_leaves_no_folder_behind(prep):
+    code, said = prep("demo.yaml", "--convert", "openia")
+    assert code == 2
+    assert "'openia' is not a format that can be written" in said
+    assert not Path("runs").exists()
+    code, said = prep("rows.jsonl", "data.roles=merg", "--convert", "completion")
+    assert "'roles': must be 'refuse', 'drop' or 'merge'" in said
+
+
+def test_files_that_the_shell_wrote_for_a_pattern_are_not_taken_for_settings(prep):
+    code, said = prep("rows.jsonl", "other.jsonl", "--convert", "completion")
+    assert code == 2
+    assert "'other.jsonl': a second file?" in said
+    assert prep("r*.jsonl", "--convert", "completion", "--out", "new.jsonl")[0] == 0
+
+
+def test_what_a_source_was_read_as_and_what_was_left_aside_is_said(prep):
+    Path("more.jsonl").write_text('{"prompt": "a", "completion": " b", "lang": "en"}\n')
+    said = " ".join(
+        prep("demo.yaml", "data.sources=[{path: more.jsonl}, {path: rows.jsonl}]")[1].split()
+    )
+    why = "completion (from its fields): it has 'prompt' and 'completion'"
+    assert f"more.jsonl: {why}" in said
+    assert "fields that nothing is made of: lang (1 rows)" in said
+    assert "lang (1 rows)" in prep("more.jsonl", "--convert", "completion")[1]
+
+
+def test_merged_rows_are_said_of_a_conversion(prep):
+    turns = [{"role": role, "content": "x"} for role in ("user", "user", "assistant")]
+    Path("twice.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    said = prep("twice.jsonl", "data.roles=merge", "--convert", "openai")[1]
+    assert "1 of 1 rows; 1 with repeated roles merged" in " ".join(said.split())

@@ -127,6 +127,23 @@ def test_a_refused_recipe_does_not_replace_the_one_that_was_trained(project: Pro
     assert "name: other" in (project.folder / "recipe.yaml").read_text()
 
 
+def test_a_run_of_which_no_stage_was_done_leaves_nothing_that_looks_like_one(
+    project: Project,
+) -> None:
+    with pytest.raises(UsageError), project:
+        raise UsageError("no such data")
+    assert [path.name for path in project.folder.iterdir()] == [".lock"]
+
+    def fails_later() -> None:
+        made(project)
+        raise UsageError("the stage after")
+
+    with pytest.raises(UsageError, match="the stage after"), project:
+        fails_later()
+    names = {path.name for path in project.folder.iterdir()}
+    assert names == {".lock", "adapter", "manifest.json", "recipe.yaml", "report.html"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

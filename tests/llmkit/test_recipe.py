@@ -74,6 +74,21 @@ def test_an_unknown_key_is_refused_with_the_nearest(recipe: Path, line: str, sai
     assert f"unknown key {said}" in refusal(recipe, text) or said in refusal(recipe, text)
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("data.sources=[]", "'data.sources' is empty; give at least 1"),
+        ("name=a b", "'name': must begin with a letter or digit and have only letters, digits, "),
+        (
+            "data.filters=[{kind: refusals, phrases: [' ']}]",
+            "'data.filters.0.phrases.0': must have more than white space (found \" \")",
+        ),
+    ],
+)
+def test_problems_are_said_in_plain_words(recipe: Path, word: str, said: str) -> None:
+    assert said in refusal(recipe, None, word)
+
+
 def test_every_problem_is_reported_at_once_with_its_line(recipe: Path) -> None:
     text = """\
 name: demo
