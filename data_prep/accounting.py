@@ -8,10 +8,13 @@ from data_prep.decisions import IN_VALIDATION, Decisions, examples
 from data_prep.dedup.certificates import DUPLICATES
 from data_prep.errors import CheckRefused, DataError
 from data_prep.ledger import FILTERED, Ledger
+from data_prep.overlong import NOTHING_LEFT, TOO_LONG
+from data_prep.row_checks import EQUAL_ANSWERS
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
 from data_prep.sources.config import SourceConfig
 from data_prep.splits import rows_wanted
+from data_prep.units import EQUAL_WITHIN, OTHER_KIND
 
 _REMEDIES = {
     "refused by the chat template": "model.chat_template names another one, which renders them",
@@ -22,7 +25,11 @@ _REMEDIES = {
     "model.chat_template=keep does with a model that was made to call them (Qwen2.5 and its "
     "like), or name a .jinja file that does",
 }
-_NOT_ERRORS = {"over max_tokens", "nothing supervised left"}
+_REMEDIES |= dict.fromkeys(
+    OTHER_KIND.values(), "training.method says what is learned, and each kind of rows fits some"
+)
+_NOT_ERRORS = {TOO_LONG, NOTHING_LEFT, EQUAL_ANSWERS, EQUAL_WITHIN}
+"""Nothing is wrong with such rows; there is only nothing to learn from them here."""
 
 
 def stop_on_errors(config: DataConfig, decisions: Decisions) -> None:

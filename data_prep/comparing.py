@@ -1,6 +1,7 @@
 """The steps that look at many rows at once: each reads shards and takes rows out."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -87,10 +88,11 @@ class Comparing:
         details: dict[int, str] = {}
         for rows in _blocks(self.decisions.left()):
             made = [decode_row(text) for text in self._column(rows, "row")]
-            scores = scorer.score([text_of(row, chosen.on) for row in made])
-            for number, row, score in zip(rows.tolist(), made, scores.tolist(), strict=True):
-                tokens = int(self.decisions.tokens[number])
-                verdict = chosen.judge(Candidate(row, tokens, score))
+            tokens = self.decisions.tokens[rows].tolist()
+            read = [Candidate(*each) for each in zip(made, tokens, strict=True)]
+            scores = scorer.score([each.text(chosen.on) for each in read])
+            for number, each, score in zip(rows.tolist(), read, scores.tolist(), strict=True):
+                verdict = chosen.judge(replace(each, perplexity=score))
                 if verdict is not True:
                     details[number] = verdict[1]
             self._progress("scoring rows", len(rows))

@@ -27,17 +27,17 @@ from data_prep.filters.settings import judge_all
 from data_prep.formats.detection import Detected
 from data_prep.ledger import FILTERED
 from data_prep.markers import escape_markers, markers_of
-from data_prep.overlong import fit
 from data_prep.reading import ReadRow, Unusable, read_row
-from data_prep.rendering import Rendered, render
+from data_prep.rendering import Rendered
 from data_prep.row_codec import encode_row
 from data_prep.row_text import text_of, whole_text
-from data_prep.rows import Labelled, Preference, Row
+from data_prep.rows import Labelled, Row
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows, Shards
 from data_prep.sources.parsing import parse_record
 from data_prep.sources.records import BadRecord, RawRecord
 from data_prep.splits import prompt_hash
+from data_prep.units import Units, answer_at, fit_unit, lengths, render_units
 from data_prep.workers import available_workers, map_ordered
 
 SCHEMA = pa.schema(
@@ -60,6 +60,8 @@ SCHEMA = pa.schema(
         ("hash_high", pa.uint64()),  # of everything that the row says
         ("hash_low", pa.uint64()),
         ("prompt", pa.uint64()),  # a hash of its first question
+        ("good", pa.int8()),  # of a labelled answer, whether it is good; -1 for other rows
+        ("answer_at", pa.int32()),  # where that answer begins
         ("group", pa.uint64()),  # a hash of the field that keeps rows together; 0 for none
         ("words", pa.large_binary()),  # normalised text, where near-duplicates are looked for
     ]
@@ -73,6 +75,7 @@ def make_rows(
     shards: Shards,
     words_on: str | None,
     progress: Callable[[str, int], None],
+    units: Units = "rows",
 ) -> Rows:
     """Make every row of every source; shards that are there already are not made again.
 
@@ -82,11 +85,12 @@ def make_rows(
         shards: where rows go.
         words_on: the part of a row whose words are compared later; None when none are.
         progress: told of rows as they are done.
+        units: what is learned from together.
 
     Raises:
         DataError: a source cannot be read, or has no rows.
     """
-    maker = RowMaker(config, template, shards, words_on)
+    maker = RowMaker(config, template, shards, words_on, units)
     done = 0
 
     def unfinished() -> Iterator[Batch]:
@@ -116,9 +120,9 @@ class _Made:
     where: str
     row: Row | None = None
     pieces: tuple[Rendered, ...] = ()
-    """What is trained on."""
+    """What is trained on: the row, or pieces of it; of a pair both sides."""
     tokens: int = 0
-    """Of the whole row."""
+    """Of the whole row, of both sides of a pair."""
     left_out: int = 0
     """Pieces in which nothing could be learned."""
     error: RowError | None = None
@@ -132,6 +136,7 @@ class RowMaker:
     template: ChatTemplate
     shards: Shards
     words_on: str | None
+    units: Units = "rows"
 
     def __call__(self, batch: Batch) -> int:
         """Write the batch's shard; answers how many rows it has."""
@@ -140,7 +145,7 @@ class RowMaker:
         usable = [each for each in found if isinstance(each, ReadRow)]
         changes: Counter[str] = Counter()
         rows = [changed(each.row, self.config, self.template, changes) for each in usable]
-        rendered = render(rows, self.template, self.config.supervise)
+        rendered = render_units(rows, self.template, self.config.supervise, self.units)
         results = iter(zip(rows, rendered, self._dropped(rows, rendered), strict=True))
         made = [
             _Made(each.where, error=each.error)
@@ -172,12 +177,12 @@ class RowMaker:
         return found, xxhash.xxh3_64_intdigest(text.encode()) or 1
 
     def _dropped(
-        self, rows: Sequence[Row], rendered: Sequence[Rendered | RowError]
+        self, rows: Sequence[Row], rendered: Sequence[tuple[Rendered, ...] | RowError]
     ) -> list[RowError | None]:
         """Why filters drop rows: all filters are asked but the one that wants a model."""
         filters = [each for each in self.config.filters if each.kind != "perplexity"]
         good = {
-            i: Candidate(rows[i], len(each.ids))
+            i: Candidate(rows[i], max(len(side.ids) for side in each))
             for i, each in enumerate(rendered)
             if not isinstance(each, RowError)
         }
@@ -188,18 +193,22 @@ class RowMaker:
         return found
 
     def _judged(
-        self, where: str, row: Row, rendered: Rendered | RowError, dropped: RowError | None
+        self,
+        where: str,
+        row: Row,
+        rendered: tuple[Rendered, ...] | RowError,
+        dropped: RowError | None,
     ) -> _Made:
         """What came of a row that was read: filtered out, or fitted as ``overlong`` says."""
         if isinstance(rendered, RowError):
             return _Made(where, row, error=rendered)
-        tokens = len(rendered.ids)
+        tokens = sum(len(side.ids) for side in rendered)
         if dropped:
             return _Made(where, row, tokens=tokens, error=dropped)
         limit = self.config.max_tokens
-        fitted = fit(rendered, limit, self.config.overlong)
+        fitted = fit_unit(rendered, limit, self.config.overlong)
         if fitted.reason:
-            error = RowError(fitted.reason, f"{tokens} tokens, max_tokens={limit}")
+            error = RowError(fitted.reason, lengths(rendered, limit))
             return _Made(where, row, tokens=tokens, error=error)
         return _Made(where, row, fitted.pieces, tokens, fitted.left_out)
 
@@ -227,6 +236,8 @@ class RowMaker:
             "hash_high": [each[0] for each in hashes],
             "hash_low": [each[1] for each in hashes],
             "prompt": [each[2] for each in hashes],
+            "good": [each.row.label if isinstance(each.row, Labelled) else -1 for each in made],
+            "answer_at": [_answer_at(each) for each in made],
             "group": groups,
             "words": Texts.of(map(self._words, made)).to_arrow(),
         }
@@ -256,11 +267,15 @@ def changed(row: Row, config: DataConfig, template: ChatTemplate, counts: Counte
         if isinstance(each, PersonalFilter) and each.action == "mask":
             row, found = each.mask_row(row)
             counts.update(found)
-    if config.markers == "escape" and not isinstance(row, Preference | Labelled):
+    if config.markers == "escape":
         with suppress(RowError):  # what cannot be escaped is refused when it is rendered
             row, times = escape_markers(row, markers_of(row, template))
             counts[ESCAPED] += bool(times)
     return row
+
+
+def _answer_at(made: _Made) -> int:
+    return answer_at(made.pieces[0]) if isinstance(made.row, Labelled) and made.pieces else 0
 
 
 def _joined(parts: Iterable[Sequence[int]]) -> Sequence[int]:

@@ -12,16 +12,29 @@ from typing import Any
 
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
-from data_prep.rows import Completion, Conversation, Message, SftRow, Text
+from data_prep.rows import (
+    Completion,
+    Conversation,
+    Labelled,
+    Message,
+    Preference,
+    Row,
+    Said,
+    SftRow,
+    Text,
+)
 from data_prep.template_engine import to_json
 
 REASON = "special token in the text"
 _BETWEEN_TEXTS = "\0"
 
 
-def markers_of(row: SftRow, template: ChatTemplate) -> tuple[str, ...]:
+def markers_of(row: Row, template: ChatTemplate) -> tuple[str, ...]:
     """What must not be typed inside a row: of rows without turns, only special tokens."""
-    return template.markers if isinstance(row, Conversation) else template.tokenizer.markers
+    turns = isinstance(row, Conversation)
+    if isinstance(row, Preference | Labelled):
+        turns = not isinstance(row.prompt, str)
+    return template.markers if turns else template.tokenizer.markers
 
 
 def refuse_markers(row: SftRow, markers: Sequence[str]) -> None:
@@ -43,7 +56,7 @@ def refuse_markers(row: SftRow, markers: Sequence[str]) -> None:
         raise RowError(REASON, f"{marker!r} would become a real turn")
 
 
-def escape_markers(row: SftRow, markers: Sequence[str]) -> tuple[SftRow, int]:
+def escape_markers(row: Row, markers: Sequence[str]) -> tuple[Row, int]:
     """Change the text of a row so that no marker is left in it.
 
     Each marker is parted by a space where a sign meets a letter, else after its first character;
@@ -59,22 +72,39 @@ def escape_markers(row: SftRow, markers: Sequence[str]) -> tuple[SftRow, int]:
         The row, the very same one when nothing had to be changed, and how often it was changed.
 
     Raises:
-        RowError: two keys of one object become the same.
+        RowError: two keys of one object become the same, or a marker begins in the plain prompt
+            of two answers and ends in one of them alone.
     """
     search = _search(tuple(markers))
-    if not search.suspects(_BETWEEN_TEXTS.join(_texts(row))):
+    if not search.suspects(_BETWEEN_TEXTS.join(_all_texts(row))):
         return row, 0
     escape = _Escape(search)
     if isinstance(row, Conversation):
-        changed: SftRow = Conversation(
-            tuple(_escaped_message(message, escape) for message in row.messages),
-            tuple(escape.value(tool) for tool in row.tools),
+        changed: Row = replace(
+            row, messages=_escaped_turns(row.messages, escape), tools=_escaped_tools(row, escape)
         )
+    elif isinstance(row, Preference):
+        prompt, (chosen, rejected) = _escaped_answers(
+            row.prompt, [row.chosen, row.rejected], escape
+        )
+        tools = _escaped_tools(row, escape)
+        changed = Preference(prompt, chosen, rejected, tools)
+    elif isinstance(row, Labelled):
+        prompt, (completion,) = _escaped_answers(row.prompt, [row.completion], escape)
+        tools = _escaped_tools(row, escape)
+        changed = Labelled(prompt, completion, row.label, tools)
     elif isinstance(row, Completion):
         changed = Completion(*escape.texts([row.prompt, row.completion]))
     else:
         changed = Text(escape.text(row.text))
     return (changed, escape.count) if escape.count else (row, 0)
+
+
+def _all_texts(row: Row) -> list[str]:
+    """What a row writes into its rendering, or into both of them."""
+    if isinstance(row, Preference):
+        return _texts(row.chosen_row) + _texts(row.rejected_row)
+    return _texts(row.row if isinstance(row, Labelled) else row)
 
 
 def _texts(row: SftRow) -> list[str]:
@@ -88,6 +118,37 @@ def _texts(row: SftRow) -> list[str]:
     calls = [call for message in row.messages for call in message.tool_calls]
     texts += [to_json(entry) for entry in (*row.tools, *calls)]
     return texts
+
+
+def _escaped_answers(
+    prompt: Said, answers: list[Said], escape: "_Escape"
+) -> tuple[Said, list[Said]]:
+    """A prompt and what follows it, or the two that may.
+
+    Raises:
+        RowError: parting a marker that runs from a plain prompt into one answer would make one
+            with the other.
+    """
+    if not isinstance(prompt, str):
+        turns = [_escaped_turns(each, escape) for each in answers if not isinstance(each, str)]
+        return _escaped_turns(prompt, escape), [*turns]
+    plain: list[Said] = []
+    for each in answers:
+        prompt, answer = escape.texts([prompt, str(each)])
+        plain.append(answer)
+    if any(escape.search.finds(f"{prompt}{answer}") for answer in plain):
+        raise RowError(REASON, "a marker begins in the prompt and ends in one answer alone")
+    return prompt, plain
+
+
+def _escaped_turns(turns: Iterable[Message], escape: "_Escape") -> tuple[Message, ...]:
+    return tuple(_escaped_message(turn, escape) for turn in turns)
+
+
+def _escaped_tools(
+    row: Conversation | Preference | Labelled, escape: "_Escape"
+) -> tuple[Mapping[str, Any], ...]:
+    return tuple(escape.value(tool) for tool in row.tools)
 
 
 def _escaped_message(message: Message, escape: "_Escape") -> Message:

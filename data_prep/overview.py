@@ -7,7 +7,7 @@ that file alone.
 import random
 from collections import Counter
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from data_prep.dedup.certificates import Certificate
 from data_prep.filters.personal import PersonalFilter
 from data_prep.row_codec import decode_row, encode_row
 from data_prep.row_text import text_of
+from data_prep.rows import Labelled, Preference, Row
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
+from data_prep.units import SIDES
 
 RENDERED = 50
 """Random rows shown as the model sees them."""
@@ -201,17 +203,30 @@ def _rendered(
     """Random rows as runs of text, supervised or not."""
     count = min(RENDERED, len(train))
     chosen = train[sorted(random.Random(seed).sample(range(len(train)), count))]
-    table = rows.take(chosen, "where", "ids", "supervised").to_pylist()
-    return [
-        {
-            "where": each["where"],
-            "tokens": len(each["ids"]),
-            "tokens_shown": len(each["ids"][:MOST_TOKENS]),
-            "supervised": sum(each["supervised"]),
-            "runs": _runs(each["ids"][:MOST_TOKENS], each["supervised"][:MOST_TOKENS], template),
-        }
-        for each in table
-    ]
+    table = rows.take(chosen, "where", "row", "pieces", "ids", "supervised").to_pylist()
+    shown = []
+    for each in table:
+        names = _names(decode_row(each["row"]))
+        ends = list(accumulate(each["pieces"])) if len(names) > 1 else [len(each["ids"])]
+        for name, start, end in zip(names, [0, *ends], ends, strict=False):
+            ids, supervised = each["ids"][start:end], each["supervised"][start:end]
+            shown.append(
+                {
+                    "where": each["where"] + name,
+                    "tokens": len(ids),
+                    "tokens_shown": len(ids[:MOST_TOKENS]),
+                    "supervised": sum(supervised),
+                    "runs": _runs(ids[:MOST_TOKENS], supervised[:MOST_TOKENS], template),
+                }
+            )
+    return shown
+
+
+def _names(row: Row) -> list[str]:
+    """What is said of each rendering of a row beside its place."""
+    if isinstance(row, Preference):
+        return [f" ({side})" for side in SIDES]
+    return [" (good)" if row.label else " (bad)"] if isinstance(row, Labelled) else [""]
 
 
 def _runs(ids: list[int], supervised: list[int], template: ChatTemplate) -> list[tuple[str, bool]]:

@@ -17,6 +17,7 @@ from data_prep.accounting import (
 from data_prep.chat_templates import ChatTemplate
 from data_prep.comparing import Comparing, Progress
 from data_prep.errors import DataError
+from data_prep.labelled import label_figures, label_note, labelled_pieces, refuse_one_label
 from data_prep.making import make_rows
 from data_prep.mixture import MixtureConfig, mix
 from data_prep.models import Models, NoModels
@@ -26,11 +27,12 @@ from data_prep.prepared import PreparedDataset
 from data_prep.samples import choose_samples
 from data_prep.selection.choice import Candidates, Choice
 from data_prep.selection.settings import compared
-from data_prep.sequences import Pieces, pieces_of, write_sequences
+from data_prep.sequences import Pieces, pairs_of, pieces_of, write_sequences
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows, Shards
 from data_prep.sources.config import SourceConfig
 from data_prep.sources.files import refuse_shared_files
+from data_prep.units import Units, settings_that_do_not_fit, unit_capacity
 
 NOT_SELECTED = "not selected"
 LEFT_OUT = "left out by the mixture"
@@ -42,6 +44,7 @@ def prepare(
     folder: Path,
     progress: Progress = lambda _step, _rows: None,
     *,
+    units: Units = "rows",
     work: Path | None = None,
     models: Models | None = None,
 ) -> PreparedDataset:
@@ -56,40 +59,52 @@ def prepare(
         template: the chat template, bound to the base model's tokenizer.
         folder: an empty folder to write into.
         progress: told of rows as they are done.
+        units: what is learned from together: a row (sft), a pair of answers (dpo), or an answer
+            with a label beside a mismatched one (kto).
         work: where shards of rows are kept while this works. Shards found there are believed, so
             that an interrupted preparation goes on: give another folder for other inputs. A
             temporary one by default.
         models: loads the models that the configuration names.
 
     Raises:
-        DataError: a source cannot be read; two sources name one file; rows cannot be used and
+        DataError: settings do not fit the units; a source cannot be read; two sources name one
+            file; rows cannot be used and
             ``on_error`` is ``fail``; more rows than ``max_duplicates`` are duplicates; evaluation
             texts stand in rows and ``contamination.action`` is ``refuse``; a model is asked for
-            and cannot be had; or nothing is left to train or validate on.
+            and cannot be had; or nothing is left to train or validate on, or of labelled answers
+            only good ones or only bad ones.
     """
+    for _, problem in settings_that_do_not_fit(config, units):
+        raise DataError(problem)
     refuse_shared_files(config.all_sources)
     with ExitStack() as temporary:
         if work is None:
             work = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="llmkit-")))
         words_on = Comparing.words_on(config)
         # Shards of another size hold other rows under the same numbers.
-        shards = Shards(work / f"rows-{config.shard_rows}")
-        rows = make_rows(config, template, shards, words_on, progress)
+        shards = Shards(work / f"{units}-{config.shard_rows}")
+        rows = make_rows(config, template, shards, words_on, progress, units)
         comparing = Comparing(config, rows, work, models or NoModels(), progress)
-        return _Preparation(config, template, rows, comparing).finish(folder)
+        return _Preparation(config, template, rows, comparing, units).finish(folder)
 
 
 class _Preparation:
     """What follows once every row is made: who stays, who trains, and what is written."""
 
     def __init__(
-        self, config: DataConfig, template: ChatTemplate, rows: Rows, comparing: Comparing
+        self,
+        config: DataConfig,
+        template: ChatTemplate,
+        rows: Rows,
+        comparing: Comparing,
+        units: Units,
     ) -> None:
         self.config = config
         self.template = template
         self.rows = rows
         self.comparing = comparing
         self.decisions = comparing.decisions
+        self.units = units
 
     def finish(self, folder: Path) -> PreparedDataset:
         config, comparing, decisions = self.config, self.comparing, self.decisions
@@ -108,14 +123,22 @@ class _Preparation:
         train = self._mix(train)
         ledger = account(config, self.rows, decisions)
         refuse_empty(config, len(train), len(validation), ledger)
+        labels: dict[str, int] = {}
+        if self.units == "labelled":
+            refuse_one_label(self.rows, train, validation)
+            labels = label_figures(self.rows, train, validation)
+            notes.append(label_note(labels))
         pieces, packs = self._packed(train)
+        capacity = unit_capacity(config.max_tokens, self.units)
         figures = ledger.summary() | {
             "train_rows": len(train),
             "validation_rows": len(validation),
             "train_tokens": int(packs.tokens.sum()),
             "packs": len(packs),
-            "packs_at_least": fewest_packs(pieces.tokens, config.max_tokens),
-            "packing_efficiency": round(efficiency(packs, config.max_tokens), 4),
+            "packs_at_least": fewest_packs(pieces.unit_tokens, capacity),
+            "packing_efficiency": round(efficiency(packs, capacity), 4),
+            "units": self.units,
+            **labels,
             "stop_token": self.template.stop_token,
             "stop_ids": np.unique(self.rows.array("stop_id")[train]).tolist(),
             "notes": [note for note in notes if note],
@@ -129,7 +152,7 @@ class _Preparation:
         shown = overview(
             config, self.template, self.rows, decisions, comparing.certificates(), train
         )
-        samples = choose_samples(self.rows, train, validation, self.template.tokenizer)
+        samples = choose_samples(self.rows, train, validation, self.template.tokenizer, self.units)
         return PreparedDataset.create(
             folder,
             figures,
@@ -196,7 +219,14 @@ class _Preparation:
         return mixture.rows
 
     def _packed(self, chosen: NDArray[np.int64]) -> tuple[Pieces, Packs]:
-        pieces = pieces_of(self.rows, chosen)
+        limit = self.config.max_tokens
+        match self.units:
+            case "rows":
+                pieces = pieces_of(self.rows, chosen)
+            case "pairs":
+                pieces = pairs_of(self.rows, chosen)
+            case "labelled":
+                pieces = labelled_pieces(self.rows, chosen, limit)
         if self.config.packing:
-            return pieces, pack(pieces.tokens, self.config.max_tokens)
-        return pieces, alone(pieces.tokens)
+            return pieces, pack(pieces.unit_tokens, unit_capacity(limit, self.units))
+        return pieces, alone(pieces.unit_tokens)

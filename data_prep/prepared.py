@@ -75,7 +75,9 @@ class PreparedDataset:
 
         Returns:
             A table with one row a sequence: ``input_ids`` and ``supervised`` of equal length,
-            ``row_lengths`` (they add up to it) and ``rows`` (where each came from).
+            ``row_lengths`` (they add up to it) and ``rows`` (where each came from). Of preferences
+            also ``row_kinds``: 1 the chosen or good answer, 0 the rejected or bad one, 2 a
+            mismatched one; the two rows of a unit are neighbours.
         """
         with pa.memory_map(str(self.folder / f"{split}.arrow")) as file:
             return pa.ipc.open_file(file).read_all()

@@ -16,6 +16,9 @@ from data_prep.rows import (
     merge_turns,
 )
 
+EQUAL_ANSWERS = "equal answers"
+"""Why a pair goes that says the same twice."""
+
 
 def check_row(row: Row) -> None:
     """Refuse what would train silently wrong.
@@ -47,7 +50,7 @@ def _check_preference(row: Preference) -> None:
     check_row(row.chosen_row)
     check_row(row.rejected_row)
     if _said(row.chosen) == _said(row.rejected):
-        raise RowError("equal answers", "'chosen' says the same as 'rejected': neither is better")
+        raise RowError(EQUAL_ANSWERS, "'chosen' says the same as 'rejected': neither is better")
 
 
 def _check_answer(prompt: Said, answer: Said, name: str) -> None:

@@ -38,14 +38,20 @@ def prompt_text(row: Row) -> str:
 
 
 def response_text(row: Row) -> str:
-    """What the assistant says, its calls included; of a preference, the better answer."""
+    """What the assistant says, its calls included; of a preference, both answers."""
+    if isinstance(row, Preference):
+        return f"{_text(row.chosen)}\n{_text(row.rejected)}"
+    return better_text(row)
+
+
+def better_text(row: Row) -> str:
+    """What the assistant should say; of a preference, the better answer."""
     if isinstance(row, Text):
         return row.text
     if isinstance(row, Completion):
         return row.completion
     if isinstance(row, Preference | Labelled):
-        answer: Said = row.chosen if isinstance(row, Preference) else row.completion
-        return answer if isinstance(answer, str) else _answered(answer)
+        return _text(row.chosen if isinstance(row, Preference) else row.completion)
     return _answered(row.messages)
 
 
@@ -53,6 +59,10 @@ def text_of(row: Row, on: str) -> str:
     """The ``prompt``, the ``response``, or ``both``."""
     texts = {"prompt": prompt_text, "response": response_text}
     return texts[on](row) if on in texts else f"{prompt_text(row)}\n{response_text(row)}"
+
+
+def _text(answer: Said) -> str:
+    return answer if isinstance(answer, str) else _answered(answer)
 
 
 def _asked(turns: Iterable[Message]) -> str:

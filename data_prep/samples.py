@@ -11,35 +11,47 @@ from data_prep.row_codec import decode_row
 from data_prep.rows import Completion, Row, Text
 from data_prep.shards import Rows
 from data_prep.tokenizer import Tokenizer
+from data_prep.units import GOOD, Units, rows_of
 
 SAMPLES = 64
 """Rows kept; held-out rows first."""
 
 
 def choose_samples(
-    rows: Rows, train: NDArray[np.int64], validation: NDArray[np.int64], tokenizer: Tokenizer
+    rows: Rows,
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    tokenizer: Tokenizer,
+    units: Units = "rows",
 ) -> list[tuple[str, Row, Rendered]]:
     """Evenly spread rows: what verification asks the server to render again.
+
+    Of preferences the chosen side, or good answers: what the model is to say.
 
     Args:
         rows: all of them.
         train: the rows that are trained on; some of them twice, perhaps.
         validation: the rows that are held out.
         tokenizer: the base model's, with which they were rendered.
+        units: what is learned from together.
     """
     # Of a cut or split row, the prompt before its last answer may be gone.
     kept = rows.array("kept")
     whole = (kept == rows.array("tokens")) & (rows.array("prompt_tokens") < kept)
-    whole &= rows.array("piece_count") == 1
+    whole &= rows.array("piece_count") == (2 if units == "pairs" else 1)
+    if units == "labelled":
+        whole &= rows.array("good") == GOOD
     chosen = _spread(validation[whole[validation]], SAMPLES)
     more = _spread(np.unique(train[whole[train]]), SAMPLES - len(chosen))
-    columns = ("where", "row", "ids", "supervised", "prompt_tokens", "stop_id")
+    columns = ("where", "row", "pieces", "ids", "supervised", "prompt_tokens", "stop_id")
     found = rows.take(np.concatenate([chosen, more]), *columns).to_pylist()
     samples = []
     for each in found:
-        supervised = [bool(flag) for flag in each["supervised"]]
-        rendered = Rendered(each["ids"], supervised, each["prompt_tokens"], each["stop_id"])
-        for row, asked in _askable(decode_row(each["row"]), rendered, tokenizer):
+        first = each["pieces"][0]
+        supervised = [bool(flag) for flag in each["supervised"][:first]]
+        rendered = Rendered(each["ids"][:first], supervised, each["prompt_tokens"], each["stop_id"])
+        said = rows_of(decode_row(each["row"]), units)[0]
+        for row, asked in _askable(said, rendered, tokenizer):
             samples.append((each["where"], row, asked))
     return samples
 

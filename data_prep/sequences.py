@@ -1,6 +1,6 @@
 """Rows, or pieces of split ones, and the packs they go into -> one Arrow file of sequences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from data_prep.packing import Packs
 from data_prep.shards import Rows
+from data_prep.units import BAD, GOOD
 
 SCHEMA = pa.schema(
     [
@@ -24,6 +25,22 @@ WRITE_TOKENS = 1 << 22
 """Tokens of the sequences that are in memory at once."""
 
 
+ROW_KINDS = pa.field("row_kinds", pa.list_(pa.int8()))
+"""The kind of every row of a sequence, as `data_prep.units` numbers them; only where there are
+several."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Parts of rows."""
+
+    row: NDArray[np.int64]
+    """The row each is of, shape ``[spans]``."""
+    start: NDArray[np.int64]
+    """Where it begins among the row's tokens."""
+    tokens: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Pieces:
     """What is packed: the pieces of some rows; most rows are one piece."""
@@ -33,6 +50,19 @@ class Pieces:
     start: NDArray[np.int64]
     """Where it begins among the row's tokens."""
     tokens: NDArray[np.int64]
+    per_unit: int = 1
+    """Neighbouring pieces that no pack parts."""
+    kinds: NDArray[np.int8] | None = None
+    """Of each piece, where there are several kinds."""
+    tail: Spans | None = None
+    """Of each piece the tokens that it ends with, which are another row's; they count among its
+    own. None where no piece has any."""
+
+    @property
+    def unit_tokens(self) -> NDArray[np.int64]:
+        """Tokens of each unit: what is packed."""
+        units = self.tokens.reshape(-1, self.per_unit)
+        return np.asarray(units.sum(axis=1), np.int64)
 
 
 def pieces_of(rows: Rows, chosen: NDArray[np.int64]) -> Pieces:
@@ -53,6 +83,13 @@ def pieces_of(rows: Rows, chosen: NDArray[np.int64]) -> Pieces:
     return Pieces(np.repeat(chosen, each), begins[places], flat[places])
 
 
+def pairs_of(rows: Rows, chosen: NDArray[np.int64]) -> Pieces:
+    """Both sides of pairs, the chosen one first."""
+    sides = pieces_of(rows, chosen)
+    kinds = np.tile(np.array([GOOD, BAD], np.int8), len(chosen))
+    return replace(sides, per_unit=2, kinds=kinds)
+
+
 def write_sequences(path: Path, rows: Rows, pieces: Pieces, packs: Packs) -> None:
     """Write packs, gathered from the shards a part at a time.
 
@@ -60,38 +97,66 @@ def write_sequences(path: Path, rows: Rows, pieces: Pieces, packs: Packs) -> Non
         path: the file to write.
         rows: where the tokens are.
         pieces: of these rows.
-        packs: of indices into ``pieces``.
+        packs: of indices into the units of ``pieces``.
     """
+    schema = SCHEMA if pieces.kinds is None else SCHEMA.append(ROW_KINDS)
+    packs = _of_pieces(packs, pieces.per_unit)
     ends = np.cumsum(packs.tokens)
     parts = np.searchsorted(
         ends, np.arange(WRITE_TOKENS, ends[-1] if len(ends) else 0, WRITE_TOKENS)
     )
     edges = np.unique(np.concatenate([[0], parts + 1, [len(packs)]]))
-    with pa.ipc.new_file(str(path), SCHEMA) as file:
+    with pa.ipc.new_file(str(path), schema) as file:
         for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             file.write_batch(_gathered(rows, pieces, packs, first, last))
+
+
+def _of_pieces(packs: Packs, per_unit: int) -> Packs:
+    """Packs of units as packs of their pieces."""
+    if per_unit == 1:
+        return packs
+    inside = np.arange(per_unit)
+    members = (packs.rows[:, None] * per_unit + inside).ravel()
+    return Packs(members, packs.starts * per_unit, packs.tokens)
 
 
 def _gathered(rows: Rows, pieces: Pieces, packs: Packs, first: int, last: int) -> pa.RecordBatch:
     starts = packs.starts[first : last + 1]
     chosen = packs.rows[starts[0] : starts[-1]]
-    numbers, at = np.unique(pieces.row[chosen], return_inverse=True)
+    spans = _spans(pieces, chosen)
+    numbers, at = np.unique(spans.row, return_inverse=True)
     table = rows.take(numbers, "where", "ids", "supervised")
     ids, masks = (_one(table[name]) for name in ("ids", "supervised"))
+    span_ends = np.cumsum(spans.tokens)
+    begins = ids.offsets.to_numpy()[at] + spans.start
+    # Every token's place among the tokens that were taken.
+    shifts = np.repeat(begins - span_ends + spans.tokens, spans.tokens)
+    places = pa.array(shifts + np.arange(len(shifts)))
     lengths = pieces.tokens[chosen]
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    begins = ids.offsets.to_numpy()[at] + pieces.start[chosen]
-    # Every token's place among the tokens that were taken.
-    places = pa.array(np.repeat(begins - ends[:-1], lengths) + np.arange(ends[-1]))
+    named = np.searchsorted(numbers, pieces.row[chosen])
     by_pack = pa.array(starts - starts[0], pa.int32())
     tokens = pa.array(ends[starts - starts[0]], pa.int32())
     columns = [
         pa.ListArray.from_arrays(tokens, ids.values.take(places)),
         pa.ListArray.from_arrays(tokens, masks.values.take(places)),
         pa.ListArray.from_arrays(by_pack, pa.array(lengths, pa.int32())),
-        pa.ListArray.from_arrays(by_pack, _one(table["where"]).take(pa.array(at))),
+        pa.ListArray.from_arrays(by_pack, _one(table["where"]).take(pa.array(named))),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    if pieces.kinds is None:
+        return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    columns.append(pa.ListArray.from_arrays(by_pack, pa.array(pieces.kinds[chosen], pa.int8())))
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA.append(ROW_KINDS))
+
+
+def _spans(pieces: Pieces, chosen: NDArray[np.int64]) -> Spans:
+    """Where the tokens of some pieces are, in order."""
+    row, start, tokens = (each[chosen] for each in (pieces.row, pieces.start, pieces.tokens))
+    if pieces.tail is None:
+        return Spans(row, start, tokens)
+    tail = (pieces.tail.row[chosen], pieces.tail.start[chosen], pieces.tail.tokens[chosen])
+    both = zip((row, start, tokens - tail[2]), tail, strict=True)
+    return Spans(*(np.stack(each, axis=1).ravel() for each in both))
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from data_prep.embeddings import Embedder
 from data_prep.row_text import text_of, whole_text
-from data_prep.rows import Completion, Conversation, Row
+from data_prep.rows import Completion, Conversation, Labelled, Preference, Row
 
 TOLERANCE = 1e-9
 """Between the certified and the recounted similarity: both divide the same two whole numbers."""
@@ -125,6 +125,13 @@ def _question(row: Row) -> list[str]:
     """The words of what is asked first, whatever their case."""
     match row:
         case Conversation(messages=turns):
+            asked = [turn.content for turn in turns if turn.role == "user"][:1]
+        case (
+            Preference(prompt=str(prompt), chosen=completion)
+            | Labelled(prompt=str(prompt), completion=completion)
+        ):
+            asked = [prompt if prompt.split() else str(completion)]
+        case Preference(prompt=tuple() as turns) | Labelled(prompt=tuple() as turns):
             asked = [turn.content for turn in turns if turn.role == "user"][:1]
         case Completion(prompt=prompt, completion=completion):
             asked = [prompt if prompt.split() else completion]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol
 
-from data_prep.row_text import prompt_text, response_text
+from data_prep.row_text import better_text, prompt_text
 from data_prep.rows import Conversation, Row
 
 Verdict = Literal[True] | tuple[Literal[False], str]
@@ -19,7 +19,7 @@ class Candidate:
 
     row: Row
     tokens: int
-    """Tokens it renders to."""
+    """Tokens it renders to; of a pair, the longer side."""
     perplexity: float | None = None
     """Under the model that the recipe names; None unless a filter asks for it."""
 
@@ -30,8 +30,8 @@ class Candidate:
 
     @cached_property
     def response(self) -> str:
-        """What the assistant says."""
-        return response_text(self.row)
+        """What the assistant says; of a preference, the better answer: the other may be bad."""
+        return better_text(self.row)
 
     @cached_property
     def both(self) -> str:
