@@ -21,13 +21,17 @@ _REMEDIES = {
     "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
     "special token in the text": "data.markers=escape makes plain text of them, data.markers=drop "
     "drops such rows",
+    OTHER_KIND["rows"]: "training.method=dpo, orpo or reward learns from chosen and rejected "
+    "answers, kto from labelled ones",
+    OTHER_KIND["pairs"]: "training.method=sft learns from rows with one answer, kto from those "
+    "that are labelled",
+    OTHER_KIND["labelled"]: "training.method=sft learns from rows with one answer, dpo, orpo and "
+    "reward from chosen and rejected ones",
     "template loses the tools": "none of the templates known by name writes tools; "
     "model.chat_template=keep does with a model that was made to call them (Qwen2.5 and its "
     "like), or name a .jinja file that does",
 }
-_REMEDIES |= dict.fromkeys(
-    OTHER_KIND.values(), "training.method says what is learned, and each kind of rows fits some"
-)
+_OTHER_KINDS = frozenset(OTHER_KIND.values())
 _NOT_ERRORS = {TOO_LONG, NOTHING_LEFT, EQUAL_ANSWERS, EQUAL_WITHIN}
 """Nothing is wrong with such rows; there is only nothing to learn from them here."""
 
@@ -163,6 +167,7 @@ def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger
             raise DataError(
                 f"No row is left for {name}: {ledger.rows_in} rows in, dropped: {reasons or 'none'}"
                 f" (max_tokens={config.max_tokens}, overlong={config.overlong})."
+                + "".join(f" {_REMEDIES[why]}." for why in ledger.dropped if why in _OTHER_KINDS)
                 + _parted(config, train, validation)
             )
 

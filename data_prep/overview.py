@@ -19,10 +19,9 @@ from data_prep.dedup.certificates import Certificate
 from data_prep.filters.personal import PersonalFilter
 from data_prep.row_codec import decode_row, encode_row
 from data_prep.row_text import text_of
-from data_prep.rows import Labelled, Preference, Row
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
-from data_prep.units import SIDES
+from data_prep.units import names_of
 
 RENDERED = 50
 """Random rows shown as the model sees them."""
@@ -206,13 +205,13 @@ def _rendered(
     table = rows.take(chosen, "where", "row", "pieces", "ids", "supervised").to_pylist()
     shown = []
     for each in table:
-        names = _names(decode_row(each["row"]))
+        names = names_of(decode_row(each["row"]))
         ends = list(accumulate(each["pieces"])) if len(names) > 1 else [len(each["ids"])]
         for name, start, end in zip(names, [0, *ends], ends, strict=False):
             ids, supervised = each["ids"][start:end], each["supervised"][start:end]
             shown.append(
                 {
-                    "where": each["where"] + name,
+                    "where": each["where"] + f" ({name})" * bool(name),
                     "tokens": len(ids),
                     "tokens_shown": len(ids[:MOST_TOKENS]),
                     "supervised": sum(supervised),
@@ -220,13 +219,6 @@ def _rendered(
                 }
             )
     return shown
-
-
-def _names(row: Row) -> list[str]:
-    """What is said of each rendering of a row beside its place."""
-    if isinstance(row, Preference):
-        return [f" ({side})" for side in SIDES]
-    return [" (good)" if row.label else " (bad)"] if isinstance(row, Labelled) else [""]
 
 
 def _runs(ids: list[int], supervised: list[int], template: ChatTemplate) -> list[tuple[str, bool]]:

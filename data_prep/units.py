@@ -77,6 +77,13 @@ def rows_of(row: Row, units: Units) -> tuple[SftRow, ...]:
     raise RowError(OTHER_KIND[units], _what_fits(row, units))
 
 
+def names_of(row: Row) -> tuple[str, ...]:
+    """What to call each rendering of a row, as `rows_of` orders them: nothing where it is one."""
+    if isinstance(row, Preference):
+        return SIDES
+    return ("good" if row.label else "bad",) if isinstance(row, Labelled) else ("",)
+
+
 def _what_fits(row: Row, units: Units) -> str:
     if units == "rows":
         return NOT_FOR_SFT

@@ -20,6 +20,7 @@ from llmkit.project import Project
 from llmkit.recipe_check import data_models
 from llmkit.report.data_report import render_data_report
 from llmkit.run import Outcome, code_hash, flatten, package_inputs
+from llmkit.training.units import UNITS_OF, unbalanced_labels
 
 HOW_NOT_WHAT = {"workers", "shard_rows"}
 """Settings of the data that change how it is prepared and not what comes out."""
@@ -32,6 +33,7 @@ def prep(project: Project) -> Outcome:
     """Rows -> packed sequences and their ledger."""
     refuse_rows_longer_than_the_model(project)
     config, template = project.recipe.data, project.template
+    units = UNITS_OF[project.recipe.training.method]
     for _, name, kind in data_models(config):  # before the hours that come before they are asked
         refuse_other_kind(name, kind, find_local(name))
     inputs = flatten(config.model_dump(mode="json", exclude=HOW_NOT_WHAT), "data.")
@@ -40,6 +42,7 @@ def prep(project: Project) -> Outcome:
     inputs |= {
         "tokenizer": template.tokenizer.content_hash,
         "chat_template": _text_hash(template.source),
+        "units": units,
         "code": code_hash("data_prep"),
     }
     unfinished = project.folder / f"{UNFINISHED}{_text_hash(json.dumps(inputs))[:16]}"
@@ -54,6 +57,7 @@ def prep(project: Project) -> Outcome:
                 template,
                 folder,
                 project.view.count,
+                units=units,
                 work=unfinished,
                 models=_data_models(project),
             ).figures
@@ -87,6 +91,8 @@ def _tell(project: Project, figures: dict[str, Any]) -> None:
         for line in ContaminationReport.model_validate(figures["contamination"]).summary():
             project.view.say(line)
     for note in figures["notes"]:
+        project.view.say(note)
+    if note := unbalanced_labels(figures, project.recipe.training.preference):
         project.view.say(note)
     project.view.say(f"data report: {project.folder / DATA_REPORT}")
 

@@ -8,10 +8,13 @@ from rich.text import Text
 from data_prep.chat_templates import ChatTemplate, load_template
 from data_prep.errors import RowError
 from data_prep.reading import Unusable, read_rows
-from data_prep.rendering import Rendered, render
+from data_prep.rendering import Rendered
+from data_prep.rows import Row
 from data_prep.tokenizer import load_tokenizer
+from data_prep.units import names_of, render_units
 from llmkit.models.catalog import resolve_language_model
 from llmkit.recipe import Recipe
+from llmkit.training.units import UNITS_OF
 
 SUPERVISED = "black on green"
 CONTEXT = "dim"
@@ -41,19 +44,26 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
             shown += 1
             console.rule(read.where, align="left")
             if isinstance(read, Unusable):
-                found: Rendered | RowError = read.error
+                console.print(Text(f"cannot be used: {read.error}", "red"))
             else:
-                (found,) = render([read.row], template, recipe.data.supervise)
-            console.print(
-                Text(f"cannot be used: {found}", "red")
-                if isinstance(found, RowError)
-                else coloured(found, template, marked=not console.is_terminal)
-            )
-            if not isinstance(found, RowError) and len(found.ids) > recipe.data.max_tokens:
-                limit, rule = recipe.data.max_tokens, recipe.data.overlong
-                console.print(Text(f"over data.max_tokens={limit}: {rule}", "red"))
+                _show_row(read.row, recipe, template, console)
         if not shown:
             console.print(Text(f"{source.path}: has no rows", "red"))
+
+
+def _show_row(row: Row, recipe: Recipe, template: ChatTemplate, console: Console) -> None:
+    """Print one row, of a pair both sides, or why it cannot be used."""
+    units, limit = UNITS_OF[recipe.training.method], recipe.data.max_tokens
+    (found,) = render_units([row], template, recipe.data.supervise, units)
+    if isinstance(found, RowError):
+        console.print(Text(f"cannot be used: {found}", "red"))
+        return
+    for name, side in zip(names_of(row), found, strict=True):
+        if name:
+            console.print(Text(f"{name}:", "bold"))
+        console.print(coloured(side, template, marked=not console.is_terminal))
+    if max(len(side.ids) for side in found) > limit:
+        console.print(Text(f"over data.max_tokens={limit}: {recipe.data.overlong}", "red"))
 
 
 def coloured(row: Rendered, template: ChatTemplate, *, marked: bool = False) -> Text:

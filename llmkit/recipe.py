@@ -24,11 +24,13 @@ from ruamel.yaml.error import MarkedYAMLError
 from data_prep.settings import DataConfig
 from data_prep.sources.config import SourceConfig
 from data_prep.sources.kinds import kind_of
+from data_prep.units import settings_that_do_not_fit
 from llmkit.errors import UsageError
 from llmkit.evaluation.settings import EvaluationConfig
 from llmkit.models.settings import MergeConfig, ModelConfig
 from llmkit.recipe_problems import Conflicts, Problem, explain, infinite_numbers, problems_of
 from llmkit.training.settings import TrainingConfig
+from llmkit.training.units import UNITS_OF
 from serve.settings import ServeSettings
 
 
@@ -63,6 +65,8 @@ def _conflicts(recipe: Recipe) -> Iterator[Problem]:
             f"training.warmup_steps ({training.warmup_steps}) must be below training.max_steps "
             f"({training.max_steps}), or the learning rate never reaches its value",
         )
+    for key, why in settings_that_do_not_fit(data, UNITS_OF[training.method]):
+        yield ("data", key), f"{why} (training.method={training.method})"
     if training.evaluate_every and not data.validation:
         yield (
             ("training", "evaluate_every"),
