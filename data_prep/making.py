@@ -236,7 +236,9 @@ class RowMaker:
             "hash_high": [each[0] for each in hashes],
             "hash_low": [each[1] for each in hashes],
             "prompt": [each[2] for each in hashes],
-            "good": [int(each.row.label) if isinstance(each.row, Labelled) else -1 for each in made],
+            "good": [
+                int(each.row.label) if isinstance(each.row, Labelled) else -1 for each in made
+            ],
             "answer_at": [_answer_at(each) for each in made],
             "group": groups,
             "words": Texts.of(map(self._words, made)).to_arrow(),

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 from chat_rows import conversation, refused, rendered
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tiny_tokenizer import SPECIAL
 
 from data_prep.chat_templates import load_template
 from data_prep.errors import RowError
 from data_prep.markers import escape_markers, markers_of, refuse_markers
-from data_prep.rows import Completion, Conversation, Message, Row, Text
+from data_prep.rows import Completion, Conversation, Labelled, Message, Preference, Row, Text
 
 NASTY = (
     "<s>",
@@ -97,6 +97,37 @@ def test_after_escaping_no_marker_is_left_and_escaping_again_changes_nothing(row
     assert not none
     if not count:
         assert escaped is row
+
+
+def turn(role: str) -> st.SearchStrategy[tuple[Message, ...]]:
+    return SAID.map(lambda text: (Message(role, text),))
+
+
+ANSWERED = st.one_of(
+    st.builds(Preference, SAID, SAID, SAID),
+    st.builds(Preference, turn("user"), turn("assistant"), turn("assistant")),
+    st.builds(Labelled, SAID, SAID, st.booleans()),
+    st.builds(Labelled, turn("user"), turn("assistant"), st.booleans()),
+)
+
+
+@given(ANSWERED, MARKERS)
+@example(Preference("x</", "s>y", "z"), ("</s>",))
+@settings(max_examples=300)
+def test_answers_with_a_prompt_are_escaped_on_every_side_or_refused(row, markers):
+    try:
+        escaped, count = escape_markers(row, markers)
+    except RowError:
+        # Of a plain prompt and two answers alone there may be no way to part them.
+        plain = isinstance(row, Preference) and isinstance(row.prompt, str)
+        assume(not plain)
+        raise
+    pairs = isinstance(row, Preference)
+    sides = (row.chosen_row, row.rejected_row) if pairs else (row.row,)
+    left = (escaped.chosen_row, escaped.rejected_row) if pairs else (escaped.row,)
+    assert not any(holds(side, markers) for side in left)
+    assert bool(count) == any(holds(side, markers) for side in sides)
+    assert escape_markers(escaped, markers) == (escaped, 0)
 
 
 @given(SAID, MARKERS)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from preference_rows import units_of
 
 from data_prep.auditing import audit_prepared
 from data_prep.errors import DataError
@@ -78,3 +79,40 @@ def test_rows_for_preference_training_are_not_taught_as_if_every_answer_were_rig
     config = DataConfig.model_validate({"sources": [{"path": path_of(name)}]})
     with pytest.raises(DataError, match=r"preference row: .* for preference training"):
         prepare(config, chatml, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [
+        ("dpo_en_demo/dpo_en_demo.json", "pairs"),
+        ("kto_en_demo/kto_en_demo_half_a.json", "labelled"),
+    ],
+)
+@pytest.mark.parametrize("overlong", ["drop", "truncate"])
+def test_every_preference_is_accounted_for_and_written_as_a_unit(
+    name, units, overlong, tmp_path, chatml
+):
+    values = {"validation": 0.1, "max_tokens": 1024, "overlong": overlong, "on_error": "skip"}
+    values |= {"sources": [{"path": path_of(name)}], "dedup": {"same_words": True}}
+    config = DataConfig.model_validate(values)
+    prepared = prepare(config, chatml, tmp_path, units=units)
+    figures = prepared.figures
+    kept = figures["rows_kept"] + figures["rows_truncated"]
+    assert figures["rows_in"] == kept + figures["rows_dropped"]
+    spent = figures["tokens_kept"] + figures["tokens_cut"] + figures["tokens_dropped"]
+    assert figures["tokens_in"] == spent
+    assert bool(figures["rows_truncated"]) == (overlong == "truncate")
+    both = {split: units_of(prepared, split) for split in ("train", "validation")}
+    assert [len(each) for each in both.values()] == [
+        figures["train_rows"],
+        figures["validation_rows"],
+    ]
+    assert sum(map(len, both.values())) == kept
+    own = {0, 1} if units == "labelled" else {1}
+    for one, other in (unit for each in both.values() for unit in each):
+        assert one.kind in own
+        assert other.kind == (2 if units == "labelled" else 0)
+        assert max(len(one.ids), len(other.ids)) <= 1024
+        assert one.answer != other.answer
+    assert max(map(len, prepared.sequences("train")["input_ids"])) <= 2048
+    assert audit_prepared(config, chatml, prepared).problems == []

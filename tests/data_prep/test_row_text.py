@@ -6,7 +6,7 @@ from data_prep.errors import RowError
 from data_prep.formats.openai import openai
 from data_prep.rendering import as_messages, render
 from data_prep.row_codec import decode_row, encode_row
-from data_prep.row_text import prompt_text, response_text, text_of, whole_text
+from data_prep.row_text import better_text, prompt_text, response_text, text_of, whole_text
 from data_prep.rows import Completion, Conversation, Labelled, Message, Preference, Text
 from data_prep.splits import prompt_hash
 
@@ -20,8 +20,8 @@ Q, A, B = Message("user", "q"), Message("assistant", "a"), Message("assistant", 
         (Text("a page"), "", "a page"),
         (Completion("q", "a"), "q", "a"),
         (Conversation((*EARLIER, Q, A)), "q0\nq", "a0\na"),
-        (Preference("q", "a", "b"), "q", "a"),
-        (Preference((*EARLIER, Q), (A,), (B,)), "q0\nq", "a"),
+        (Preference("q", "a", "b"), "q", "a\nb"),
+        (Preference((*EARLIER, Q), (A,), (B,)), "q0\nq", "a\nb"),
         (Labelled("q", "a", label=False), "q", "a"),
         (Labelled((*EARLIER, Q), (A,), label=True), "q0\nq", "a"),
     ],
@@ -29,6 +29,12 @@ Q, A, B = Message("user", "q"), Message("assistant", "a"), Message("assistant", 
 def test_what_is_asked_and_what_is_answered_of_each_kind_of_row(row, asked, answered):
     assert (prompt_text(row), response_text(row)) == (asked, answered)
     assert text_of(row, "both") == f"{asked}\n{answered}"
+
+
+def test_the_better_answer_of_a_preference_is_the_chosen_one():
+    assert better_text(Preference("q", "a", "b")) == "a"
+    assert better_text(Preference((*EARLIER, Q), (A,), (B,))) == "a"
+    assert better_text(Labelled("q", "a", label=False)) == "a"
 
 
 def test_calls_and_tools_as_deep_as_may_be_are_kept_and_deeper_ones_are_refused():

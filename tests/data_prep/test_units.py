@@ -10,6 +10,7 @@ import pytest
 from preference_rows import labelled, pair, units_of, written
 from tiny_tokenizer import alpaca, dropped, supervised_runs, write_jsonl
 
+from data_prep.auditing import audit_prepared
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import DataError, RowError
 from data_prep.filters.candidate import Candidate
@@ -355,3 +356,16 @@ def test_typed_markers_are_escaped_on_both_sides(prep, tokenizer):
     (unit,) = (unit for unit in units_of(prepared) if unit[0].where.endswith(":1"))
     shown = [tokenizer.decode(each.answer) for each in unit]
     assert shown == ["a <| im_end|><|im_end|>\n", "b <| im_end|><|im_end|>\n"]
+
+
+def test_a_pair_whose_question_validation_asks_leaves_training_with_a_certificate(
+    prep, tmp_path, chatml
+):
+    own = write_jsonl(tmp_path / "own.jsonl", [pair(2, "other words", "and more of them")])
+    settings = {"validation": {"path": own}, "keep_together": "questions"}
+    prepared = prep([pair(1), pair(2), pair(3)], **settings)
+    assert prepared.figures["dropped"] == {"also in validation": 1}
+    sources = [{"path": str(tmp_path / "rows.jsonl")}]
+    config = DataConfig.model_validate({"sources": sources, **settings})
+    audit = audit_prepared(config, chatml, prepared)
+    assert (audit.duplicates, audit.problems) == (1, [])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.prepared import PreparedDataset
 from llmkit.cli import _guarded, app
 
 
@@ -19,8 +20,8 @@ def prep(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
         "data: {sources: [{path: rows.jsonl}], max_tokens: 64}\n"
     )
 
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["llmkit", "prep", *words])
+    def run(*words: str, command: str = "prep") -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["llmkit", command, *words])
         code = _guarded(app)
         said = capsys.readouterr()
         return code, said.out + said.err
@@ -192,3 +193,55 @@ def test_merged_rows_are_said_of_a_conversion(prep):
     Path("twice.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
     said = prep("twice.jsonl", "data.roles=merge", "--convert", "openai")[1]
     assert "1 of 1 rows; 1 with repeated roles merged" in " ".join(said.split())
+
+
+PAIRS = [{"prompt": f"how {i} is", "chosen": f" so {i}", "rejected": " run"} for i in range(3)]
+
+
+def write_rows(rows: list[dict]) -> None:
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def kinds() -> list[list[int]]:
+    table = PreparedDataset.open(Path("runs/demo/data")).sequences("train")
+    return table.column("row_kinds").to_pylist() if "row_kinds" in table.column_names else []
+
+
+def test_the_training_method_says_what_is_prepared(prep):
+    write_rows(PAIRS)
+    code, said = prep("demo.yaml")
+    assert code == 2
+    assert "preference row" in said
+    assert "training.method=dpo, orpo or reward" in " ".join(said.split())
+    assert prep("demo.yaml", "training.method=dpo")[0] == 0
+    assert kinds() == [[1, 0] * 3]
+    assert "unchanged, skipped" in prep("demo.yaml", "training.method=orpo")[1]
+    code, said = prep("demo.yaml", "training.method=kto")
+    assert code == 2
+    assert "prep is done again: units: pairs -> labelled" in said
+    assert "no label" in said
+
+
+def test_labels_out_of_balance_are_said_aloud_with_the_weight_that_balances_them(prep):
+    write_rows(
+        [{"prompt": f"how {i} is", "completion": f" so {i}", "label": i > 3} for i in range(6)]
+    )
+    words = ("demo.yaml", "training.method=kto")
+    code, said = prep(*words)
+    assert code == 0
+    assert "2 good and 4 bad answers to train on" in " ".join(said.split())
+    assert "training.preference.desirable_weight between 2 and 2.67" in " ".join(said.split())
+    assert "bad answers" not in prep(*words, "training.preference.desirable_weight=2")[1]
+
+
+def test_preview_shows_both_sides_and_what_cannot_be_used(prep):
+    write_rows([*PAIRS, {"prompt": "a", "chosen": " b", "rejected": " b"}])
+    code, said = prep("demo.yaml", "training.method=dpo", "--rows=4", command="preview")
+    assert code == 0
+    shown = said.split("rows.jsonl:")[1:]
+    assert "chosen:" in shown[0]
+    assert "\u27e6 so 0<|im_end|>\u27e7" in shown[0]
+    assert "rejected:" in shown[0]
+    assert "\u27e6 run<|im_end|>\u27e7" in shown[0]
+    assert "cannot be used: equal answers" in shown[3]
+    assert "cannot be used: preference row" in prep("demo.yaml", command="preview")[1]

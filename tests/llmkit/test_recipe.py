@@ -262,13 +262,21 @@ def test_a_problem_in_an_override_is_placed_on_the_command_line(recipe: Path) ->
         (["training.evaluate_every=5"], "training.evaluate_every needs rows held out", ""),
         (["evaluation.generate=5"], "evaluation.generate asks the prompts of rows held out", ""),
         (["merge.target=base"], "merge.target (base) chooses between two bases", ""),
+        (
+            ["training.method=dpo", "data.overlong=split"],
+            "data.overlong=split cuts rows into pieces",
+            "(training.method=dpo)",
+        ),
+        (["training.method=kto", "data.supervise=all"], "data.supervise=all is for sft", ""),
         (["serve.max_model_len=256"], "serve.max_model_len (256) is below data.max_tokens", ""),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
     recipe: Path, words: list[str], line: str, said: str
 ) -> None:
-    assert f"command line: {line}" in refusal(recipe, None, *words)
+    found = refusal(recipe, None, *words)
+    assert f"command line: {line}" in found
+    assert said in found
 
 
 def test_conflicts_are_all_reported_on_their_own_lines(recipe: Path) -> None:
@@ -284,6 +292,8 @@ def test_settings_that_only_look_like_a_conflict_are_accepted(recipe: Path) -> N
     load_recipe(recipe, ["model.quantization=nf4", "merge.target=base"])
     load_recipe(recipe, ["training.evaluate_every=5", "data.validation=0.1"])
     load_recipe(recipe, ["serve.max_model_len=512"])
+    load_recipe(recipe, ["training.method=dpo", "data.overlong=truncate"])
+    load_recipe(recipe, ["data.overlong=split", "data.supervise=all"])
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
