@@ -8,10 +8,11 @@ row of the same split.
     mismatched row      prompt of i | answer of j        j asks another question than i
 
 The answer is joined as tokens, as TRL's KTOTrainer joins it; where that is longer than a row may
-be, its end is cut.
+be, its end is cut. TRL turns the rows of a batch by one, and so gives neighbours that ask the same
+each other's answers.
 
 Source:
-    Ethayarajh et al. (2024), arXiv 2402.01306, section 4.2.
+    Ethayarajh et al. (2024), arXiv 2402.01306.
 """
 
 import numpy as np

@@ -16,7 +16,7 @@ UNITS_OF: dict[Method, Units] = {
 }
 BALANCED = (1.0, 4 / 3)
 """Between these KTO's authors keep the weight of all good answers over that of all bad ones
-(arXiv 2402.01306, equation 9)."""
+(arXiv 2402.01306, equation 8)."""
 
 
 def unbalanced_labels(figures: dict[str, Any], config: PreferenceConfig) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from preference_rows import labelled, units_of
 from tiny_tokenizer import write_jsonl
 
+from data_prep import sequences
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import DataError
 from data_prep.labelled import partners
@@ -123,3 +124,12 @@ def test_the_same_bytes_for_any_workers_and_shards(prep):
         prepared = prep([labelled(n) for n in range(20)], shard_rows=shard_rows, workers=workers)
         files.append((prepared.folder / "train.arrow").read_bytes())
     assert files[0] == files[1]
+
+
+def test_sequences_that_are_written_a_part_at_a_time_are_the_same(prep, monkeypatch):
+    rows = [labelled(n) for n in range(20)]
+    whole = units_of(prep(rows, max_tokens=128))
+    monkeypatch.setattr(sequences, "WRITE_TOKENS", 150)
+    prepared = prep(rows, max_tokens=128)
+    assert prepared.sequences("train").column("row_kinds").num_chunks > 3
+    assert units_of(prepared) == whole
