@@ -123,22 +123,15 @@ class _Preparation:
         train = self._mix(train)
         ledger = account(config, self.rows, decisions)
         refuse_empty(config, len(train), len(validation), ledger)
-        labels: dict[str, int] = {}
-        if self.units == "labelled":
-            refuse_one_label(self.rows, train, validation)
-            labels = label_figures(self.rows, train, validation)
-            notes.append(label_note(labels))
+        labels, note = self._labels(train, validation)
+        notes.append(note)
         pieces, packs = self._packed(train)
-        capacity = unit_capacity(config.max_tokens, self.units)
         figures = ledger.summary() | {
             "train_rows": len(train),
             "validation_rows": len(validation),
-            "train_tokens": int(packs.tokens.sum()),
-            "packs": len(packs),
-            "packs_at_least": fewest_packs(pieces.unit_tokens, capacity),
-            "packing_efficiency": round(efficiency(packs, capacity), 4),
             "units": self.units,
             **labels,
+            **self._packing(pieces, packs),
             "stop_token": self.template.stop_token,
             "stop_ids": np.unique(self.rows.array("stop_id")[train]).tolist(),
             "notes": [note for note in notes if note],
@@ -162,6 +155,26 @@ class _Preparation:
             comparing.certificates(),
             comparing.overlaps(),
         )
+
+    def _labels(
+        self, train: NDArray[np.int64], validation: NDArray[np.int64]
+    ) -> tuple[dict[str, int], str]:
+        """Figures of labelled answers and a remark; of other rows there are none."""
+        if self.units != "labelled":
+            return {}, ""
+        refuse_one_label(self.rows, train, validation)
+        found = label_figures(self.rows, train, validation)
+        return found, label_note(found)
+
+    def _packing(self, pieces: Pieces, packs: Packs) -> dict[str, int | float]:
+        """How well what is trained on is packed."""
+        capacity = unit_capacity(self.config.max_tokens, self.units)
+        return {
+            "train_tokens": int(packs.tokens.sum()),
+            "packs": len(packs),
+            "packs_at_least": fewest_packs(pieces.unit_tokens, capacity),
+            "packing_efficiency": round(efficiency(packs, capacity), 4),
+        }
 
     def _select(self, train: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
         """Choose among the rows to train on.
