@@ -6,6 +6,7 @@ regular expression, and counts. For the cosine of two embeddings it embeds both 
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -62,7 +63,7 @@ def audit(
     removed: Sequence[str],
     embedder: Embedder | None = None,
 ) -> list[str]:
-    """Replay every certificate.
+    """Replay every certificate, and see that there is one of every removed row.
 
     Args:
         certificates: what the deduplicator claims.
@@ -74,24 +75,57 @@ def audit(
     Returns:
         What does not hold, a line each; empty when everything does.
     """
+    every = list(certificates)
+    return replay(every, rows, kept, embedder) + unmatched(every, removed)
+
+
+def replay(
+    certificates: Sequence[Certificate],
+    rows: Mapping[str, Row],
+    kept: frozenset[str],
+    embedder: Embedder | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Replay some certificates.
+
+    Args:
+        certificates: as for `audit`.
+        rows: as for `audit`.
+        kept: as for `audit`.
+        embedder: as for `audit`.
+        groups: what stands in the ``group`` field of each row they name that has one.
+
+    Returns:
+        What does not hold, a line each.
+    """
     problems = []
-    certified = set()
-    certificates = list(certificates)
     vectors = _embedded(certificates, rows, embedder)
     for certificate in certificates:
-        certified.add(certificate.removed)
-        problem = _problem(certificate, rows, kept)
+        problem = _problem(certificate, rows, kept, groups or {})
         if not problem and certificate.measure == "cosine":
             problem = _cosine_problem(certificate, vectors, embedder.name if embedder else "")
         if problem:
             problems.append(f"{certificate.removed}: {problem}")
-    for place in sorted(set(removed) ^ certified):
-        what = "has a certificate but was not removed" if place in certified else "is not certified"
-        problems.append(f"{place}: {what}")
     return problems
 
 
-def _problem(certificate: Certificate, rows: Mapping[str, Row], kept: frozenset[str]) -> str:
+def unmatched(certificates: Iterable[Certificate], removed: Sequence[str]) -> list[str]:
+    """Removed rows without a certificate, certificates of other rows, and second ones."""
+    counts = Counter(certificate.removed for certificate in certificates)
+    problems = []
+    for place in sorted(set(removed) ^ counts.keys()):
+        what = "has a certificate but was not removed" if place in counts else "is not certified"
+        problems.append(f"{place}: {what}")
+    twice = (place for place, count in counts.items() if count > 1)
+    return problems + [f"{place}: is certified more than once" for place in sorted(twice)]
+
+
+def _problem(
+    certificate: Certificate,
+    rows: Mapping[str, Row],
+    kept: frozenset[str],
+    groups: Mapping[str, str],
+) -> str:
     if certificate.removed in kept:
         return "was certified as removed, and is still there"
     if certificate.witness not in kept:
@@ -102,7 +136,9 @@ def _problem(certificate: Certificate, rows: Mapping[str, Row], kept: frozenset[
     if certificate.measure == "equal":
         return "" if whole_text(one) == whole_text(other) else "is not equal to its witness"
     if certificate.measure == "group":
-        return ""
+        shared = groups.get(certificate.removed) is not None
+        shared = shared and groups[certificate.removed] == groups.get(certificate.witness)
+        return "" if shared else "has not the group of its witness"
     if certificate.measure == "question":
         return "" if _question(one) == _question(other) else "does not ask what its witness asks"
     words = [_words(text_of(each, certificate.on)) for each in (one, other)]

@@ -243,7 +243,7 @@ def test_a_planted_wrong_overlap_fails_the_audit(prep, evaluation, chatml, tmp_p
     config = DataConfig.model_validate(
         {"sources": [{"path": str(tmp_path / "rows.jsonl")}]} | settings
     )
-    (problem,) = audit_prepared(config, chatml, prepared).problems
+    problem, *_ = audit_prepared(config, chatml, prepared).problems
     assert "rows.jsonl:2: " in problem
 
 
@@ -254,7 +254,7 @@ def test_a_planted_wrong_witness_fails_the_audit(prep, chatml, tmp_path):
     line["witness"] = line["witness"].replace(":1", ":3")
     path.write_text(json.dumps(line) + "\n")
     config = DataConfig(sources=[{"path": str(tmp_path / "rows.jsonl")}])
-    (problem,) = audit_prepared(config, chatml, prepared).problems
+    problem, *_ = audit_prepared(config, chatml, prepared).problems
     assert "is not equal to its witness" in problem
 
 
@@ -482,7 +482,7 @@ def test_a_planted_wrong_row_of_validation_fails_the_audit(leaking, chatml, line
     lines = path.read_text().splitlines()
     lines[line] = lines[line].replace(*change)
     path.write_text("\n".join(lines) + "\n")
-    (found,) = audit_prepared(config, chatml, prepared).problems
+    found, *_ = audit_prepared(config, chatml, prepared).problems
     assert problem in found
 
 
