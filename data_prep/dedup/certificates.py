@@ -152,9 +152,26 @@ def _problem(
         if similarity < certificate.threshold:
             return f"similarity {similarity:.6f} is below the threshold {certificate.threshold}"
     numbers = [{word for word in each if _NUMERIC.search(word)} for each in words]
-    if certificate.numbers == "distinct" and numbers[0] - numbers[1] and numbers[1] - numbers[0]:
+    if certificate.numbers == "distinct" and (
+        (numbers[0] - numbers[1] and numbers[1] - numbers[0])
+        or (certificate.measure == "jaccard" and _only_figures_differ(*words))
+    ):
         return "differs from its witness in its numbers"
     return ""
+
+
+def _only_figures_differ(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Both have figures, other ones or in another order, and the same words beside them."""
+    plain = [[word for word in each if not _NUMERIC.search(word)] for each in (one, other)]
+    figures = [
+        [
+            word
+            for word, after in zip(each, [*each[1:], ""], strict=True)
+            if _DIGIT.search(word) or (_NUMERIC.search(word) and _DIGIT.search(after))
+        ]
+        for each in (one, other)
+    ]
+    return plain[0] == plain[1] and all(figures) and figures[0] != figures[1]
 
 
 def _question(row: Row) -> list[str]:
@@ -208,19 +225,23 @@ def _cosine_problem(
 
 _NO_SPACES = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _BREAKS = "\u0080-\u00bf\u2000-\u206f\u3000-\u303f"
+_SIGNS = "\u00b1\u00d7\u00f7\u2200-\u22ff"
 _WORD = re.compile(
-    rf"(?P<pairs>[{_NO_SPACES}]+)|[a-z0-9_]|(?P<letter>[^\x00-\x7f{_BREAKS}{_NO_SPACES}])"
-    r"|[%&*+/<=>^|~]|-(?=[0-9])|(?<=[0-9])-|(?<= )-(?= )"
+    rf"(?P<pairs>[{_NO_SPACES}]+)|[a-z0-9_]|[^\x00-\x7f{_BREAKS}{_NO_SPACES}{_SIGNS}]"
+    rf"|[%&*+/<=>^|~{_SIGNS}]|-(?=[0-9])|(?<=[0-9])-|(?<= )-(?= )"
 )
-_LETTER = re.compile(rf"[a-z0-9_]|[^\x00-\x7f{_BREAKS}{_NO_SPACES}]")
-_NUMERIC = re.compile(r"[0-9]|^[-%&*+/<=>^|~]$")
+_LETTER = re.compile(rf"[a-z0-9_]|[^\x00-\x7f{_BREAKS}{_NO_SPACES}{_SIGNS}]")
+_DIGIT = re.compile("[0-9]")
+_NUMERIC = re.compile(rf"[0-9]|^[-%&*+/<=>^|~{_SIGNS}]$")
 
 
 def _words(text: str) -> list[str]:
     """The words of a text, by the rules that `data_prep.dedup.words` states."""
     words: list[str] = []
     end = -1
-    for match in _WORD.finditer(unicodedata.normalize("NFKC", text).casefold()):
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    plain = "".join(str(int(c)) if c.isdecimal() else c for c in folded)
+    for match in _WORD.finditer(plain):
         piece = match.group()
         if match.group("pairs"):
             words += [piece[i : i + 2] for i in range(len(piece) - 1)]

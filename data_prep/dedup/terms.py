@@ -25,7 +25,7 @@ def broken_terms(certificate: Certificate, config: DedupConfig, *, in_validation
     minhash, semantic = config.minhash or MinHashConfig(), config.semantic
     asked = {
         "equal": config.exact and not in_validation,
-        "same words": (config.same_words or config.minhash) and not in_validation,
+        "same words": config.same_words or config.minhash or in_validation,
         "jaccard": config.minhash or in_validation,
         "cosine": semantic and not in_validation,
         "group": in_validation,

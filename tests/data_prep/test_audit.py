@@ -165,7 +165,8 @@ def test_another_witness_fails_for_any_measure(audited, line, witness):
         (26, {"measure": "question"}, "does not ask what its witness asks"),
         (27, {"measure": "group"}, "has not the group of its witness"),
         (27, {"measure": "jaccard", "threshold": 0.6}, "similar"),
-        (28, {"measure": "same words"}, "by same words, which was not asked for"),
+        (28, {"measure": "same words"}, "has not the same words as its witness"),
+        (28, {"measure": "cosine"}, "by cosine, which was not asked for"),
         (28, {"threshold": 0.1}, "is certified with threshold 0.1, not 0.6"),
     ],
 )
