@@ -232,6 +232,14 @@ def test_evaluation_texts_have_the_same_cosines_for_shards_of_any_size(tmp_path,
     assert len(found[0].splitlines()) == 3
 
 
+def test_an_evaluation_set_that_is_trained_on_is_refused(prep, tmp_path):
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(tmp_path / "rows.jsonl")
+    for path in (tmp_path / "rows.jsonl", link, tmp_path / "*.jsonl"):
+        with pytest.raises(DataError, match=r"\.jsonl is trained on as well.*one of the two"):
+            prep([row(1), row(2)], contamination={"against": [str(path)]})
+
+
 def test_a_planted_wrong_overlap_fails_the_audit(prep, evaluation, chatml, tmp_path):
     rows = [row(1), alpaca(2, sentence(2)) | {"instruction": QUESTION}]
     settings = {"contamination": {"against": [evaluation]}}
