@@ -2,12 +2,13 @@
 
 A sketch of each text's words gives candidates; the Jaccard similarity of a candidate pair is then
 counted on the words themselves, so a sketch can only miss a pair, never invent one. How likely a
-pair of similarity s is found is the S-curve ``1 - (1 - s^rows)^bands``: with 40 bands of 5 rows
-0.96 at s = 0.6, 0.99 at 0.65, 0.999 at 0.7 and, for two texts that have nothing but common
-words between them, 0.00001 at 0.05.
+pair is found is the S-curve ``1 - (1 - s^rows)^bands``, s being the similarity of what is sketched:
+with 40 bands of 5 rows 0.96 at s = 0.6, 0.99 at 0.65, 0.999 at 0.7, and 0.00001 at 0.05.
 
 Words that many texts have ("the", "of") say nothing about two texts being copies, yet would make
-candidates of most pairs; they are left out of the sketch, not of the count.
+candidates of most pairs; they are left out of the sketch, not of the count. So rows of one template
+are candidates only when they are alike beside it, however alike they are with it; unless fewer
+than 8 words are left, when all of them are sketched.
 
 Source:
     Broder (1997), On the resemblance and containment of documents.

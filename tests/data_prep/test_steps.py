@@ -476,6 +476,36 @@ def test_rows_that_validation_has_are_certified_by_question_words_and_group(leak
     assert audit_prepared(config, chatml, prepared).problems == []
 
 
+def test_a_short_row_with_the_words_of_a_row_of_validation_is_dropped(tmp_path, chatml):
+    """Too few words to be near-duplicates, and another question to the letter."""
+    short = {"instruction": "What is it?", "output": "A fox."}
+    own = write_jsonl(tmp_path / "own.jsonl", [short])
+    near = {"instruction": "What is it", "output": "a fox"}
+    other = {"instruction": "It is what", "output": "a fox"}
+    rows = write_jsonl(tmp_path / "rows.jsonl", [near, other])
+    config = DataConfig.model_validate({"sources": [{"path": rows}], "validation": {"path": own}})
+    prepared = prepare(config, chatml, tmp_path)
+    (gone,) = dropped(prepared)
+    assert (gone["where"][-1], gone["reason"], gone["witness"]) == (
+        "1",
+        "also in validation",
+        f"{own}:1",
+    )
+    assert audit_prepared(config, chatml, prepared).problems == []
+
+
+def test_rows_with_the_same_words_are_not_parted(prep):
+    pairs = [
+        [{"instruction": f"What is {name(i)}?"}, {"instruction": f"what is {name(i)}"}]
+        for i in range(20)
+    ]
+    rows = [{"output": "a fox"} | each for pair in pairs for each in pair]
+    prepared = prep(rows, validation=10)
+    lines = trained(prepared, "validation")
+    assert len(lines) == 10
+    assert {(line - 1) // 2 for line in lines[::2]} == {(line - 1) // 2 for line in lines[1::2]}
+
+
 @pytest.mark.parametrize(
     ("line", "change", "problem"),
     [
