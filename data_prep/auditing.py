@@ -153,7 +153,7 @@ class _Auditing:
             yield from audited.problems(some, self._rows({claim.row for claim in some})[0])
         yield from unmatched_leaks(self.claims, config, self.gone.of(CONTAMINATED))
         leaked = len({claim.row for claim in self.claims if claim.overlap.kind == "leak"})
-        said = self.prepared.figures["contamination"]["rows_leaked"]
+        said = (self.prepared.figures["contamination"] or {}).get("rows_leaked")
         if said != leaked:
             yield f"ledger: contamination.rows_leaked is {said}, certified {leaked}"
 

@@ -232,6 +232,11 @@ def test_an_edited_count_of_leaks_fails(audited):
     assert "rows_leaked is 0, certified 1" in audited("ledger.json", change)
 
 
+def test_a_ledger_without_the_leaks_fails(audited):
+    said = audited("ledger.json", lambda figures: figures | {"contamination": None})
+    assert "rows_leaked is None, certified 1" in said
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

@@ -208,6 +208,18 @@ def test_evaluation_texts_may_be_reported_or_refused_instead(prep, evaluation):
         prep(rows, contamination={"against": [evaluation], "action": "refuse"})
 
 
+def test_rows_that_mean_an_evaluation_text_go_with_a_cosine_that_the_audit_recomputes(
+    prep, tmp_path
+):
+    path = write_jsonl(tmp_path / "eval.jsonl", [{"question": "buy a fast car today"}])
+    rows = [row(1), row(2) | {"instruction": "purchase a rapid automobile today"}]
+    prepared = prep(rows, ToyModels(), contamination={"against": [path], "semantic": {}})
+    (line,) = (prepared.folder / "overlaps.jsonl").read_text().splitlines()
+    overlap = json.loads(line)["overlap"]
+    assert (overlap["method"], overlap["model"]) == ("semantic", "words@1")
+    assert trained(prepared) == [1]
+
+
 class RoundingEmbedder(WordEmbedder):
     """Rounds by how many texts are embedded together, as models do."""
 
