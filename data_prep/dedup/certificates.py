@@ -162,12 +162,12 @@ def _problem(
 
 def _only_figures_differ(one: Sequence[str], other: Sequence[str]) -> bool:
     """Both have figures, other ones or in another order, and the same words beside them."""
-    plain = [[word for word in each if not _NUMERIC.search(word)] for each in (one, other)]
+    plain = [[word for word in each if not _FIGURE.match(word)] for each in (one, other)]
     figures = [
         [
             word
             for word, after in zip(each, [*each[1:], ""], strict=True)
-            if _DIGIT.search(word) or (_NUMERIC.search(word) and _DIGIT.search(after))
+            if word[0].isdecimal() or (_FIGURE.match(word) and after[:1].isdecimal())
         ]
         for each in (one, other)
     ]
@@ -231,7 +231,7 @@ _WORD = re.compile(
     rf"|[%&*+/<=>^|~{_SIGNS}]|-(?=[0-9])|(?<=[0-9])-|(?<= )-(?= )"
 )
 _LETTER = re.compile(rf"[a-z0-9_]|[^\x00-\x7f{_BREAKS}{_NO_SPACES}{_SIGNS}]")
-_DIGIT = re.compile("[0-9]")
+_FIGURE = re.compile(rf"[0-9]|[-%&*+/<=>^|~{_SIGNS}]$")
 _NUMERIC = re.compile(rf"[0-9]|^[-%&*+/<=>^|~{_SIGNS}]$")
 
 

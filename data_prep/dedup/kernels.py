@@ -26,8 +26,9 @@ FEWEST = 8
 """A text with fewer words than this beside the common ones is sketched with all of its words."""
 FIRST = 32
 """Of more texts with a band in common, each is compared with the first so many and a neighbour."""
-FIGURE, SIGN = np.uint8(1), np.uint8(2)
-"""What makes a word numeric: a digit in it, or that it is an operator."""
+FIGURE, SIGN, NAME = np.uint8(1), np.uint8(2), np.uint8(3)
+"""What makes a word numeric: it begins with a digit, is an operator, or has a digit behind letters
+("mp3"), which is as much a name as a number."""
 
 
 @njit(inline="always")
@@ -68,8 +69,7 @@ def hash_words(text, start, end, words, numeric):  # type: ignore[no-untyped-def
         start: where this one begins.
         end: where it ends.
         words: written; at least ``end - start`` long.
-        numeric: written; `FIGURE` where a word has a digit, `SIGN` where it is an operator, else
-            0; of bools, True for both.
+        numeric: written; `FIGURE`, `SIGN`, `NAME`, or 0; of bools, True for the three.
 
     Returns:
         How many there are.
@@ -100,9 +100,9 @@ def hash_words(text, start, end, words, numeric):  # type: ignore[no-untyped-def
         if kind == LETTER:
             if not inside:
                 inside, digit, value = True, np.uint8(0), FNV_OFFSET
+            if 48 <= c <= 57 and not digit:
+                digit = FIGURE if value == FNV_OFFSET else NAME
             value = (value ^ c) * FNV_PRIME
-            if 48 <= c <= 57:
-                digit = FIGURE
         elif inside:
             words[count], numeric[count] = mix(value), digit
             count, inside = count + 1, False
@@ -417,9 +417,9 @@ def _only_figures_differ(words, marks, count, others, other_marks, total):  # ty
     """Whether two texts have figures, other ones, and the same words beside them in one order."""
     i, j = 0, 0
     while True:
-        while i < count and marks[i]:
+        while i < count and (marks[i] == FIGURE or marks[i] == SIGN):
             i += 1
-        while j < total and other_marks[j]:
+        while j < total and (other_marks[j] == FIGURE or other_marks[j] == SIGN):
             j += 1
         if i == count or j == total:
             break
