@@ -102,10 +102,10 @@ class Rows:
         """
         order = np.argsort(rows, kind="stable")
         wanted = rows[order]
-        owners = np.searchsorted(self.starts, wanted, side="right") - 1
+        edges = np.searchsorted(wanted, self.starts)
         parts = []
-        for number in np.unique(owners).tolist():
-            inside = wanted[owners == number] - self.starts[number]
+        for number in np.flatnonzero(np.diff(edges)).tolist():
+            inside = wanted[edges[number] : edges[number + 1]] - self.starts[number]
             table = self._shards.read(number).select(list(columns))
             parts.append(table.take(pa.array(inside)))
         if not parts:
