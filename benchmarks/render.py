@@ -70,7 +70,7 @@ def write_rows(sources: list[Path], model: Path, folder: Path) -> int:
     from data_prep.reading import ReadRow, read_rows
     from data_prep.rendering import Rendered, render
     from data_prep.rows import Conversation
-    from data_prep.sources import SourceConfig
+    from data_prep.sources.config import SourceConfig
     from data_prep.tokenizer import load_tokenizer
 
     template = load_template("keep", load_tokenizer(model))

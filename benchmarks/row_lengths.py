@@ -17,7 +17,7 @@ from data_prep.errors import DataError
 from data_prep.reading import ReadRow, read_rows
 from data_prep.rendering import Rendered, render
 from data_prep.rows import Completion, Conversation, Message
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 from data_prep.tokenizer import load_tokenizer
 from llmkit.models.catalog import cache_folder
 
