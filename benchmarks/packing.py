@@ -61,8 +61,8 @@ def split_rows(rows: RowSet, capacity: int) -> tuple[NDArray[np.int64], dict[str
         fitted = fit(row, capacity, "split")
         done["split_cpu_seconds"] += time.process_time() - began
         pieces += [len(piece.ids) for piece in fitted.pieces]
-        kept = sum(sum(piece.supervised) for piece in fitted.pieces)
-        done["discarded_supervised_tokens"] += sum(row.supervised) - kept
+        kept = sum(int(piece.supervised.sum()) for piece in fitted.pieces)
+        done["discarded_supervised_tokens"] += int(row.supervised.sum()) - kept
         ends = turn_ends(row)
         ours, theirs = cut_places(row, capacity)[:-1], range(capacity, len(row.ids), capacity)
         for name, cuts in (("cuts", ours), ("trl_split_cuts", theirs)):

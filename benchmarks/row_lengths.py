@@ -78,7 +78,7 @@ def lognormal(name: str, count: int, median: int, spread: float, turns: bool = F
             ids += [0] * (turn - 1) + [STOP]
             mask += [False] * asked + [True] * (turn - asked)
             left -= turn
-        return Rendered(ids, mask, 0, STOP)
+        return Rendered(np.array(ids, np.int32), np.array(mask), 0, STOP)
 
     return RowSet(name, lengths, row)
 
@@ -108,4 +108,4 @@ def _by_words(row: Conversation | Completion) -> Rendered:
         tokens = 2 + int(1.3 * len(turn.content.split()))
         ids += [0] * (tokens - 1) + [STOP]
         mask += [turn.role == "assistant"] * tokens
-    return Rendered(ids, mask, 0, STOP)
+    return Rendered(np.array(ids, np.int32), np.array(mask), 0, STOP)

@@ -30,8 +30,7 @@ TRL's `bfd_split` does not repeat them either, but cuts every `limit` tokens whe
 its `bfd` and LLaMA-Factory cut the end off, and LLaMA-Factory's packing drops the row.
 """
 
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -78,21 +77,21 @@ def fit(row: Rendered, limit: int, overlong: Overlong) -> Fitted:
     if overlong == "drop":
         return Fitted((), reason=TOO_LONG)
     ends = [limit] if overlong == "truncate" else cut_places(row, limit)
-    parts = list(zip([0, *ends], ends, strict=False))
     pieces = [
-        _piece(row, start, end) for start, end in parts if any(row.supervised[start + 1 : end])
+        _piece(row, start, end)
+        for start, end in zip([0, *ends], ends, strict=False)
+        if np.count_nonzero(row.supervised[start + 1 : end])
     ]
     if not pieces:
         return Fitted((), reason=NOTHING_LEFT)
     kept = sum(len(piece.ids) for piece in pieces)
-    return Fitted(tuple(pieces), tokens - kept, len(parts) - len(pieces))
+    return Fitted(tuple(pieces), tokens - kept, len(ends) - len(pieces))
 
 
 def _piece(row: Rendered, start: int, end: int) -> Rendered:
     """Part of a row; only the first part has a prompt that a server would render alike."""
     prompt = min(row.prompt_tokens, end) if not start else end - start
-    ids, supervised = row.ids[start:end], row.supervised[start:end]
-    return replace(row, ids=ids, supervised=supervised, prompt_tokens=prompt)
+    return Rendered(row.ids[start:end], row.supervised[start:end], prompt, row.stop_id)
 
 
 def turn_ends(row: Rendered) -> NDArray[np.int64]:
@@ -104,36 +103,58 @@ def turn_ends(row: Rendered) -> NDArray[np.int64]:
     Returns:
         Positions in ``1..len(ids)``, ascending.
     """
-    ids, supervised = np.asarray(row.ids), np.asarray(row.supervised, np.bool_)
-    stops = np.flatnonzero(ids == row.stop_id)
-    if not len(stops):
-        return stops
-    behind = ids[stops[-1] + 1 :]
-    ends = stops[supervised[stops]] + 1
-    for at, end in enumerate(ends):
-        if np.array_equal(ids[end : end + len(behind)], behind):
-            ends[at] += len(behind)
+    ends: NDArray[np.int64] = _turn_ends(row.ids, row.supervised, row.stop_id)
     return ends
 
 
 def cut_places(row: Rendered, limit: int) -> list[int]:
     """Where `split` ends the pieces of a row; the last is the row's own end."""
-    count = len(row.ids)
-    supervised = np.asarray(row.supervised, np.bool_)
-    turns = np.unique(np.concatenate(([0], turn_ends(row), [count])))
-    allowed, severed = np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.int64)
-    allowed[turns] = True
-    taught = np.concatenate(([0], np.cumsum(supervised)))
-    for start, stop in pairwise(turns):
-        if stop - start > limit:
-            allowed[start:stop] = True
-            severed[start + 1 : stop] = taught[stop] - taught[start + 1 : stop]
-    after = _best_ends(supervised, allowed, severed, limit)
-    places, at = [], 0
-    while at < count:
-        at = int(after[at])
-        places.append(at)
+    places: list[int] = _cut_places(row.ids, row.supervised, row.stop_id, limit).tolist()
     return places
+
+
+@njit(cache=True)
+def _turn_ends(ids, supervised, stop_id):  # type: ignore[no-untyped-def]
+    count, last, found = len(ids), -1, 0
+    for at in range(count):
+        if ids[at] == stop_id:
+            last = at
+            found += supervised[at]
+    ends = np.empty(found, np.int64)
+    behind, found = count - last - 1, 0
+    for at in range(last + 1):
+        if ids[at] == stop_id and supervised[at]:
+            same = 0
+            # No stop token stands behind the last one, so this ends before the next one does.
+            while same < behind and ids[at + 1 + same] == ids[last + 1 + same]:
+                same += 1
+            ends[found] = at + 1 + (same if same == behind else 0)
+            found += 1
+    return ends
+
+
+@njit(cache=True)
+def _cut_places(ids, supervised, stop_id, limit):  # type: ignore[no-untyped-def]
+    count = len(ids)
+    allowed, severed = np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.int64)
+    start = 0
+    for stop in np.append(_turn_ends(ids, supervised, stop_id), count):
+        allowed[start] = True
+        if stop - start > limit:
+            taught = 0
+            for at in range(stop - 1, start, -1):
+                taught += supervised[at]
+                allowed[at], severed[at] = True, taught
+        start = stop
+    allowed[count] = True
+    after = _best_ends(supervised, allowed, severed, limit)
+    places, at = np.empty(count, np.int64), 0
+    pieces = 0
+    while at < count:
+        at = after[at]
+        places[pieces] = at
+        pieces += 1
+    return places[:pieces]
 
 
 @njit(cache=True)

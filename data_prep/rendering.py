@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
 from data_prep.formats.fields import NOT_FOR_SFT
@@ -42,13 +45,14 @@ BATCH = 1024
 """Rows encoded at once: enough to keep every core busy, few enough to keep memory small."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rendered:
     """One row as tokens."""
 
-    ids: list[int]
-    supervised: list[bool]
-    """Same length as ``ids``: True where the loss is taken."""
+    ids: NDArray[np.int32]
+    """Shape ``[tokens]``."""
+    supervised: NDArray[np.bool_]
+    """Shape ``[tokens]``: True where the loss is taken."""
     prompt_tokens: int
     """Ids before the last learned answer: what the server renders when it is asked for it. Of
     plain text, what the tokenizer puts before it."""
@@ -214,7 +218,7 @@ def _mask(
     ids = [*plan.prefix, *ids] if plan.prefix else ids
     if tokenizer.doubles_bos(ids):
         raise RowError("doubled beginning-of-text token", "the template writes it twice")
-    supervised = [plan.context] * len(ids)
+    supervised = np.full(len(ids), plan.context)
     supervised[0] = False
     stops = list(_positions(plan.stop_id, ids))
     prompt_tokens = len(plan.prefix)
@@ -226,9 +230,9 @@ def _mask(
         if after == len(stops):
             raise RowError("stop token missing", "an assistant turn does not end in it")
         stop = stops[after]
-        supervised[start : stop + 1] = [learned] * (stop + 1 - start)
+        supervised[start : stop + 1] = learned
         prompt_tokens = start if learned else prompt_tokens
-    return Rendered(ids, supervised, prompt_tokens, plan.stop_id)
+    return Rendered(np.array(ids, np.int32), supervised, prompt_tokens, plan.stop_id)
 
 
 def _positions(token: int, ids: list[int]) -> Iterator[int]:

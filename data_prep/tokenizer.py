@@ -12,8 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 import xxhash
+from numpy.typing import NDArray
 
 from data_prep.errors import DataError
 from data_prep.word_cache import WordCache, word_cache
@@ -51,9 +53,9 @@ class Tokenizer:
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         """The text of some ids, special tokens included."""
-        return self.backend.decode(list(ids), skip_special_tokens=False)
+        return self.backend.decode([int(index) for index in ids], skip_special_tokens=False)
 
     def id_of(self, token: str) -> int | None:
         """The id of one token of the vocabulary, or None."""

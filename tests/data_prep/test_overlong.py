@@ -3,6 +3,7 @@ s (a stop token that is not supervised) and n (what the template writes behind a
 
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 from chat_rows import conversation, rendered
 from hypothesis import given
@@ -19,7 +20,12 @@ POLICIES = ("drop", "truncate", "split")
 def row_of(text: str) -> Rendered:
     answers = [i for i, c in enumerate(text) if c in "Ax" and text[i - 1 : i] not in ("A",)]
     prompt = answers[-1] if answers else len(text)
-    return Rendered([IDS[c] for c in text], [c in "Ax" for c in text], prompt, stop_id=9)
+    ids, supervised = [IDS[c] for c in text], [c in "Ax" for c in text]
+    return Rendered(np.array(ids, np.int32), np.array(supervised), prompt, stop_id=9)
+
+
+def as_lists(row: Rendered) -> tuple[list[int], list[bool], int]:
+    return row.ids.tolist(), row.supervised.tolist(), row.stop_id
 
 
 def pieces_of(text: str, limit: int) -> list[str]:
@@ -55,12 +61,12 @@ def test_every_token_is_kept_or_cut_or_dropped(text: str, limit: int, overlong):
     if len(text) <= limit:
         assert fitted == Fitted((row,))
         return
-    found = [(piece.ids, piece.supervised, piece.stop_id) for piece in fitted.pieces]
+    found = [as_lists(piece) for piece in fitted.pieces]
     if overlong == "split":
         parts = [row_of(piece) for piece in pieces_of(text, limit) if teaches(piece)]
     else:
         parts = [row_of(text[:limit])] if overlong == "truncate" and teaches(text[:limit]) else []
-    assert found == [(part.ids, part.supervised, 9) for part in parts]
+    assert found == [as_lists(part) for part in parts]
 
 
 @given(ROWS, st.integers(1, 14))
@@ -170,7 +176,7 @@ SAID = ("What is the capital of France?", "Paris.", "And of Italy?", "Rome.", "T
 def test_with_every_template_pieces_are_whole_turns_of_user_and_assistant(template: ChatTemplate):
     row = rendered(conversation(*SAID), template)
     pieces = fit(row, len(row.ids) - 1, "split").pieces
-    assert [index for piece in pieces for index in piece.ids] == row.ids
+    assert [index for piece in pieces for index in piece.ids] == row.ids.tolist()
     assert len(pieces) == 2
     texts = [template.tokenizer.decode(piece.ids).strip() for piece in pieces]
     assert "Rome." in texts[0]
