@@ -97,48 +97,46 @@ def _piece(row: Rendered, start: int, end: int) -> Rendered:
 def turn_ends(row: Rendered) -> NDArray[np.int64]:
     """Where an answer has ended and the next turn begins, measured on the tokens.
 
-    That is after a supervised stop token, and after what the template writes behind a stop token:
+    That is after an answer's stop token, and after what the template writes behind a stop token:
     the same as the row has behind its last one (a line feed, often).
 
     Returns:
         Positions in ``1..len(ids)``, ascending.
     """
-    ends: NDArray[np.int64] = _turn_ends(row.ids, row.supervised, row.stop_id)
+    ends: NDArray[np.int64] = _turn_ends(row.ids, row.answer_stops, row.stop_id)
     return ends
 
 
 def cut_places(row: Rendered, limit: int) -> list[int]:
     """Where `split` ends the pieces of a row; the last is the row's own end."""
-    places: list[int] = _cut_places(row.ids, row.supervised, row.stop_id, limit).tolist()
+    ends = turn_ends(row)
+    places: list[int] = _cut_places(row.supervised, ends, limit).tolist()
     return places
 
 
 @njit(cache=True)
-def _turn_ends(ids, supervised, stop_id):  # type: ignore[no-untyped-def]
-    count, last, found = len(ids), -1, 0
-    for at in range(count):
-        if ids[at] == stop_id:
-            last = at
-            found += supervised[at]
-    ends = np.empty(found, np.int64)
-    behind, found = count - last - 1, 0
-    for at in range(last + 1):
-        if ids[at] == stop_id and supervised[at]:
-            same = 0
-            # No stop token stands behind the last one, so this ends before the next one does.
-            while same < behind and ids[at + 1 + same] == ids[last + 1 + same]:
-                same += 1
-            ends[found] = at + 1 + (same if same == behind else 0)
-            found += 1
+def _turn_ends(ids, answer_stops, stop_id):  # type: ignore[no-untyped-def]
+    last = len(ids) - 1
+    while last >= 0 and ids[last] != stop_id:
+        last -= 1
+    behind = len(ids) - last - 1
+    ends = answer_stops + 1
+    for answer, at in enumerate(answer_stops):
+        same = 0
+        # No stop token stands behind the last one, so this ends before the next one does.
+        while same < behind and ids[at + 1 + same] == ids[last + 1 + same]:
+            same += 1
+        if same == behind:
+            ends[answer] += behind
     return ends
 
 
 @njit(cache=True)
-def _cut_places(ids, supervised, stop_id, limit):  # type: ignore[no-untyped-def]
-    count = len(ids)
+def _cut_places(supervised, turn_ends, limit):  # type: ignore[no-untyped-def]
+    count = len(supervised)
     allowed, severed = np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.int64)
     start = 0
-    for stop in np.append(_turn_ends(ids, supervised, stop_id), count):
+    for stop in np.append(turn_ends, count):
         allowed[start] = True
         if stop - start > limit:
             taught = 0

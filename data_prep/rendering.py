@@ -13,7 +13,7 @@ are where the answer starts. Where it ends is the template's stop token.
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -60,6 +60,9 @@ class Rendered:
     plain text, what the tokenizer puts before it."""
     stop_id: int = -1
     """The token that ends its answers."""
+    answer_stops: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Where its answers end: places of stop tokens in ``ids``, ascending. Answers that are not
+    learned count under ``all`` alone."""
 
 
 def render(
@@ -199,6 +202,7 @@ def _mask(
     stops = list(_positions(plan.stop_id, ids))
     written = [match.end() for match in re.finditer(re.escape(plan.stop), plan.whole)]
     prompt_tokens = len(plan.prefix)
+    answer_stops = []
     for end, tail, learned in zip(plan.starts, plan.tails, plan.learned, strict=True):
         before = bisect_right(written, end)
         begin = stops[before - 1] if 0 < before <= len(stops) else len(plan.prefix)
@@ -209,9 +213,16 @@ def _mask(
         if after == len(stops):
             raise RowError("stop token missing", "an assistant turn does not end in it")
         stop = stops[after]
+        answer_stops.append(stop)
         supervised[start : stop + 1] = learned
         prompt_tokens = start if learned else prompt_tokens
-    return Rendered(np.array(ids, np.int32), supervised, prompt_tokens, plan.stop_id)
+    return Rendered(
+        np.array(ids, np.int32),
+        supervised,
+        prompt_tokens,
+        plan.stop_id,
+        np.array(answer_stops, np.int64),
+    )
 
 
 def _positions(token: int, ids: list[int]) -> Iterator[int]:

@@ -5,13 +5,13 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from chat_rows import conversation, rendered
+from chat_rows import conversation
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.chat_templates import ChatTemplate
 from data_prep.overlong import Fitted, cut_places, fit, turn_ends
-from data_prep.rendering import Rendered
+from data_prep.rendering import Rendered, Supervise, render
 
 IDS = {"Q": 1, "A": 2, "x": 9, "s": 9, "n": 5}
 POLICIES = ("drop", "truncate", "split")
@@ -21,7 +21,8 @@ def row_of(text: str) -> Rendered:
     answers = [i for i, c in enumerate(text) if c in "Ax" and text[i - 1 : i] not in ("A",)]
     prompt = answers[-1] if answers else len(text)
     ids, supervised = [IDS[c] for c in text], [c in "Ax" for c in text]
-    return Rendered(np.array(ids, np.int32), np.array(supervised), prompt, stop_id=9)
+    stops = np.array([i for i, c in enumerate(text) if c == "x"], np.int64)
+    return Rendered(np.array(ids, np.int32), np.array(supervised), prompt, 9, stops)
 
 
 def as_lists(row: Rendered) -> tuple[list[int], list[bool], int]:
@@ -173,8 +174,12 @@ def test_only_a_piece_that_begins_the_row_has_a_prompt_to_ask_a_server_with():
 SAID = ("What is the capital of France?", "Paris.", "And of Italy?", "Rome.", "Thanks!", "Welcome.")
 
 
-def test_with_every_template_pieces_are_whole_turns_of_user_and_assistant(template: ChatTemplate):
-    row = rendered(conversation(*SAID), template)
+@pytest.mark.parametrize("supervise", ["answers", "all"])
+def test_with_every_template_pieces_are_whole_turns_of_user_and_assistant(
+    template: ChatTemplate, supervise: Supervise
+):
+    (row,) = render([conversation(*SAID)], template, supervise)
+    assert isinstance(row, Rendered)
     pieces = fit(row, len(row.ids) - 1, "split").pieces
     assert [index for piece in pieces for index in piece.ids] == row.ids.tolist()
     assert len(pieces) == 2
