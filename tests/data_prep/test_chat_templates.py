@@ -250,5 +250,24 @@ def test_the_saved_template_writes_the_date_in_transformers_too(tokenizer, tmp_p
 
 def test_a_date_in_a_computed_format_cannot_be_fixed(tokenizer, tmp_path):
     source = DATED.replace("'%d %b %Y'", "'%d' + ' %b'")
-    with pytest.raises(TemplateError, match="writes today's date"):
+    with pytest.raises(TemplateError, match="writes today's date in a format that it computes"):
         load_template(write_template(tmp_path, source), tokenizer, date(2024, 7, 26))
+
+
+def test_a_date_by_another_name_cannot_be_fixed(tokenizer, tmp_path):
+    source = "{% set now = strftime_now %}{{ now('%d') }}" + CHATML
+    for day in (None, date(2024, 7, 26)):
+        with pytest.raises(TemplateError, match="calls strftime_now by another name"):
+            load_template(write_template(tmp_path, source), tokenizer, day)
+
+
+def test_a_template_may_ask_whether_there_is_a_date(tokenizer, tmp_path):
+    source = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% endif %}" + CHATML
+    template = load_template(write_template(tmp_path, source), tokenizer, date(2024, 7, 26))
+    assert template.text([], generation_prompt=False).startswith("2024")
+
+
+@pytest.mark.parametrize("chance", ["{{ [1, 2, 3] | random }}", "{{ lipsum() }}"])
+def test_a_template_that_leaves_its_text_to_chance_is_refused(tokenizer, tmp_path, chance):
+    with pytest.raises(TemplateError, match=r"random|lipsum"):
+        load_template(write_template(tmp_path, chance + CHATML), tokenizer)
