@@ -1,5 +1,6 @@
 """Packed sequences on disk: what was packed, gathered from shards of any size."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,21 @@ def test_lists_are_views_also_of_sliced_and_empty_columns():
     for index in (-1, 3):
         with pytest.raises(IndexError):
             found[index]
+
+
+def test_a_piece_of_a_long_row_does_not_bring_the_row_into_memory(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(sequences, "WRITE_TOKENS", 2_000)
+    rows = [[[(7, True)] * 990] * 20 + [[(7, True)] * 90] for _ in range(50)]
+    stored = in_shards(tmp_path / "rows", rows, 10)
+    pieces = pieces_of(stored, np.arange(50))
+    packs = pack(pieces.tokens, 1000)
+    own = pa.default_memory_pool()
+    pa.set_memory_pool(pa.proxy_memory_pool(own))
+    tracemalloc.start()
+    try:
+        write_sequences(tmp_path / "train.arrow", stored, pieces, packs)
+        used = pa.default_memory_pool().max_memory() + tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(own)
+    assert used < 50 * len(rows[0]) * 990 * 5 / 10  # a tenth of the rows
