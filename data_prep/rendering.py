@@ -216,6 +216,10 @@ def _mask(
         answer_stops.append(stop)
         supervised[start : stop + 1] = learned
         prompt_tokens = start if learned else prompt_tokens
+    if (
+        not supervised.any()
+    ):  # a tokenizer without bytes may have no token for anything that it says
+        raise RowError("nothing supervised", "the tokenizer makes no token of what it says")
     return Rendered(
         np.array(ids, np.int32),
         supervised,

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,12 @@ class Tokenizer:
     @cached_property
     def text_prefix_ids(self) -> tuple[int, ...]:
         """What the tokenizer itself puts before plain text: often the beginning-of-text token."""
-        bare, framed = (
-            self.backend.encode("x", add_special_tokens=add).ids for add in (False, True)
-        )
-        return tuple(framed[: framed.index(bare[0])])
+        # Not every tokenizer has a token for an x: the first text that it has one for will do.
+        for text in chain("x", self.backend.get_vocab(with_added_tokens=False)):
+            framed = self.backend.encode(text, add_special_tokens=True)
+            if 0 in framed.special_tokens_mask:
+                return tuple(framed.ids[: framed.special_tokens_mask.index(0)])
+        return ()
 
     def doubles_bos(self, ids: Sequence[int]) -> bool:
         """Whether a text begins with the beginning-of-text token twice."""
