@@ -17,12 +17,13 @@ A piece in which nothing can be learned is left out and counted as cut. The firs
 is never a target (nothing precedes it), so a supervised token must come later than that. Of all
 ways to cut the row, the one taken
 
-1. leaves out the fewest pieces: none wherever that is possible (a prompt as long as the limit may
+1. leaves out no supervised token that could be kept (one that a piece begins with);
+2. leaves out the fewest pieces: none wherever that is possible (a prompt as long as the limit may
    have no answer beside it);
-2. severs answers least: each cut inside a turn counts the supervised tokens of the turn behind it,
+3. severs answers least: each cut inside a turn counts the supervised tokens of the turn behind it,
    which no longer see the turn's beginning;
-3. leaves out the fewest tokens;
-4. makes the fewest pieces, the first ones as long as can be.
+4. leaves out the fewest tokens;
+5. makes the fewest pieces, the first ones as long as can be.
 
 Later pieces stand without what came before: neither the system message nor the beginning-of-text
 token is repeated. Repeating them would put tokens where the row has none, and count some twice.
@@ -165,8 +166,9 @@ def _best_ends(supervised, allowed, severed, limit):  # type: ignore[no-untyped-
     time grows with the tokens, not with tokens times ``limit``.
     """
     count = len(supervised)
-    # Of the best division from a place on: pieces left out, supervised tokens severed from their
-    # turn by cuts (one at this place, too), tokens left out, pieces.
+    # Of the best division from a place on: pieces left out, each that begins with a supervised
+    # token as many as there are places; supervised tokens severed from their turn by cuts (one at
+    # this place, too); tokens left out; pieces.
     costs = np.zeros((count + 1, 4), np.int64)
     after = np.full(count + 1, count, np.int64)
     teaching, idle = np.empty(count + 1, np.int64), np.empty(count + 1, np.int64)
@@ -176,16 +178,17 @@ def _best_ends(supervised, allowed, severed, limit):  # type: ignore[no-untyped-
     for place in range(count - 1, -1, -1):
         if place + 1 < count and supervised[place + 1]:
             target = place + 1
+        idle_cost = 1 + supervised[place] * count
         while entered > target + 1:
             entered -= 1
             if allowed[entered]:
-                while tail > head and _worse(costs, place, teaching[tail - 1], 0, entered, 0):
+                while tail > head and _worse(costs, place, 0, teaching[tail - 1], 0, entered, 0):
                     tail -= 1
                 teaching[tail] = entered
                 tail += 1
         if allowed[place + 1]:
             while idle_tail > idle_head and _worse(
-                costs, place, idle[idle_tail - 1], 1, place + 1, 1
+                costs, place, idle_cost, idle[idle_tail - 1], 1, place + 1, 1
             ):
                 idle_tail -= 1
             idle[idle_tail] = place + 1
@@ -198,11 +201,11 @@ def _best_ends(supervised, allowed, severed, limit):  # type: ignore[no-untyped-
             continue
         left_out = head == tail
         if head < tail and idle_head < idle_tail:
-            left_out = _worse(costs, place, teaching[head], 0, idle[idle_head], 1)
+            left_out = _worse(costs, place, idle_cost, teaching[head], 0, idle[idle_head], 1)
         end = idle[idle_head] if left_out else teaching[head]
         after[place] = end
         costs[place] = costs[end]
-        costs[place, 0] += left_out
+        costs[place, 0] += left_out * idle_cost
         costs[place, 1] += severed[place]
         costs[place, 2] += left_out * (end - place)
         costs[place, 3] += 1
@@ -210,12 +213,12 @@ def _best_ends(supervised, allowed, severed, limit):  # type: ignore[no-untyped-
 
 
 @njit(inline="always")
-def _worse(costs, place, one, one_idle, other, other_idle):  # type: ignore[no-untyped-def]
+def _worse(costs, place, idle_cost, one, one_idle, other, other_idle):  # type: ignore[no-untyped-def]
     """Whether the piece from ``place`` is worse off ending at ``one`` than at ``other``."""
     for kind in range(4):
         a, b = costs[one, kind], costs[other, kind]
         if kind == 0:
-            a, b = a + one_idle, b + other_idle
+            a, b = a + one_idle * idle_cost, b + other_idle * idle_cost
         elif kind == 2:
             a, b = a + one_idle * (one - place), b + other_idle * (other - place)
         if a != b:

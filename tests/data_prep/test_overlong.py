@@ -79,7 +79,8 @@ def test_a_turn_that_fits_is_never_cut_inside(text: str, limit: int):
 
 
 def cost(text: str, cuts: tuple[int, ...], turns: list[int]) -> tuple[int, ...]:
-    """Pieces left out, supervised tokens behind cuts in their turn, tokens left out, pieces."""
+    """Supervised tokens left out, pieces left out, supervised tokens behind cuts in their turn,
+    tokens left out, pieces."""
     pieces = [text[start:end] for start, end in pairwise((0, *cuts, len(text)))]
     idle = [piece for piece in pieces if not teaches(piece)]
     severed = 0
@@ -87,7 +88,8 @@ def cost(text: str, cuts: tuple[int, ...], turns: list[int]) -> tuple[int, ...]:
         if cut not in turns:
             turn_end = min(turn for turn in turns if turn > cut)
             severed += sum(c in "Ax" for c in text[cut:turn_end])
-    return len(idle), severed, len("".join(idle)), len(pieces)
+    lost = sum(piece[0] in "Ax" for piece in idle)
+    return lost, len(idle), severed, len("".join(idle)), len(pieces)
 
 
 SHORT_ROWS = st.lists(TURN, min_size=1, max_size=3).map(lambda turns: "".join(turns)[:13])
@@ -125,6 +127,9 @@ def test_of_all_divisions_the_best_is_taken(text: str, limit: int):
         ("QQQQQQQQQQAAx", 8, ["QQQQQ", "QQQQQAAx"]),
         # It may hang on the turn before: nothing is lost.
         ("QAxQQQQQQQQQAAx", 8, ["QAxQQQQQ", "QQQQAAx"]),
+        # A stop token that a piece would begin with is not parted from its answer.
+        ("QQQQQQQAx", 8, ["Q", "QQQQQQAx"]),
+        ("QQQQQQQAxn", 8, ["QQ", "QQQQQAxn"]),
         # A question that nobody answers hangs on the turn before.
         ("QAxQAxQQQQ", 8, ["QAx", "QAxQQQQ"]),
         # Questions that end in a stop token stay with their answers.
