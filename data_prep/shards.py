@@ -88,6 +88,10 @@ class Rows:
         for number in range(self.tables):
             yield int(self.starts[number]), self._shards.read(number).select(list(columns))
 
+    def table(self, number: int, *columns: str) -> pa.Table:
+        """Those columns of one shard, memory-mapped."""
+        return self._shards.read(number).select(list(columns))
+
     def array(self, column: str) -> NDArray[Any]:
         """A whole column of fixed-width values."""
         parts = [table.column(0).to_numpy() for _, table in self.each(column)]
