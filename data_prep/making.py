@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
+from numpy.typing import NDArray
 
 from data_prep.batches import Batch, batches
 from data_prep.chat_templates import ChatTemplate
@@ -214,7 +215,7 @@ class RowMaker:
             "row": [each.row and encode_row(each.row) for each in made],
             "tokens": [each.tokens for each in made],
             "kept": [sum(len(piece.ids) for piece in each) for each in pieces],
-            "taught": [sum(sum(piece.supervised) for piece in each) for each in pieces],
+            "taught": [sum(map(np.count_nonzero, (p.supervised for p in each))) for each in pieces],
             "piece_count": [len(each) for each in pieces],
             "left_out": [each.left_out for each in made],
             "pieces": list_array([[len(p.ids) for p in each] for each in pieces], pa.int32()),
@@ -263,10 +264,10 @@ def changed(row: Row, config: DataConfig, template: ChatTemplate, counts: Counte
     return row
 
 
-def _joined(parts: Iterable[Sequence[int]]) -> Sequence[int]:
+def _joined(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
     """Pieces laid end to end; of most rows there is one."""
-    lists = list(parts)
-    return lists[0] if len(lists) == 1 else [value for part in lists for value in part]
+    arrays = list(parts)
+    return arrays[0] if len(arrays) == 1 else np.concatenate([np.zeros(0, np.int32), *arrays])
 
 
 def hashes_of(row: Row | None) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from data_prep.accounting import (
 )
 from data_prep.chat_templates import ChatTemplate
 from data_prep.comparing import Comparing, Progress
+from data_prep.contamination.evaluation_texts import refuse_trained_sets
 from data_prep.errors import DataError
 from data_prep.making import make_rows
 from data_prep.mixture import MixtureConfig, mix
@@ -62,12 +63,15 @@ def prepare(
         models: loads the models that the configuration names.
 
     Raises:
-        DataError: a source cannot be read; two sources name one file; rows cannot be used and
-            ``on_error`` is ``fail``; more rows than ``max_duplicates`` are duplicates; evaluation
-            texts stand in rows and ``contamination.action`` is ``refuse``; a model is asked for
-            and cannot be had; or nothing is left to train or validate on.
+        DataError: a source cannot be read; two sources name one file, or a source and an evaluation
+            set do; rows cannot be used and ``on_error`` is ``fail``; more rows than
+            ``max_duplicates`` are duplicates; evaluation texts stand in rows and
+            ``contamination.action`` is ``refuse``; a model is asked for and cannot be had; or
+            nothing is left to train or validate on.
     """
     refuse_shared_files(config.all_sources)
+    if config.contamination:
+        refuse_trained_sets(config.contamination.against, config.sources)
     with ExitStack() as temporary:
         if work is None:
             work = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="llmkit-")))

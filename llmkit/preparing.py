@@ -120,7 +120,8 @@ def audit(project: Project) -> None:
         shown = "\n  ".join(found.problems[:10])
         count = len(found.problems)
         more = f"\n  ... and {count - 10} more" if count > 10 else ""
-        raise CheckFailed(f"{count} certificates do not hold:\n  {shown}{more}")
+        raise CheckFailed(f"the audit found {count} problems:\n  {shown}{more}")
+    project.view.say(f"audit: {found.rows} rows are each in one place, as the ledger counts them")
     project.view.say(f"audit: {found.duplicates} certificates of removed duplicates hold")
     if project.recipe.data.contamination:
         project.view.say(f"audit: {found.overlaps} certificates of evaluation texts hold")
