@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -170,6 +170,7 @@ class RowMaker:
             error = RowError("missing field", f"{field!r}, which keeps rows together (group)")
             return Unusable(record.where, error), 0
         text = json.dumps(value, sort_keys=True, default=str)
+        found = replace(found, unused=found.unused - {field})
         return found, xxhash.xxh3_64_intdigest(text.encode()) or 1
 
     def _dropped(
