@@ -112,7 +112,17 @@ def _say(problem: Any, location: Location, model: type[BaseModel]) -> str:
     for theirs, ours in _YAML_WORDS.items():
         message = message.replace(theirs, ours)
     found = json.dumps(problem["input"], ensure_ascii=False, default=str)
-    return f"{dotted!r}: {message} (found {found if len(found) <= 80 else found[:79] + '…'})"
+    shown = found if len(found) <= 80 else found[:79] + "…"
+    return f"{dotted!r}: {message} (found {shown}{_meant(problem)})"
+
+
+def _meant(problem: Any) -> str:
+    """The nearest of the words that are allowed, where only some are."""
+    if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
+        return ""
+    allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    close = difflib.get_close_matches(problem["input"], allowed, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 _TAG_PROBLEMS = ("union_tag_invalid", "union_tag_not_found")

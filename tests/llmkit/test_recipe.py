@@ -119,7 +119,7 @@ serve:
         "  FILE:7: unknown key 'data.sources.0.formt' (did you mean 'format'?)",
         "  FILE:9: 'data.sources.1.format': must be 'auto', 'alpaca', 'sharegpt', 'openai', "
         "'completion', 'guanaco', 'dolly', 'qa', 'self_instruct', 'text', 'preference' or 'kto' "
-        '(found "alpaka")',
+        "(found \"alpaka\"; did you mean 'alpaca'?)",
         "  FILE:10: 'data.validation.path' is missing",
         "  FILE:11: unknown key 'data.validation.pth' (did you mean 'path'?)",
         "  FILE:14: 'training.epochs': must be a number (found \"many\")",
@@ -158,7 +158,12 @@ def test_missing_keys_are_named(recipe: Path) -> None:
         ("epochs: .inf", "must be a finite number (found inf)"),
         ("learning_rate: -1", "must be greater than 0 (found -1)"),
         ("gradient_checkpointing: 1", "must be true or false (found 1)"),
-        ("schedule: cosin", "must be 'cosine', 'linear' or 'constant' (found \"cosin\")"),
+        (
+            "schedule: cosin",
+            "must be 'cosine', 'linear' or 'constant' (found \"cosin\"; did you mean 'cosine'?)",
+        ),
+        ("schedule: 7", "must be 'cosine', 'linear' or 'constant' (found 7)"),
+        ("schedule: xyz", "must be 'cosine', 'linear' or 'constant' (found \"xyz\")"),
     ],
 )
 def test_a_value_of_another_type_is_refused(recipe: Path, value: str, said: str) -> None:

@@ -80,7 +80,7 @@ def test_without_the_key_there_are_no_filters(tmp_path: Path):
         (
             "{kind: personal, kinds: [emai]}",
             "'data.filters.0.kinds.0': must be 'email', 'phone', 'ip', 'card' or 'iban' "
-            '(found "emai")',
+            "(found \"emai\"; did you mean 'email'?)",
         ),
         (
             "{kind: code, max: '1'}",
