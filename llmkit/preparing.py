@@ -79,7 +79,7 @@ def _tell(project: Project, figures: dict[str, Any]) -> None:
                 f"warning: {source}: none of its {count} rows is left; dropped in all: {reasons}. "
                 f"See {project.folder / 'data' / 'dropped.jsonl'}"
             )
-    for line in stage_lines.format_lines(figures):
+    for line in [*stage_lines.mixture_lines(figures), *stage_lines.format_lines(figures)]:
         project.view.say(line)
     if figures["fields_unused"]:
         project.view.say(stage_lines.unused_line(figures["fields_unused"]))

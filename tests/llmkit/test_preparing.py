@@ -192,3 +192,28 @@ def test_merged_rows_are_said_of_a_conversion(prep):
     Path("twice.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
     said = prep("twice.jsonl", "data.roles=merge", "--convert", "openai")[1]
     assert "1 of 1 rows; 1 with repeated roles merged" in " ".join(said.split())
+
+
+def test_what_a_mixture_came_to_is_said_and_stands_in_the_report(prep):
+    Path("few.jsonl").write_text('{"prompt": "a", "completion": " b"}\n')
+    sources = "data.sources=[{path: rows.jsonl, weight: 2}, {path: few.jsonl, weight: 1}]"
+    code, said = prep("demo.yaml", sources, "data.mixture={by: rows, until: all}")
+    said = " ".join(said.split())
+    assert code == 0
+    assert "8 rows in, 9 to train on (2 of them repeats)" in said
+    assert "rows.jsonl: 66.7% of rows, 66.7% wanted; 6 rows" in said
+    assert "few.jsonl: 33.3% of rows, 33.3% wanted; 1 rows and 2 repeats of them" in said
+    report = Path("runs/demo/data-report.html").read_text()
+    ledger = json.loads(Path("runs/demo/data/ledger.json").read_text())
+    assert "<h2>Mixture</h2>" in report
+    assert f"tokens trained on</span><b>{ledger['train_tokens']}</b>" in report
+    assert "of these, repeats</span><b>2</b>" in report
+    assert prep("demo.yaml", sources, "data.mixture={by: rows, until: all}", "--audit")[0] == 0
+
+
+def test_tokens_trained_on_are_told_without_those_that_are_held_out(prep):
+    assert prep("demo.yaml", "data.validation=2")[0] == 0
+    report = Path("runs/demo/data-report.html").read_text()
+    ledger = json.loads(Path("runs/demo/data/ledger.json").read_text())
+    assert ledger["train_tokens"] < ledger["tokens_kept"]
+    assert f"tokens trained on</span><b>{ledger['train_tokens']}</b>" in report
