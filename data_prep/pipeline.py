@@ -165,7 +165,8 @@ class _Preparation:
         candidates = Candidates(hashes, self.decisions.tokens[train], vectors)
         choice = rule.choose(candidates)
         others = nobody
-        if rule.kind != "random" and rule.compare_random:
+        # Where all rows are chosen, a random choice is the same one: nothing to compare with.
+        if rule.kind != "random" and rule.compare_random and len(choice.kept) < len(train):
             others = train[compared(candidates, choice, self.config.seed).kept]
         self._leave_out(train, choice)
         return train[choice.kept], others, choice.note

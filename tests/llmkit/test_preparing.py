@@ -66,7 +66,15 @@ def test_remarks_are_said_aloud_and_stand_in_the_report(prep):
     assert code == 0
     for text in (" ".join(said.split()), report):
         assert "9 rows were asked for and there are 6: all of them stay." in text
-    assert "6 rows chosen at random stand in data/comparison.arrow" in report
+
+
+def test_rows_to_compare_a_selection_with_are_written_unless_it_keeps_every_row(prep):
+    comparison = Path("runs/demo/data/comparison.arrow")
+    for count, there in ((4, True), (6, False), (9, False)):
+        assert prep("demo.yaml", f"data.select={{kind: top_tokens, count: {count}}}")[0] == 0
+        report = Path("runs/demo/data-report.html").read_text()
+        assert comparison.is_file() == there
+        assert ("rows chosen at random stand in data/comparison.arrow" in report) == there
 
 
 def test_a_skip_past_the_end_says_so(prep):
