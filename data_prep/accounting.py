@@ -6,7 +6,7 @@ import numpy as np
 
 from data_prep.decisions import IN_VALIDATION, Decisions, examples
 from data_prep.dedup.certificates import DUPLICATES
-from data_prep.errors import CheckRefused, DataError
+from data_prep.errors import CheckRefused, RowsRefused
 from data_prep.ledger import FILTERED, Ledger
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
@@ -29,7 +29,7 @@ def stop_on_errors(config: DataConfig, decisions: Decisions) -> None:
     """Name every row that cannot be used, unless the person asked for such rows to be dropped.
 
     Raises:
-        DataError: there are such rows.
+        RowsRefused: there are such rows.
     """
     if config.on_error != "fail":
         return
@@ -51,7 +51,7 @@ def stop_on_errors(config: DataConfig, decisions: Decisions) -> None:
     more = f"\n  ... and {total - len(shown)} more" if total > len(shown) else ""
     remedies = [_REMEDIES[reason] for reason in sorted(wrong.keys() & _REMEDIES.keys())]
     remedies.append("data.on_error=skip drops and counts every row that cannot be used")
-    raise DataError(
+    raise RowsRefused(
         f"{total} of {len(decisions.tokens)} rows cannot be used:\n  "
         + "\n  ".join(shown)
         + more
@@ -145,7 +145,7 @@ def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger
     """Refuse to go on without rows to train on, or without those that were to be held out.
 
     Raises:
-        DataError: there are none.
+        RowsRefused: there are none.
     """
     for name, rows, wanted in (
         ("training", train, True),
@@ -153,7 +153,7 @@ def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger
     ):
         if wanted and not rows:
             reasons = ", ".join(f"{count.rows} {why}" for why, count in ledger.dropped.items())
-            raise DataError(
+            raise RowsRefused(
                 f"No row is left for {name}: {ledger.rows_in} rows in, dropped: {reasons or 'none'}"
                 f" (max_tokens={config.max_tokens}, overlong={config.overlong})."
                 + _parted(config, train, validation)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from data_prep.errors import DataError
+from data_prep.errors import RowsRefused
 from data_prep.splits import mixed
 
 MOST_REPEATS = 1000
@@ -127,7 +127,7 @@ def mix(
         seed: another seed, other rows.
 
     Raises:
-        DataError: rows would be repeated more than `MOST_REPEATS` times.
+        RowsRefused: rows would be repeated more than `MOST_REPEATS` times.
     """
     sizes = tokens if config.by == "tokens" else np.ones(len(rows), np.int64)
     totals = np.bincount(source, sizes, len(weights))
@@ -154,7 +154,7 @@ def mix(
 def _refuse_many_repeats(repeats: NDArray[np.float64], sources: NDArray[np.int64]) -> None:
     most = int(np.argmax(repeats))
     if not repeats[most] <= MOST_REPEATS:
-        raise DataError(
+        raise RowsRefused(
             f"sources: by these weights, every row of source number {sources[most] + 1} would be "
             f"repeated more than {MOST_REPEATS} times until all rows of the others are used. "
             "Lower its weight, or set mixture.until=first."

@@ -18,7 +18,7 @@ from data_prep.accounting import (
 from data_prep.chat_templates import ChatTemplate
 from data_prep.comparing import Comparing, Progress
 from data_prep.contamination.evaluation_texts import refuse_trained_sets
-from data_prep.errors import DataError
+from data_prep.errors import RowsRefused
 from data_prep.making import make_rows
 from data_prep.mixture import MixtureConfig, mix, realised
 from data_prep.models import Models, NoModels
@@ -185,7 +185,7 @@ class _Preparation:
         counts = np.bincount(decisions.source[train], minlength=len(weights))
         if not counts.all():
             source = self.config.sources[int(np.argmin(counts > 0))]
-            raise DataError(
+            raise RowsRefused(
                 f"{source.path}: has a weight of {source.weight}, and no row of it is left to "
                 "train on, so the shares that were asked for cannot be had. Leave the source out, "
                 "or see why its rows went: "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.contamination.report import ContaminationReport
+from data_prep.errors import RowsRefused
 from data_prep.filters.settings import perplexity_filter
 from data_prep.pipeline import prepare
 from data_prep.settings import DataConfig
@@ -49,14 +50,18 @@ def prep(project: Project) -> Outcome:
             if other != unfinished:
                 remove(other)
         with whole_folder(project.folder / "data") as folder:
-            figures = prepare(
-                config,
-                template,
-                folder,
-                project.view.count,
-                work=unfinished,
-                models=_data_models(project),
-            ).figures
+            try:
+                figures = prepare(
+                    config,
+                    template,
+                    folder,
+                    project.view.count,
+                    work=unfinished,
+                    models=_data_models(project),
+                ).figures
+            except RowsRefused:  # other data or settings would not find these shards theirs
+                remove(unfinished)
+                raise
         remove(unfinished)
         report = render_data_report(project.recipe.name, project.folder / "data")
         write_text(project.folder / DATA_REPORT, report)

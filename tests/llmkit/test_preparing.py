@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.errors import DataError
 from llmkit.cli import _guarded, app
 
 
@@ -225,3 +226,45 @@ def test_tokens_trained_on_are_told_without_those_that_are_held_out(prep):
     ledger = json.loads(Path("runs/demo/data/ledger.json").read_text())
     assert ledger["train_tokens"] < ledger["tokens_kept"]
     assert f"tokens trained on</span><b>{ledger['train_tokens']}</b>" in report
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data.max_duplicates=0.1",),
+        ("data.sources.0.path=bad.jsonl",),
+        ("data.sources.0.path=empty.jsonl",),
+        ("model.chat_template=no-such",),
+        ("data.filters=[{kind: tokens, min: 64}]",),
+        (
+            "data.contamination={against: [rows.jsonl], action: refuse}",
+            "data.sources.0.path=c.jsonl",
+        ),
+    ],
+)
+def test_a_refused_preparation_leaves_nothing_behind(prep, words):
+    Path("bad.jsonl").write_text('{"prompt": "a", "completion": ""}\n')
+    Path("c.jsonl").write_text(Path("rows.jsonl").read_text())
+    Path("empty.jsonl").write_text("")
+    assert prep("demo.yaml", *words)[0] in (2, 3)
+    assert not Path("runs").exists()
+
+
+def test_what_can_be_gone_on_with_is_kept_until_the_preparation_ends(prep, monkeypatch):
+    """A model that cannot be had may be there the next time: the rows need not be made again."""
+
+    def cannot(*_):
+        raise DataError("no such model")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_prep.comparing.Comparing.filter_by_perplexity", cannot)
+        assert prep("demo.yaml")[0] == 2
+    assert list(Path("runs/demo").glob(".prep-*/rows-*/*.arrow"))
+    assert prep("demo.yaml")[0] == 0
+    assert not list(Path("runs/demo").glob(".prep-*"))
+
+
+def test_a_failed_conversion_leaves_no_folder_behind(prep):
+    Path("bad.jsonl").write_text('{"prompt": "a", "completion": ""}\n')
+    assert prep("demo.yaml", "data.sources.0.path=bad.jsonl", "--convert", "openai")[0] == 2
+    assert not Path("runs").exists()
