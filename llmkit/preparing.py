@@ -36,7 +36,9 @@ def prep(project: Project) -> Outcome:
     for _, name, kind in data_models(config):  # before the hours that come before they are asked
         refuse_other_kind(name, kind, find_local(name))
     inputs = flatten(config.model_dump(mode="json", exclude=HOW_NOT_WHAT), "data.")
-    inputs |= {f"rows.{i}": source_hash(s) for i, s in enumerate(config.all_sources)}
+    for i, source in enumerate(config.all_sources):
+        key = f"sources.{i}" if i < len(config.sources) else "validation"
+        inputs[f"rows of data.{key} ({source.path})"] = source_hash(source)
     inputs |= _evaluation_sets(config) | _models(project)
     inputs |= {
         "tokenizer": template.tokenizer.content_hash,
@@ -160,7 +162,9 @@ def source_hash(source: SourceConfig) -> str:
 def _evaluation_sets(config: DataConfig) -> dict[str, str]:
     sets = config.contamination.against if config.contamination else []
     return {
-        f"evaluation_sets.{i}": source_hash(SourceConfig(path=each.path))
+        f"texts of data.contamination.against.{i} ({each.path})": source_hash(
+            SourceConfig(path=each.path)
+        )
         for i, each in enumerate(sets)
     }
 

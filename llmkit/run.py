@@ -252,9 +252,14 @@ def package_inputs(*packages: str) -> Inputs:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Inputs:
-    """A nested mapping as dotted names and their values' text."""
+    """A nested mapping as dotted names and their values' text; lists of mappings by their places.
+
+    So a difference names the key of the entry that changed and not all that stands in the list.
+    """
     flat: Inputs = {}
-    for name, value in values.items():
+    for name, each in values.items():
+        entries = isinstance(each, list) and each and all(isinstance(e, Mapping) for e in each)
+        value = {str(i): entry for i, entry in enumerate(each)} if entries else each
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}.")
         else:

@@ -39,6 +39,21 @@ def test_a_second_prep_is_skipped_and_a_changed_one_says_why(prep):
     assert not list(Path("runs/demo").glob(".prep-*"))
 
 
+def test_a_changed_source_is_named_by_its_key_and_its_file(prep):
+    Path("set.jsonl").write_text('{"question": "what is this"}\n')
+    word = "data.contamination={against: [set.jsonl]}"
+    assert prep("demo.yaml", word)[0] == 0
+    said = " ".join(prep("demo.yaml", word, "data.sources.0.take=5")[1].split())
+    assert "prep is done again: data.sources.0.take: null -> 5 ✓" in said
+    rows = Path("rows.jsonl").resolve()
+    rows.write_text(rows.read_text().replace("how 3", "why 3"))
+    said = "".join(prep("demo.yaml", word, "data.sources.0.take=5")[1].split())
+    assert f"prepisdoneagain:rowsofdata.sources.0({rows}):" in said
+    Path("set.jsonl").write_text('{"question": "what is that"}\n')
+    said = " ".join(prep("demo.yaml", word, "data.sources.0.take=5")[1].split())
+    assert "prep is done again: texts of data.contamination.against.0" in said
+
+
 def test_evidence_that_was_edited_is_not_audited_but_refused(prep):
     assert "audit: 1 certificates of removed duplicates hold" in prep("demo.yaml", "--audit")[1]
     path = Path("runs/demo/data/certificates.jsonl")

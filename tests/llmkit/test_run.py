@@ -211,6 +211,7 @@ def test_flatten_names_every_leaf_and_tells_types_apart() -> None:
     flat = flatten({"a": {"b": 1, "c": [1, {"d": 2}]}, "e": None}, "x.")
     assert flat == {"x.a.b": "1", "x.a.c": '[1, {"d": 2}]', "x.e": "null"}
     assert flatten({"a": 1}) != flatten({"a": "1"})
+    assert flatten({"a": [{"b": 1}, {"b": 2}], "c": []}) == {"a.0.b": "1", "a.1.b": "2", "c": "[]"}
     assert differences({"a": "1"}, {"a": "1"}) == []
 
 
