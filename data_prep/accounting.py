@@ -6,7 +6,7 @@ import numpy as np
 
 from data_prep.decisions import IN_VALIDATION, Decisions, examples
 from data_prep.dedup.certificates import DUPLICATES
-from data_prep.errors import CheckRefused, DataError
+from data_prep.errors import CheckRefused, RowsRefused
 from data_prep.ledger import FILTERED, Ledger
 from data_prep.remedies import remedies, remedy_of_the_most_frequent
 from data_prep.settings import DataConfig
@@ -21,7 +21,7 @@ def stop_on_errors(config: DataConfig, decisions: Decisions) -> None:
     """Name every row that cannot be used, unless the person asked for such rows to be dropped.
 
     Raises:
-        DataError: there are such rows.
+        RowsRefused: there are such rows.
     """
     if config.on_error != "fail":
         return
@@ -45,7 +45,7 @@ def stop_on_errors(config: DataConfig, decisions: Decisions) -> None:
     left = decisions.source[decisions.left()]
     if (left < len(config.sources)).any():
         ways.append("data.on_error=skip drops and counts every row that cannot be used")
-    raise DataError(
+    raise RowsRefused(
         f"{total} of {len(decisions.tokens)} rows cannot be used:\n  "
         + "\n  ".join(shown)
         + more
@@ -139,7 +139,7 @@ def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger
     """Refuse to go on without rows to train on, or without those that were to be held out.
 
     Raises:
-        DataError: there are none.
+        RowsRefused: there are none.
     """
     for name, rows, wanted in (
         ("training", train, True),
@@ -147,7 +147,7 @@ def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger
     ):
         if wanted and not rows:
             reasons = ", ".join(f"{count.rows} {why}" for why, count in ledger.dropped.items())
-            raise DataError(
+            raise RowsRefused(
                 f"No row is left for {name}: {ledger.rows_in} rows in, dropped: {reasons or 'none'}"
                 f" (max_tokens={config.max_tokens}, overlong={config.overlong})."
                 + (_parted(config, train, validation) or _emptied(config, train, ledger))

@@ -96,9 +96,9 @@ def _say(problem: Any, location: Location, model: type[BaseModel]) -> str:
     dotted = _dotted(location)
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return (
-            f"unknown key {dotted!r}{_suggest(dotted, model, _model_around(problem['loc'], model))}"
-        )
+        hint = _of_other_kinds(problem["loc"], model)
+        hint = hint or _suggest(dotted, model, _model_around(problem["loc"], model))
+        return f"unknown key {dotted!r}{hint}"
     if kind == "missing":
         return f"{dotted!r} is missing"
     if kind in _TAG_PROBLEMS:
@@ -277,6 +277,29 @@ def _line(document: Any, location: Location) -> int:
             line = position[0] + 1
         node = node[step]
     return line
+
+
+def _of_other_kinds(location: Sequence[str | int], model: type[BaseModel]) -> str:
+    """For which other kinds a key is, when it is not for the kind that stands there."""
+    around, choices = _model_around(location, model), _members(_walk(location[:-2], model)[-1])
+    if around is None or around not in choices:
+        return ""
+    theirs = [each for each in choices if location[-1] in getattr(each, "model_fields", {})]
+    kinds, others = (
+        [
+            tag
+            for each in some
+            if "kind" in each.model_fields
+            for tag in _args(each.model_fields["kind"])
+        ]
+        for some in ([around], theirs)
+    )
+    if not kinds or not others:
+        return ""
+    return (
+        f" (not for kind {kinds[0]}, but for {', '.join(others)}; allowed here: "
+        f"{', '.join(around.model_fields)})"
+    )
 
 
 def _suggest(dotted: str, model: type[BaseModel], around: type[BaseModel] | None) -> str:

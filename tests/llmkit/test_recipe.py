@@ -83,6 +83,11 @@ def test_an_unknown_key_is_refused_with_the_nearest(recipe: Path, line: str, sai
             "data.filters=[{kind: refusals, phrases: [' ']}]",
             "'data.filters.0.phrases.0': must have more than white space (found \" \")",
         ),
+        (
+            "data.select={kind: random, count: 100, compare_random: true}",
+            "unknown key 'data.select.compare_random' (not for kind random, but for top_tokens, "
+            "mmr, k_centre; allowed here: kind, count, seed)",
+        ),
     ],
 )
 def test_problems_are_said_in_plain_words(recipe: Path, word: str, said: str) -> None:
