@@ -4,9 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.batches import Batch
 from data_prep.chat_templates import ChatTemplate
 from data_prep.comparing import CONTAMINATED
 from data_prep.contamination.auditing import Claim, Replay, unmatched_leaks
@@ -16,12 +21,13 @@ from data_prep.dedup.certificates import DUPLICATES, Certificate, replay, unmatc
 from data_prep.dedup.terms import broken_terms
 from data_prep.embeddings import Embedder
 from data_prep.errors import DataError
-from data_prep.making import changed
+from data_prep.making import changed, make_batch
+from data_prep.mixture import MixtureConfig, Share, realised
 from data_prep.models import Models, NoModels
 from data_prep.pipeline import LEFT_OUT, NOT_SELECTED
 from data_prep.prepared import PreparedDataset
 from data_prep.reading import ReadRow, read_row, with_format
-from data_prep.recounting import Goings, count_split, miscounted, misplaced
+from data_prep.recounting import Goings, copies, count_split, miscounted, misplaced
 from data_prep.rows import Row
 from data_prep.settings import DataConfig
 from data_prep.sources.parsing import parse_record
@@ -29,6 +35,8 @@ from data_prep.sources.records import Record
 
 LATER = (CONTAMINATED, IN_VALIDATION, NOT_SELECTED, LEFT_OUT)
 """Reasons for which rows leave after duplicates do: they were there when they vouched."""
+FEW = 1000
+"""Rows whose pieces are counted at a time."""
 BLOCK = 100_000
 """Certificates whose rows are in memory at once; the sources are read once for so many."""
 
@@ -88,16 +96,20 @@ class _Auditing:
         self.train, self.held_out = (count_split(prepared, s) for s in ("train", "validation"))
         self.places: list[str] = []
         self.sources: Counter[str] = Counter()
+        self.ends: list[int] = []
+        """How many places there are up to the end of each source."""
         for source in config.all_sources:
             before = len(self.places)
             self.places += (raw.where for raw, _ in with_format(source))
             self.sources[source.path] += len(self.places) - before
+            self.ends.append(len(self.places))
 
     def ledger(self) -> Iterator[str]:
         """Every row in one place, and every figure as it is counted."""
         yield from misplaced(self.places, self.train, self.held_out, self.gone)
-        counted = self.sources, self.train, self.held_out, self.gone
-        yield from miscounted(self.prepared.figures, *counted)
+        times = self._copies()
+        counted = self.sources, self.train, self.held_out, self.gone, times
+        yield from miscounted(self.prepared.figures, *counted, self._shares(times))
         if self.prepared.figures["comparison_rows"]:
             others = count_split(self.prepared, "comparison").rows
             known = self.train.rows.union(self.gone.of(NOT_SELECTED))
@@ -105,6 +117,36 @@ class _Auditing:
                 f"{where}: is compared with, and was no candidate"
                 for where in sorted(others - known)
             )
+
+    def _copies(self) -> NDArray[np.int64]:
+        """How often each row is trained on: only a mixture repeats any."""
+        config, pieces = self.config, dict[str, int]()
+        if not config.weights:
+            return np.ones(len(self.train.places), np.int64)
+        if config.overlong == "split":  # what stands there twice may be two pieces
+            often = zip(self.train.places, self.train.times.tolist(), strict=True)
+            repeated = {place for place, times in often if times > 1}
+            for index, source in enumerate(config.sources):
+                chosen = (each for each in with_format(source) if each[0].where in repeated)
+                while some := list(islice(chosen, FEW)):
+                    batch = Batch(0, index, source.format, full=False, records=some)
+                    made, _, _ = make_batch(batch, config, self.template)
+                    pieces |= {each.where: len(each.pieces) for each in made}
+        return copies(self.train, pieces)
+
+    def _shares(self, times: NDArray[np.int64]) -> list[Share]:
+        """What every source is of what is trained on, counted in the sequences."""
+        config, train = self.config, self.train
+        if not config.weights:
+            return []
+        number = {place: i for i, place in enumerate(self.places) if place in train.rows}
+        known = np.array([number.get(place, -1) for place in train.places], np.int64)
+        source = np.searchsorted(self.ends, known, side="right")
+        names = [each.path for each in config.sources]
+        ours = (known >= 0) & (source < len(names))  # others are said to be misplaced
+        by = (config.mixture or MixtureConfig()).by
+        kept = source[ours], times[ours], train.row_tokens[ours]
+        return realised(by, config.weights, names, *kept)
 
     def duplicates(self) -> Iterator[str]:
         """Certificates of removed duplicates, and of rows that validation has."""

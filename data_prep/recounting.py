@@ -6,8 +6,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from data_prep.mixture import Share
 from data_prep.prepared import PreparedDataset
 
 
@@ -17,9 +20,25 @@ class Split:
 
     rows: frozenset[str]
     """Places of the rows."""
+    places: list[str]
+    """The same, in the order of what follows."""
+    times: NDArray[np.int64]
+    """How often each stands there, every piece of a split row counted."""
+    row_tokens: NDArray[np.int64]
+    """Tokens of each, those of repeats too."""
+    row_supervised: NDArray[np.int64]
+    """Of these, supervised ones."""
     packs: int
-    tokens: int
-    supervised: int
+
+    @property
+    def tokens(self) -> int:
+        """All tokens."""
+        return int(self.row_tokens.sum())
+
+    @property
+    def supervised(self) -> int:
+        """All supervised tokens."""
+        return int(self.row_supervised.sum())
 
 
 @dataclass
@@ -52,12 +71,33 @@ class Goings:
 def count_split(prepared: PreparedDataset, name: str) -> Split:
     """Count what is in ``train``, ``validation`` or ``comparison``."""
     table = prepared.sequences(name)
-    rows = pc.unique(pc.list_flatten(table.column("rows"))).to_pylist()
-    tokens, supervised = (
-        pc.sum(pc.list_flatten(table.column(column))).as_py() or 0
-        for column in ("row_lengths", "supervised")
-    )
-    return Split(frozenset(rows), table.num_rows, tokens, supervised)
+    flat = pc.list_flatten(table.column("rows"))
+    known = pc.unique(flat)
+    places = known.to_pylist()
+    totals = np.zeros((3, len(places)), np.int64)
+    for batch in table.to_batches():
+        lengths = batch.column("row_lengths").flatten().to_numpy()
+        if not len(lengths):
+            continue
+        row = pc.index_in(batch.column("rows").flatten(), value_set=known).to_numpy()
+        mask = batch.column("supervised").flatten().to_numpy()
+        starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)[:-1]])
+        taught = np.add.reduceat(mask, starts, dtype=np.int64)
+        for total, values in zip(totals, (np.ones_like(lengths), lengths, taught), strict=True):
+            np.add.at(total, row, values)
+    times, tokens, supervised = totals
+    return Split(frozenset(places), places, times, tokens, supervised, table.num_rows)
+
+
+def copies(split: Split, pieces: Mapping[str, int]) -> NDArray[np.int64]:
+    """How often each row of a split is repeated as a whole.
+
+    Args:
+        split: what stands in it.
+        pieces: of how many pieces a row is, by place; of one where nothing is said.
+    """
+    parts = np.array([pieces.get(place, 1) for place in split.places], np.int64)
+    return np.asarray(np.maximum(1, split.times // np.maximum(1, parts)), np.int64)
 
 
 def misplaced(
@@ -92,6 +132,8 @@ def miscounted(
     train: Split,
     validation: Split,
     gone: Goings,
+    times: NDArray[np.int64],
+    shares: Sequence[Share],
 ) -> Iterator[str]:
     """Say which figures of the ledger are not those of the files.
 
@@ -101,6 +143,8 @@ def miscounted(
         train: what is trained on.
         validation: what is held out.
         gone: what was dropped.
+        times: how often each row is trained on.
+        shares: what every source is of that, where a mixture was asked for.
     """
     reasons = Counter(gone.reasons.values())
     kept = figures["rows_kept"] + figures["rows_truncated"] + figures["rows_split"]
@@ -116,19 +160,24 @@ def miscounted(
         ("validation_rows", figures["validation_rows"], len(validation.rows)),
         ("train_tokens", figures["train_tokens"], train.tokens),
         ("packs", figures["packs"], train.packs),
+        ("train_rows", figures["train_rows"], int(times.sum())),
+        ("train_repeats", figures["train_repeats"], int((times - 1).sum())),
+        ("train_supervised", figures["train_supervised"], train.supervised),
+        ("tokens_kept", figures["tokens_kept"], _once(train.row_tokens, times) + validation.tokens),
+        (
+            "tokens_supervised",
+            figures["tokens_supervised"],
+            _once(train.row_supervised, times) + validation.supervised,
+        ),
+        ("mixture", figures["mixture"], [share.model_dump() for share in shares]),
     ]
     tokens = figures["tokens_kept"] + figures["tokens_cut"] + figures["tokens_dropped"]
     counted.append(("tokens_in", figures["tokens_in"], tokens))
-    if figures["train_rows"] <= len(train.rows):  # else a mixture repeats rows
-        counted += [
-            ("train_rows", figures["train_rows"], len(train.rows)),
-            ("tokens_kept", figures["tokens_kept"], train.tokens + validation.tokens),
-            (
-                "tokens_supervised",
-                figures["tokens_supervised"],
-                train.supervised + validation.supervised,
-            ),
-        ]
     for name, said, found in counted:
         if said != found:
             yield f"ledger: {name} is {said}, counted {found}"
+
+
+def _once(totals: NDArray[np.int64], times: NDArray[np.int64]) -> int:
+    """What rows come to when each counts once and not as often as it is repeated."""
+    return int((totals // times).sum())

@@ -158,7 +158,7 @@ def _conversation_plan(row: Conversation, template: ChatTemplate, supervise: Sup
     turns = _answers(row) if supervise == "all" else learned
     refuse_markers(row, markers_of(row, template))
     whole = template.text(row.as_dicts(), generation_prompt=False, tools=row.tools)
-    refuse_lost_parts(row, whole)
+    refuse_lost_parts(row, whole, template)
     stop = template.tokenizer.text_of(template.stop_id)
     starts = answer_starts(row, turns, whole, template)
     flags = [turn in learned for turn in turns]

@@ -288,3 +288,66 @@ def test_certificates_are_replayed_some_at_a_time(made, chatml, monkeypatch):
     monkeypatch.setattr(auditing, "BLOCK", 2)
     found = audit_prepared(config, chatml, PreparedDataset.open(folder), ToyModels())
     assert (found.problems, found.rows, found.duplicates) == ([], 32, 7)
+
+
+MIXED = ("train_rows", "train_repeats", "train_tokens", "train_supervised", "tokens_kept")
+
+
+@pytest.fixture(scope="module", params=["truncate", "split"])
+def repeating(request, tmp_path_factory: pytest.TempPathFactory, chatml):
+    """A prepared folder of which a mixture repeats rows, some of them long."""
+    folder = tmp_path_factory.mktemp("mixed")
+    plenty = [row(i, sentence(i, 12 + 60 * (i % 5 == 0)), topic=i) for i in range(30)]
+    scarce = [row(i, sentence(i, 12 + 60 * (i == 33)), topic=i) for i in range(30, 36)]
+    sources = [
+        {"path": write_jsonl(folder / f"{name}.jsonl", lines), "weight": weight}
+        for name, lines, weight in (("plenty", plenty, 1), ("scarce", scarce, 2))
+    ]
+    config = DataConfig.model_validate(
+        {
+            "sources": sources,
+            "mixture": {"until": "all"},
+            "validation": 3,
+            "max_tokens": 128,
+            "overlong": request.param,
+        }
+    )
+    (folder / "data").mkdir()
+    prepare(config, chatml, folder / "data")
+    return config, folder / "data"
+
+
+def test_a_mixture_that_repeats_rows_is_counted_as_it_is(repeating, chatml):
+    config, folder = repeating
+    prepared = PreparedDataset.open(folder)
+    figures = prepared.figures
+    assert audit_prepared(config, chatml, prepared).problems == []
+    plenty, scarce = figures["mixture"]
+    assert figures["rows_split" if config.overlong == "split" else "rows_truncated"] > 3
+    assert scarce["repeats"] > 6
+    assert plenty["repeats"] == 0
+    assert figures["train_repeats"] == scarce["repeats"]
+    assert figures["train_rows"] == sum(
+        share["rows"] + share["repeats"] for share in (plenty, scarce)
+    )
+    assert figures["train_tokens"] == plenty["tokens"] + scarce["tokens"]
+    assert (plenty["wanted"], scarce["wanted"]) == (0.333333, 0.666667)
+    assert scarce["realised"] == pytest.approx(scarce["tokens"] / figures["train_tokens"], abs=1e-6)
+    assert scarce["realised"] == pytest.approx(2 / 3, abs=0.03)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_an_edited_figure_of_a_mixture_that_repeats_rows_fails(repeating, chatml, name):
+    config, folder = repeating
+    prepared = PreparedDataset.open(folder)
+    prepared.figures[name] -= 1
+    assert f"ledger: {name} is" in "\n".join(audit_prepared(config, chatml, prepared).problems)
+
+
+@pytest.mark.parametrize("name", ["wanted", "realised", "rows", "repeats", "tokens"])
+def test_an_edited_share_of_a_mixture_fails(repeating, chatml, name):
+    config, folder = repeating
+    prepared = PreparedDataset.open(folder)
+    prepared.figures["mixture"][1][name] += 1
+    (problem,) = audit_prepared(config, chatml, prepared).problems
+    assert problem.startswith("ledger: mixture is")

@@ -234,17 +234,69 @@ def test_no_known_template_writes_tools(template):
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("row", "where"),
     [
-        TOOL_ROW,
-        Conversation(conversation("q", "a").messages, (WEATHER,)),
-        Conversation(TOOL_ROW.messages),
+        (TOOL_ROW, "text"),
+        (Conversation(conversation("q", "a").messages, (WEATHER,)), "text"),
+        (Conversation(TOOL_ROW.messages), "call"),
     ],
 )
-def test_tools_and_calls_that_a_template_does_not_render_are_refused(tokenizer, row):
+def test_tools_and_calls_that_a_template_does_not_render_are_refused(tokenizer, row, where):
     for name in ("chatml", "llama-3", "zephyr"):
         error = refused(row, load_template(name, tokenizer))
-        assert str(error) == "template loses the tools: 'weather' is not in the rendered text"
+        assert str(error) == f"template loses the tools: 'weather' is not in the rendered {where}"
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+ADD = {"name": "add", "description": "Sums up\ntwo numbers.", "parameters": SCHEMA}
+
+
+@pytest.mark.parametrize(
+    ("written", "lost"),
+    [
+        ("", "'add' is not in the rendered text"),
+        ("{{ 'tools' if tools }}", "'add' is not in the rendered text"),
+        ("{{ tools[0].function.description if tools }}, adding", "'add' is not in the"),
+        ("{{ tools[0].function.name if tools }}", "'city' is not in the rendered text"),
+        (
+            "{{ tools[0].function.name ~ tools[0].function.parameters | tojson if tools }}",
+            "the description of 'add' is not in the rendered text",
+        ),
+        ("{{ tools | tojson if tools }}", ""),
+        ("{{ tools if tools }}", ""),
+        ("{{ 'You add and greet a city. Sums up two numbers.' if not tools }}", "'add' is not"),
+    ],
+)
+def test_words_of_the_messages_do_not_stand_for_the_tools(tokenizer, tmp_path, written, lost):
+    said = conversation("To add 1 in a city: add Sums up\ntwo numbers.", "add city", system="add")
+    row = Conversation(said.messages, ({"type": "function", "function": ADD},))
+    template = load_template(write_template(tmp_path, written + CHATML), tokenizer)
+    if lost:
+        assert str(refused(row, template)).startswith(f"template loses the tools: {lost}")
+    else:
+        rendered(row, template)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("said", ["", "I add 1 to a."])
+def test_words_of_the_messages_do_not_stand_for_the_calls(tokenizer, tmp_path, said, train):
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    row = Conversation(
+        (
+            Message("user", "add 1 to a"),
+            Message("assistant", said, (call,), train=train),
+            Message("tool", "1", tool_call_id="c"),
+            Message("assistant", "add: a is 1"),
+        )
+    )
+    assert str(refused(row, load_template("chatml", tokenizer))) == (
+        "template loses the tools: 'add' is not in the rendered call"
+    )
+    source = CHATML.replace(
+        "message['content'] +",
+        "message['content'] + (message.tool_calls | tojson if message.tool_calls else '') +",
+    )
+    rendered(row, load_template(write_template(tmp_path, source), tokenizer))
 
 
 def test_tools_and_calls_that_a_template_renders_are_trained(tokenizer, tmp_path):
@@ -404,7 +456,7 @@ def test_an_answer_of_which_only_the_stop_token_is_left_is_refused(tokenizer, tm
     told = load_template(
         write_template(tmp_path, "{{ tools | tojson if tools }}" + source), tokenizer
     )
-    assert refused(replace(row, tools=tools), told).reason == "empty answer"
+    assert refused(replace(row, tools=tools), told).reason == "template loses the tools"
 
 
 def test_turns_marked_as_not_to_be_trained_are_context_only(template):

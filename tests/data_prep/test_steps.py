@@ -300,6 +300,12 @@ def test_near_duplicates_are_never_parted_by_the_split(prep):
     assert parted[0] & parted[1]
 
 
+def test_the_field_that_keeps_rows_together_is_not_one_that_nothing_is_made_of(prep):
+    rows = [row(n, talk=n, note="x") for n in range(4)]
+    assert prep(rows, source={"group": "talk"}).figures["fields_unused"] == {"note": 4}
+    assert prep(rows).figures["fields_unused"] == {"note": 4, "talk": 4}
+
+
 def test_rows_with_one_value_of_the_group_field_are_never_parted(prep):
     rows = [row(n, talk=n % 6) for n in range(30)]
     prepared = prep(rows, validation=0.4, source={"group": "talk"})
