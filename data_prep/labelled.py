@@ -18,7 +18,7 @@ Source:
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.errors import DataError
+from data_prep.errors import RowsRefused
 from data_prep.sequences import Pieces, Spans, pieces_of
 from data_prep.shards import Rows
 from data_prep.units import BAD, GOOD, MISMATCHED
@@ -82,19 +82,19 @@ def refuse_one_label(rows: Rows, train: NDArray[np.int64], validation: NDArray[n
     """Refuse what KTO cannot learn from.
 
     Raises:
-        DataError: every answer to train on is good, or every one is bad; or a split has one row,
+        RowsRefused: every answer to train on is good, or every one is bad; or a split has one row,
             so that there is no other's answer to compare it with.
     """
     good = rows.array("good")[train]
     for label, name in ((GOOD, "good"), (BAD, "bad")):
         if (good == label).all():
             remedy = "; good answers alone are what training.method=sft learns" if label else ""
-            raise DataError(
+            raise RowsRefused(
                 f"All {len(train)} rows left for training are labelled {name}: kto learns from the "
                 f"difference between good answers and bad ones. Add some of the other kind{remedy}."
             )
     if len(validation) == 1:
-        raise DataError(
+        raise RowsRefused(
             "One row is left for validation: kto compares its answer with that of another row. "
             "Ask for more with data.validation."
         )

@@ -48,8 +48,9 @@ def choose_samples(
     samples = []
     for each in found:
         first = each["pieces"][0]
-        supervised = [bool(flag) for flag in each["supervised"][:first]]
-        rendered = Rendered(each["ids"][:first], supervised, each["prompt_tokens"], each["stop_id"])
+        ids = np.array(each["ids"][:first], np.int32)
+        supervised = np.array(each["supervised"][:first], np.bool_)
+        rendered = Rendered(ids, supervised, each["prompt_tokens"], each["stop_id"])
         said = rows_of(decode_row(each["row"]), units)[0]
         for row, asked in _askable(said, rendered, tokenizer):
             samples.append((each["where"], row, asked))
@@ -68,7 +69,7 @@ def _askable(row: Row, rendered: Rendered, tokenizer: Tokenizer) -> Iterator[tup
         return
     begin = rendered.prompt_tokens  # what the tokenizer puts before any text
     for end in range((begin + len(rendered.ids)) // 2, begin, -1):
-        ids = rendered.ids[begin:end]
+        ids = rendered.ids[begin:end].tolist()
         prompt = tokenizer.decode(ids)
         # A text cut anywhere may end inside a character, or be split into other tokens.
         if prompt and row.completion.startswith(prompt) and tokenizer.encode([prompt]) == [ids]:

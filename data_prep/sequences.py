@@ -121,27 +121,38 @@ def _of_pieces(packs: Packs, per_unit: int) -> Packs:
 
 
 def _gathered(rows: Rows, pieces: Pieces, packs: Packs, first: int, last: int) -> pa.RecordBatch:
+    """Some packs, copied piece by piece: a piece of a long row must not bring the row with it."""
     starts = packs.starts[first : last + 1]
     chosen = packs.rows[starts[0] : starts[-1]]
     spans = _spans(pieces, chosen)
-    numbers, at = np.unique(spans.row, return_inverse=True)
-    table = rows.take(numbers, "where", "ids", "supervised")
-    ids, masks = (_one(table[name]) for name in ("ids", "supervised"))
-    span_ends = np.cumsum(spans.tokens)
-    begins = ids.offsets.to_numpy()[at] + spans.start
-    # Every token's place among the tokens that were taken.
-    shifts = np.repeat(begins - span_ends + spans.tokens, spans.tokens)
-    places = pa.array(shifts + np.arange(len(shifts)))
+    begins = np.cumsum(spans.tokens) - spans.tokens
+    total = int(spans.tokens.sum())
+    ids, masks = np.empty(total, np.int32), np.empty(total, np.uint8)
+    owners = np.searchsorted(rows.starts, spans.row, side="right") - 1
+    order = np.argsort(owners, kind="stable")
+    found = []
+    for mine in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1):
+        number = int(owners[mine[0]])
+        table = rows.table(number, "where", "ids", "supervised")
+        inside = spans.row[mine] - rows.starts[number]
+        places = _ranges(begins[mine], spans.tokens[mine])
+        for name, into in (("ids", ids), ("supervised", masks)):
+            column = _one(table[name])
+            taken = column.offsets.to_numpy()[inside] + spans.start[mine]
+            into[places] = column.values.to_numpy()[_ranges(taken, spans.tokens[mine])]
+        found.append(_one(table["where"]).take(pa.array(inside)))
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    named = back[:: len(back) // len(chosen)]  # a piece is where its first span is
     lengths = pieces.tokens[chosen]
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    named = np.searchsorted(numbers, pieces.row[chosen])
     by_pack = pa.array(starts - starts[0], pa.int32())
     tokens = pa.array(ends[starts - starts[0]], pa.int32())
     columns = [
-        pa.ListArray.from_arrays(tokens, ids.values.take(places)),
-        pa.ListArray.from_arrays(tokens, masks.values.take(places)),
+        pa.ListArray.from_arrays(tokens, pa.array(ids)),
+        pa.ListArray.from_arrays(tokens, pa.array(masks)),
         pa.ListArray.from_arrays(by_pack, pa.array(lengths, pa.int32())),
-        pa.ListArray.from_arrays(by_pack, _one(table["where"]).take(pa.array(named))),
+        pa.ListArray.from_arrays(by_pack, pa.concat_arrays(found).take(pa.array(named))),
     ]
     if pieces.kinds is None:
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
@@ -157,6 +168,13 @@ def _spans(pieces: Pieces, chosen: NDArray[np.int64]) -> Spans:
     tail = (pieces.tail.row[chosen], pieces.tail.start[chosen], pieces.tail.tokens[chosen])
     both = zip((row, start, tokens - tail[2]), tail, strict=True)
     return Spans(*(np.stack(each, axis=1).ravel() for each in both))
+
+
+def _ranges(begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The whole numbers from every beginning on, as many as its length says, in one array."""
+    ends = np.cumsum(lengths)
+    ranges: NDArray[np.int64] = np.repeat(begins - ends + lengths, lengths) + np.arange(ends[-1])
+    return ranges
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

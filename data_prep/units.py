@@ -12,6 +12,9 @@ packed (`data_prep.labelled`): they are copies, and in no account.
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
 from data_prep.formats.fields import NOT_FOR_SFT
@@ -137,9 +140,9 @@ def _together(sides: Sequence[Rendered | RowError]) -> tuple[Rendered, ...] | Ro
         whole.append(side)
     if len(whole) > 1:
         chosen, rejected = whole
-        if chosen.ids == rejected.ids:
+        if np.array_equal(chosen.ids, rejected.ids):
             return RowError(EQUAL_ANSWERS, "both sides render to the same tokens")
-        if prompt_of(chosen) != prompt_of(rejected):
+        if not np.array_equal(prompt_of(chosen), prompt_of(rejected)):
             return RowError(
                 "sides differ in their prompt",
                 "the first answer that is learned has other tokens before it on each side; "
@@ -150,10 +153,10 @@ def _together(sides: Sequence[Rendered | RowError]) -> tuple[Rendered, ...] | Ro
 
 def answer_at(row: Rendered) -> int:
     """Where the answer of a unit's row begins: all before it is prompt."""
-    return row.supervised.index(True)
+    return int(row.supervised.argmax())
 
 
-def prompt_of(row: Rendered) -> list[int]:
+def prompt_of(row: Rendered) -> NDArray[np.int32]:
     """The ids before the answer of a unit's row."""
     return row.ids[: answer_at(row)]
 
@@ -177,7 +180,7 @@ def fit_unit(sides: Sequence[Rendered], limit: int, overlong: Overlong) -> Fitte
         if reason in reasons:
             return Fitted((), reason=reason)
     pieces = tuple(each.pieces[0] for each in fitted)
-    if pieces[0].ids == pieces[1].ids:
+    if np.array_equal(pieces[0].ids, pieces[1].ids):
         return Fitted((), reason=EQUAL_WITHIN)
     return Fitted(pieces, tokens - sum(len(piece.ids) for piece in pieces))
 

@@ -1,6 +1,7 @@
 """Labelled answers as units: each with an answer that does not belong to its prompt."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from preference_rows import labelled, units_of
 from tiny_tokenizer import write_jsonl
 
 from data_prep import sequences
+from data_prep.auditing import audit_prepared
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import DataError
 from data_prep.labelled import partners
@@ -68,6 +70,17 @@ def test_mismatched_rows_are_in_no_account(prep):
     assert both == figures["train_tokens"]
     assert (figures["good_rows"], figures["bad_rows"]) == (4, 4)
     assert figures["rows_in"] == figures["rows_kept"] == 8
+
+
+def test_an_audit_counts_mismatched_answers_for_no_row(prep, tmp_path, chatml):
+    prepared = prep([labelled(n) for n in range(12)], validation=4)
+    source = {"path": str(tmp_path / "rows.jsonl")}
+    config = DataConfig.model_validate({"sources": [source], "validation": 4})
+    assert audit_prepared(config, chatml, prepared).problems == []
+    figures = replace(prepared, figures=prepared.figures | {"train_tokens": 1})
+    (problem,) = audit_prepared(config, chatml, figures).problems
+    both = sum(len(one.ids) + len(other.ids) for one, other in units_of(prepared))
+    assert problem == f"ledger: train_tokens is 1, counted {both}"
 
 
 def test_a_mismatched_answer_is_cut_where_a_row_must_end(prep):

@@ -116,3 +116,10 @@ def test_every_preference_is_accounted_for_and_written_as_a_unit(
         assert one.answer != other.answer
     assert max(map(len, prepared.sequences("train")["input_ids"])) <= 2048
     assert audit_prepared(config, chatml, prepared).problems == []
+
+
+def test_every_row_with_tools_is_refused_where_the_template_writes_none(tmp_path, chatml):
+    path = path_of("glaive_toolcall_en_demo/glaive_toolcall_en_demo.json")
+    config = DataConfig.model_validate({"sources": [{"path": path}], "on_error": "skip"})
+    dropped = prepare(config, chatml, tmp_path).figures["dropped"]
+    assert dropped["template loses the tools"] == 191

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from preference_rows import labelled, pair, units_of, written
 from tiny_tokenizer import alpaca, dropped, supervised_runs, write_jsonl
@@ -20,7 +21,7 @@ from data_prep.prepared import PreparedDataset
 from data_prep.rendering import Rendered
 from data_prep.rows import Completion, Conversation, Labelled, Message, Preference, Text
 from data_prep.settings import DataConfig
-from data_prep.units import EQUAL_WITHIN, fit_unit, render_units, rows_of
+from data_prep.units import EQUAL_WITHIN, answer_at, fit_unit, prompt_of, render_units, rows_of
 
 Q, A, B = Message("user", "q"), Message("assistant", "Yes."), Message("assistant", "No.")
 
@@ -58,16 +59,16 @@ def test_both_sides_have_one_prompt_and_learn_their_answer_alone(template, token
         assert "Hello" not in learned
         assert side.ids[-1] == side.stop_id or side.stop_id in side.ids[side.prompt_tokens :]
     assert chosen.prompt_tokens == rejected.prompt_tokens
-    assert chosen.ids[: chosen.prompt_tokens] == rejected.ids[: rejected.prompt_tokens]
+    one, other = (side.ids[: side.prompt_tokens] for side in (chosen, rejected))
+    assert one.tolist() == other.tolist()
 
 
 def test_answers_of_several_turns_are_compared_from_their_first_one(chatml, tokenizer):
     more = (A, Message("user", "And?"), B)
     ((chosen, rejected),) = render_units([Preference((Q,), more, (B,))], chatml, "answers", "pairs")
     assert supervised_runs(chosen, tokenizer) == ["Yes.<|im_end|>", "No.<|im_end|>"]
-    start = chosen.supervised.index(True)
-    assert start < chosen.prompt_tokens
-    assert chosen.ids[:start] == rejected.ids[: rejected.supervised.index(True)]
+    assert answer_at(chosen) < chosen.prompt_tokens
+    assert prompt_of(chosen).tolist() == prompt_of(rejected).tolist()
 
 
 def test_plain_text_has_no_template_and_ends_in_the_stop_token(chatml, tokenizer):
@@ -126,7 +127,8 @@ def test_a_row_of_another_kind_says_which_method_learns_from_it(row, units, reas
 
 def side(prompt: int, answer: list[int]) -> Rendered:
     ids = [*range(100, 100 + prompt), *answer]
-    return Rendered(ids, [False] * prompt + [True] * len(answer), prompt, stop_id=1)
+    supervised = np.arange(len(ids)) >= prompt
+    return Rendered(np.array(ids, np.int32), supervised, prompt, stop_id=1)
 
 
 def test_a_pair_with_one_long_side_goes_as_a_whole():
@@ -139,8 +141,8 @@ def test_of_a_long_pair_the_ends_of_the_answers_are_cut_and_counted():
     pair_of = (side(4, [7, 7, 7, 7, 1]), side(4, [8, 1]))
     fitted = fit_unit(pair_of, 6, "truncate")
     chosen, rejected = fitted.pieces
-    assert chosen.ids == [100, 101, 102, 103, 7, 7]
-    assert rejected == pair_of[1]
+    assert chosen.ids.tolist() == [100, 101, 102, 103, 7, 7]
+    assert rejected is pair_of[1]
     assert fitted.cut == 3
 
 
@@ -159,10 +161,8 @@ def test_sides_that_differ_only_behind_the_cut_go():
 
 def test_a_side_that_the_other_one_begins_with_stays():
     pair_of = (side(2, [7, 7]), side(2, [7, 7, 8, 1]))
-    assert [piece.ids[2:] for piece in fit_unit(pair_of, 5, "truncate").pieces] == [
-        [7, 7],
-        [7, 7, 8],
-    ]
+    answers = [piece.ids[2:].tolist() for piece in fit_unit(pair_of, 5, "truncate").pieces]
+    assert answers == [[7, 7], [7, 7, 8]]
 
 
 # The whole way.
@@ -306,6 +306,20 @@ def test_the_report_shows_both_sides(prep):
     overview = json.loads((prepared.folder / "overview.json").read_text())
     shown = {each["where"].rpartition(" ")[2]: each["runs"][-2][0] for each in overview["rendered"]}
     assert shown == {"(chosen)": "good<|im_end|>", "(rejected)": "bad<|im_end|>"}
+
+
+def test_an_audit_counts_pairs_that_a_mixture_repeats(tmp_path, chatml):
+    few = write_jsonl(tmp_path / "few.jsonl", [pair(1)])
+    many = write_jsonl(tmp_path / "many.jsonl", [pair(n) for n in range(2, 8)])
+    sources = [{"path": few, "weight": 1}, {"path": many, "weight": 2}]
+    values = {"sources": sources, "mixture": {"by": "rows", "until": "all"}}
+    config = DataConfig.model_validate(values)
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    prepared = prepare(config, chatml, folder, units="pairs")
+    assert (prepared.figures["train_rows"], prepared.figures["train_repeats"]) == (9, 2)
+    assert len(units_of(prepared)) == 9
+    assert audit_prepared(config, chatml, prepared).problems == []
 
 
 # What filters and comparisons look at.
