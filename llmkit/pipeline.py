@@ -5,12 +5,14 @@ from pathlib import Path
 from llmkit import preparing, stages
 from llmkit.project import Project
 from llmkit.servers import Servers
+from llmkit.serving import NOT_SERVED
 
 
 def run_recipe(project: Project) -> Path:
     """Prep -> train -> merge -> verify -> evaluate -> report.
 
     Stages whose inputs have not changed are skipped; an interrupted stage is resumed or redone.
+    A reward model is done when it is merged: it answers nothing that could be verified or asked.
     The report is written also when a later stage fails, with what there is.
 
     Returns:
@@ -21,6 +23,9 @@ def run_recipe(project: Project) -> Path:
         preparing.prep(project)
         stages.train(project)
         stages.merge(project)
+        if project.recipe.training.method == "reward":
+            project.view.say(NOT_SERVED.format(folder=project.folder / "merged"))
+            return project.report_path
         with Servers(project) as servers:
             stages.verify(project, servers)
             stages.evaluate(project, servers)

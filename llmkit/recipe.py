@@ -27,6 +27,11 @@ from data_prep.sources.kinds import kind_of
 from llmkit.errors import UsageError
 from llmkit.evaluation.settings import EvaluationConfig
 from llmkit.models.settings import MergeConfig, ModelConfig
+from llmkit.recipe_conflicts import (
+    evaluation_conflicts,
+    method_conflicts,
+    quantization_conflicts,
+)
 from llmkit.recipe_problems import Conflicts, Problem, explain, infinite_numbers, problems_of
 from llmkit.training.settings import TrainingConfig
 from serve.settings import ServeSettings
@@ -68,6 +73,9 @@ def _conflicts(recipe: Recipe) -> Iterator[Problem]:
             ("training", "evaluate_every"),
             "training.evaluate_every needs rows held out: set data.validation",
         )
+    yield from method_conflicts(training)
+    yield from evaluation_conflicts(training, data, recipe.evaluation)
+    yield from quantization_conflicts(training, model)
     if recipe.evaluation.generate and not data.validation:
         yield (
             ("evaluation", "generate"),

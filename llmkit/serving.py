@@ -21,6 +21,13 @@ from serve.model import ServedModel, open_model
 from serve.settings import ServeSettings
 from serve.vllm_settings import compiles
 
+NOT_SERVED = (
+    "a reward model scores answers and writes none, so no chat endpoint can serve it: there is "
+    "nothing to verify or to ask. Load it with transformers' AutoModelForSequenceClassification: "
+    "{folder}"
+)
+"""Said of a run that trains a reward model."""
+
 
 def serve_run_or_model(
     what: str,
@@ -40,7 +47,7 @@ def serve_run_or_model(
 
     Raises:
         CheckFailed: a run whose verification failed, was not done, or was of something else.
-        UsageError: an unknown setting, or nothing of that name.
+        UsageError: an unknown setting, nothing of that name, or a reward model.
     """
     from serve.app import run_server
 
@@ -50,7 +57,10 @@ def serve_run_or_model(
     words += [f"host={json.dumps(host)}"] if host else []
     words += [f"port={port}"] if port is not None else []
     if is_run:
-        settings = with_overrides(load_recipe(folder / "recipe.yaml").serve, words)
+        recipe = load_recipe(folder / "recipe.yaml")
+        if recipe.training.method == "reward":
+            raise UsageError(NOT_SERVED.format(folder=folder / "merged"))
+        settings = with_overrides(recipe.serve, words)
         if not unverified:
             refuse_unverified(Run(folder), settings)
         model = open_model(folder / "merged", name=folder.resolve().name)

@@ -17,7 +17,17 @@ from llmkit.preparing import refuse_rows_longer_than_the_model
 from llmkit.project import Project
 from llmkit.run import Outcome, code_hash, differences, flatten, package_inputs
 from llmkit.servers import Servers
-from llmkit.serving import serve_inputs
+from llmkit.serving import NOT_SERVED, serve_inputs
+
+
+def refuse_reward_model(project: Project) -> None:
+    """Refuse what needs a model that answers.
+
+    Raises:
+        UsageError: the run trains a reward model.
+    """
+    if project.recipe.training.method == "reward":
+        raise UsageError(NOT_SERVED.format(folder=project.folder / "merged"))
 
 
 def check_ahead(project: Project) -> None:
@@ -43,7 +53,8 @@ def check_ahead(project: Project) -> None:
     template = recipe.serve.chat_template
     if template and not template.is_file():
         raise UsageError(f"serve.chat_template: {template}: no such file.")
-    serving_device(recipe.serve.device)
+    if recipe.training.method != "reward":
+        serving_device(recipe.serve.device)
     refuse_rows_longer_than_the_model(project)
 
 
@@ -105,6 +116,7 @@ def merge(project: Project) -> Outcome:
     template = project.template
     samples = project.data().samples()
     adapter = project.folder / "adapter"
+    scores = recipe.training.method == "reward"
 
     def work() -> dict[str, Any]:
         from llmkit.models import merging
@@ -123,6 +135,7 @@ def merge(project: Project) -> Outcome:
                 chat_template=template.source,
                 stop_ids=project.data().figures["stop_ids"],
                 folder=folder,
+                kind=merging.REWARD_MODEL if scores else merging.LANGUAGE_MODEL,
             )
         release()
         return figures
@@ -164,9 +177,11 @@ def verify(project: Project, servers: Servers) -> Outcome:
 
     Raises:
         CheckFailed: a check did not hold; ``verification.json`` has every figure.
+        UsageError: the run trains a reward model.
     """
     from llmkit.models.loading import choose_device, release
 
+    refuse_reward_model(project)
     recipe = project.recipe
     device = choose_device(recipe.model.device).type
     merged_hash = project.output_hash("merge", "merged")
@@ -214,9 +229,14 @@ def verify(project: Project, servers: Servers) -> Outcome:
 
 
 def evaluate(project: Project, servers: Servers) -> Outcome:
-    """The same questions to the base and to the tuned model."""
+    """The same questions to the base and to the tuned model.
+
+    Raises:
+        UsageError: the run trains a reward model.
+    """
     from llmkit.evaluation import answers
 
+    refuse_reward_model(project)
     recipe, config = project.recipe, project.recipe.evaluation
     merged_hash = project.output_hash("merge", "merged")
     samples = project.data().samples()

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from llmkit.errors import UsageError
+from llmkit.models.scoring import has_score
 from llmkit.training.settings import LoraAdapter
 
 
@@ -49,7 +50,8 @@ def attach(
         modules_to_save=saved or None,
         trainable_token_indices=rows,
         ensure_weight_tying=bool(saved or rows) and _is_tied(model),
-        task_type="CAUSAL_LM",
+        # A reward model's score trains whole beside its adapters: PEFT adds it to what it saves.
+        task_type="SEQ_CLS" if has_score(model) else "CAUSAL_LM",
     )
     tuned = get_peft_model(model, lora)
     for parameter in tuned.parameters():
@@ -100,12 +102,12 @@ def load(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def _linear_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
-    """Every linear layer but the head, by its path."""
-    head = model.get_output_embeddings()
+    """Every linear layer but the head or the score, by its path."""
+    heads = [model.get_output_embeddings(), getattr(model, "score", None)]
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
+        if isinstance(module, torch.nn.Linear) and not any(module is head for head in heads)
     }
 
 

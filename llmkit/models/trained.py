@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from llmkit.errors import UsageError
 from llmkit.files import write_json
 from llmkit.models import adapters
+from llmkit.models.scoring import score_parameters
 from llmkit.models.settings import Quantization
 from llmkit.training.settings import AdapterConfig, Freeze, LoraAdapter
 
@@ -68,7 +69,7 @@ def make_trainable(
             adapters.note_start(model, initial)
         return model
     chosen = _last_layers(base, config) if isinstance(config, Freeze) else base.parameters()
-    for parameter in chosen:
+    for parameter in [*chosen, *score_parameters(base)]:
         if not parameter.is_floating_point():
             raise UsageError(
                 f"training.adapter.kind={config.kind}: the base is quantised, and quantised "

@@ -5,9 +5,9 @@ many of them a whole optimiser step has, on all devices. So accumulation over k 
 one batch of k, and several processes are one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -41,8 +41,16 @@ class Objective(Protocol):
         Args:
             model: the model that trains, adapters included, without wrappers.
             batch: as `llmkit.training.batching.collate` makes it, on the model's device.
-            totals: the counts of the whole optimiser step.
+            totals: the counts of the whole optimiser step, and what was looked ahead at.
         """
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """An objective whose loss needs to know something of the whole step before its first part."""
+
+    def look_ahead(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> dict[str, float]:
+        """A batch's part of sums over the whole step; computed without gradients."""
 
 
 def accept_objectives(base: PreTrainedModel) -> None:
@@ -72,6 +80,29 @@ def step_loss(
     """A batch's part of the loss, through the model's own ``forward``."""
     found = model(objective=lambda base: vars(objective.loss(base, batch, totals)))
     return Loss(**found)
+
+
+@torch.no_grad()
+def looked_ahead(
+    model: nn.Module, objective: Objective, batches: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """What an objective wants to know of all the batches of a step; nothing for most."""
+    sums: dict[str, float] = {}
+    if not isinstance(objective, LooksAhead):
+        return sums
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        for name, part in model(objective=_look_ahead(objective, batch)).items():
+            sums[name] = sums.get(name, 0.0) + part
+    model.train(was_training)
+    return sums
+
+
+def _look_ahead(
+    objective: LooksAhead, batch: Mapping[str, Any]
+) -> Callable[[PreTrainedModel], dict[str, float]]:
+    return lambda base: objective.look_ahead(base, batch)
 
 
 def add_counts(parts: list[Counts]) -> Counts:

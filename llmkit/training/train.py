@@ -11,16 +11,20 @@ from data_prep.prepared import PreparedDataset
 from llmkit.errors import UsageError
 from llmkit.models import trained
 from llmkit.models.adapters import base_of
-from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
+from llmkit.models.loading import choose_device, compute_dtype, load_base, load_scorer, quiet
 from llmkit.models.settings import ModelConfig
 from llmkit.models.trained import TrainedModel
 from llmkit.models.vocabulary import read_extension
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
-from llmkit.training.cross_entropy import CrossEntropy
 from llmkit.training.embedding_noise import EmbeddingNoise
-from llmkit.training.isolation import check_loss_is_the_models_own, check_rows_are_apart
+from llmkit.training.isolation import (
+    check_loss_is_the_models_own,
+    check_rows_are_apart,
+    check_scores_are_the_rows_own,
+)
 from llmkit.training.objective import accept_objectives
+from llmkit.training.objectives import REFERENCED, objective_for, refuse_other_rows
 from llmkit.training.planning import Plan, plan_steps
 from llmkit.training.progress import (
     Best,
@@ -31,10 +35,13 @@ from llmkit.training.progress import (
     TrainingView,
     read_events,
 )
+from llmkit.training.reference import with_references
 from llmkit.training.settings import Full, LoraAdapter, TrainingConfig
 from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure, spelled
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
 
+WATCHED = ("margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
+"""Figures of preferences that the manifest keeps."""
 START_SAMPLE = 4
 """Sequences that the loss at the start is measured on when nothing is held out."""
 
@@ -82,14 +89,19 @@ def train(
             our loss leaves out.
     """
     quiet()
+    objective = objective_for(config)
     data = _load_data(prepared)
+    for split in (data.train, data.validation):
+        refuse_other_rows(config.method, split)
     plan = plan_steps(config, len(data.train))
     device = choose_device(model_config.device)
     refuse_what_cannot_run(config, device)
     dtype = compute_dtype(device)
     view.say(f"loading {model_config.base} ({model_config.quantization}, {device}, {dtype})")
     model, isolation = _load_model(config, model_config, data, places, device, dtype)
-    objective = CrossEntropy()
+    if config.method in REFERENCED:
+        view.say("reference log-probabilities of every row")
+        data = _with_references(data, model, places, dtype, resumed=resume_from is not None)
     start = measure(model, objective, data.watched, dtype)
     events = Events(places.events, step_of(resume_from) if resume_from else 0)
     run = Running(
@@ -121,6 +133,7 @@ def train(
         "validation_loss_end": end_loss,
         "kept_step": run.best.step if config.keep == "best" else steps,
         **_speed(places.events),
+        "watched": _watched(places.events),
         **trained.figures(model),
         "compute_dtype": str(dtype).removeprefix("torch."),
         "device": str(device),
@@ -140,8 +153,21 @@ class _Data:
 def _load_data(prepared: PreparedDataset) -> _Data:
     train = Sequences(prepared.sequences("train"))
     validation = Sequences(prepared.sequences("validation"))
+    return _watching(train, validation)
+
+
+def _watching(train: Sequences, validation: Sequences) -> _Data:
     few = [train[index] for index in range(min(START_SAMPLE, len(train)))]
     return _Data(train, validation, list(validation) or few)
+
+
+def _with_references(
+    data: _Data, model: TrainedModel, places: Places, dtype: torch.dtype, *, resumed: bool
+) -> _Data:
+    splits = {"train": data.train, "validation": data.validation}
+    base = base_of(model)
+    found = with_references(base, splits, places.checkpoints, dtype, resumed=resumed)
+    return _watching(**found)
 
 
 def _load_model(
@@ -154,23 +180,35 @@ def _load_model(
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """The model with what trains chosen, and the figures of the checks that it passed."""
     new_tokens = _new_tokens(config, places.model, data.train)
-    base = load_base(
-        places.model,
-        quantization=model_config.quantization,
-        device=device,
-        dtype=trained.base_dtype(config.adapter, model_config.quantization, dtype),
-    )
+    held = trained.base_dtype(config.adapter, model_config.quantization, dtype)
+    quantization = model_config.quantization
+    if config.method == "reward":
+        base = load_scorer(
+            places.model, quantization=quantization, device=device, dtype=held, seed=config.seed
+        )
+    else:
+        base = load_base(places.model, quantization=quantization, device=device, dtype=held)
     _refuse_ids_without_embedding(base, data.train)
     if config.gradient_checkpointing:
         base.enable_input_require_grads()  # or checkpointed layers on a frozen base learn nothing
     model = trained.make_trainable(
         base, config.adapter, config.seed, new_tokens, dtype=dtype, initial=places.checkpoints
     )
-    isolation = check_loss_is_the_models_own(base_of(model), data.train, dtype)
-    if config.batch.rows > 1 or any(len(s.row_lengths) > 1 for s in data.train):
-        isolation |= check_rows_are_apart(base_of(model), data.train, dtype)
+    isolation = _checked(base_of(model), config, data.train, dtype)
     accept_objectives(base_of(model))
     return model, isolation
+
+
+def _checked(
+    base: PreTrainedModel, config: TrainingConfig, sequences: Sequences, dtype: torch.dtype
+) -> dict[str, Any]:
+    """The figures of the checks that a model passed before it is trained."""
+    if config.method == "reward":
+        return check_scores_are_the_rows_own(base, sequences, dtype)
+    found = check_loss_is_the_models_own(base, sequences, dtype)
+    if config.batch.rows > 1 or any(len(s.row_lengths) > 1 for s in sequences):
+        found |= check_rows_are_apart(base, sequences, dtype)
+    return found
 
 
 def _run(
@@ -261,6 +299,18 @@ def _last_good(checkpoints: Path) -> str:
     good = last_whole(checkpoints)
     kept = f"The last good checkpoint is {good}." if good else "No checkpoint had been written yet."
     return f"{kept} Try a lower training.learning_rate, or a warm-up: training.warmup_steps."
+
+
+def _watched(events_path: Path) -> dict[str, list[float]]:
+    """What an objective shows beside its loss: at the start, or first step, and at the end."""
+    events = read_events(events_path)
+    measured = [event for event in events if event["event"] == "validation"]
+    seen = measured or [event for event in events if event["event"] == "step"]
+    return {
+        name: [seen[0][name], seen[-1][name]]
+        for name in WATCHED
+        if name in seen[0] and name in seen[-1]
+    }
 
 
 def _speed(events_path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from llmkit.models.loading import computing_in
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.checkpoints import keep_newest, mark_whole
 from llmkit.training.embedding_noise import EmbeddingNoise
-from llmkit.training.objective import Counts, Objective, add_counts, step_loss
+from llmkit.training.objective import Objective, add_counts, looked_ahead, step_loss
 from llmkit.training.planning import Plan
 from llmkit.training.progress import Best, Events, Guard, Meter, TrainingView, memory_mib
 from llmkit.training.settings import LoraAdapter, TrainingConfig
@@ -68,8 +68,10 @@ class ObjectiveTrainer(Trainer):
         self, batch_samples: list[dict[str, Any]], device: torch.device
     ) -> Any:
         """What all forward passes of one step have; the Trainer's own counts labels."""
-        del device
-        return add_counts([self.wanted.count(batch) for batch in batch_samples])
+        counts = add_counts([self.wanted.count(batch) for batch in batch_samples])
+        batches = [to_device(batch, device) for batch in batch_samples]
+        with computing_in(self.dtype, device):
+            return counts | looked_ahead(self.model_wrapped, self.wanted, batches)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser; with LoRA+, B learns faster than A."""
@@ -188,7 +190,9 @@ def measure(
     model.eval()
     device = next(model.parameters()).device
     batches = [collate([sequence]) for sequence in sequences]
-    totals: Counts = add_counts([objective.count(batch) for batch in batches])
+    totals: dict[str, float] = {**add_counts([objective.count(batch) for batch in batches])}
+    with computing_in(dtype, device):
+        totals |= looked_ahead(model, objective, [to_device(b, device) for b in batches])
     sums: dict[str, float] = {}
     for batch in batches:
         with computing_in(dtype, device):
