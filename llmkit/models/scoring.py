@@ -81,7 +81,8 @@ def _padding(tokenizer: Any, stop_ids: Sequence[int]) -> int:
         CheckFailed: there is none.
     """
     own = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id]
-    for index in [*own, *tokenizer.all_special_ids]:
+    special = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
+    for index in [*own, *special]:
         if index is not None and index not in stop_ids:
             return int(index)
     raise CheckFailed(

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from llmkit.training.batching import to_device
+
 Counts = dict[str, int]
 """What is averaged over: ``{"supervised": 1213}`` (tokens), ``{"pairs": 8}``."""
 
@@ -84,7 +86,10 @@ def step_loss(
 
 @torch.no_grad()
 def looked_ahead(
-    model: nn.Module, objective: Objective, batches: Sequence[Mapping[str, Any]]
+    model: nn.Module,
+    objective: Objective,
+    batches: Sequence[Mapping[str, Any]],
+    device: torch.device,
 ) -> dict[str, float]:
     """What an objective wants to know of all the batches of a step; nothing for most."""
     sums: dict[str, float] = {}
@@ -93,7 +98,8 @@ def looked_ahead(
     was_training = model.training
     model.eval()
     for batch in batches:
-        for name, part in model(objective=_look_ahead(objective, batch)).items():
+        here = to_device(batch, device)
+        for name, part in model(objective=_look_ahead(objective, here)).items():
             sums[name] = sums.get(name, 0.0) + part
     model.train(was_training)
     return sums

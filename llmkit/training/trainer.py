@@ -69,9 +69,8 @@ class ObjectiveTrainer(Trainer):
     ) -> Any:
         """What all forward passes of one step have; the Trainer's own counts labels."""
         counts = add_counts([self.wanted.count(batch) for batch in batch_samples])
-        batches = [to_device(batch, device) for batch in batch_samples]
         with computing_in(self.dtype, device):
-            return counts | looked_ahead(self.model_wrapped, self.wanted, batches)
+            return counts | looked_ahead(self.model_wrapped, self.wanted, batch_samples, device)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser; with LoRA+, B learns faster than A."""
@@ -192,7 +191,7 @@ def measure(
     batches = [collate([sequence]) for sequence in sequences]
     totals: dict[str, float] = {**add_counts([objective.count(batch) for batch in batches])}
     with computing_in(dtype, device):
-        totals |= looked_ahead(model, objective, [to_device(b, device) for b in batches])
+        totals |= looked_ahead(model, objective, batches, device)
     sums: dict[str, float] = {}
     for batch in batches:
         with computing_in(dtype, device):
