@@ -126,6 +126,20 @@ class Sequences(Dataset[Sequence]):
         """The number of rows in all sequences."""
         return int(self._row_starts[-1])
 
+    def pairs_of_kinds(self) -> set[tuple[int, int]] | None:
+        """Which kinds stand beside each other, two by two; None where rows have none.
+
+        Raises:
+            ValueError: a sequence has an odd number of rows, or not a kind for each.
+        """
+        if self._row_kinds is None:
+            return None
+        counts = pc.list_value_length(self._table["row_kinds"]).to_numpy()
+        if (counts % 2).any() or (counts != np.diff(self._row_starts)).any():
+            raise ValueError("rows that are no pairs")
+        kinds = pc.list_flatten(self._table["row_kinds"]).to_numpy().reshape(-1, 2)
+        return {(int(first), int(second)) for first, second in np.unique(kinds, axis=0)}
+
     def __len__(self) -> int:
         """The number of sequences."""
         return len(self._ids)

@@ -76,7 +76,8 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
             found[part] = each.detach()
         context.head, context.weights = head, weights
         context.autocast = _autocast(hidden.device.type)
-        context.save_for_backward(gradient, hidden, targets)
+        again = any(weight.requires_grad for weight in weights)
+        context.save_for_backward(gradient, hidden if again else None, targets)
         return found
 
     @staticmethod
@@ -95,7 +96,9 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
                 running += found
         given = iter(sums)
         weights = [next(given) if weight.requires_grad else None for weight in context.weights]
-        of_hidden = None if gradient is None else gradient * upstream[:, None].to(gradient.dtype)
+        of_hidden = gradient
+        if gradient is not None:  # scaled in float32: a loss scale is more than float16 holds
+            of_hidden = (gradient * upstream[:, None]).to(gradient.dtype)
         return None, of_hidden, None, *weights
 
 

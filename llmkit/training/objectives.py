@@ -1,9 +1,7 @@
 """Which objective a method of training is, and whether the prepared data is of its kind."""
 
-import numpy as np
-
 from llmkit.errors import UsageError
-from llmkit.training.batching import BAD, GOOD, MISMATCHED, Sequence, Sequences
+from llmkit.training.batching import BAD, GOOD, MISMATCHED, Sequences
 from llmkit.training.cross_entropy import CrossEntropy
 from llmkit.training.dpo import DirectPreference
 from llmkit.training.kto import KahnemanTversky
@@ -45,24 +43,19 @@ def refuse_other_rows(method: Method, sequences: Sequences) -> None:
         UsageError: they were prepared for another method, or a unit is not whole.
     """
     wanted = "rows without a preference"
-    units: list[tuple[int, int]] = []
+    units: set[tuple[int, int]] | None = None
     if method in PAIRED:
-        wanted, units = "pairs of a chosen and a rejected answer", [(GOOD, BAD)]
+        wanted, units = "pairs of a chosen and a rejected answer", {(GOOD, BAD)}
     elif method == "kto":
         wanted = "answers labelled good or bad, each with a mismatched one"
-        units = [(GOOD, MISMATCHED), (BAD, MISMATCHED)]
-    for index, sequence in enumerate(sequences):
-        if not _is_made_of(sequence, units):
-            raise UsageError(
-                f"training.method={method} learns from {wanted}, and the prepared data (sequence "
-                f"{index}) holds something else. Prepare it again: llmkit prep RECIPE"
-            )
-
-
-def _is_made_of(sequence: Sequence, units: list[tuple[int, int]]) -> bool:
-    kinds = sequence.row_kinds
-    if kinds is None or not units:
-        return kinds is None and not units
-    if len(kinds) != len(sequence.row_lengths) or len(kinds) % 2:
-        return False
-    return {tuple(unit) for unit in np.asarray(kinds).reshape(-1, 2).tolist()} <= set(units)
+        units = {(GOOD, MISMATCHED), (BAD, MISMATCHED)}
+    try:
+        found = sequences.pairs_of_kinds()
+        fits = found is None if units is None else found is not None and found <= units
+    except ValueError:
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"training.method={method} learns from {wanted}, and the prepared data holds something "
+            "else. Prepare it again: llmkit prep RECIPE"
+        )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from preference_rows import packed, pairs
+from preference_units import packed, pairs
 
 from llmkit.training.batching import collate
 from llmkit.training.loss import row_log_probabilities

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from preference_rows import labelled, packed, pairs
+from preference_units import labelled, packed, pairs
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import add_fused_lm_head

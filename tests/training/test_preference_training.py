@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from preference_rows import labelled, learnable, packed, pairs, prepared_of
+from preference_units import labelled, learnable, packed, pairs, prepared_of
 from safetensors.torch import load_file
 
 from data_prep.prepared import PreparedDataset

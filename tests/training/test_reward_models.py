@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from preference_rows import learnable, packed, prepared_of, samples_of
+from preference_units import learnable, packed, prepared_of, samples_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from data_prep.tokenizer import load_tokenizer
