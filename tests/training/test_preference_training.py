@@ -63,9 +63,7 @@ def test_the_margin_grows_and_the_loss_falls(run, preferences, tmp_path, method)
 
 @pytest.mark.parametrize("adapter", [{"rank": 4, "dropout": 0.1}, FULL], ids=["lora", "full"])
 @pytest.mark.parametrize("method", METHODS)
-def test_resumed_is_uninterrupted_bitwise(
-    run, preferences, tmp_path, monkeypatch, method, adapter
-):
+def test_resumed_is_uninterrupted_bitwise(run, preferences, tmp_path, monkeypatch, method, adapter):
     data = preferences(method)
     settings = {"method": method, "max_steps": 8, "checkpoint_every": 3, "adapter": adapter}
     run(data, tmp_path / "whole", **settings)
@@ -162,7 +160,7 @@ def test_a_reference_of_other_rows_is_computed_again(tiny_model, tmp_path):
         ("kto", pairs(2), "labelled good or bad"),
         ("dpo", labelled([True, False]), "pairs of a chosen and a rejected"),
         ("orpo", [pairs(1)[0].rows_where(pairs(1)[0].row_kinds == 1)] * 2, "pairs of a chosen"),
-        ("reward", [s.rows_where(s.row_kinds != 9)for s in labelled([True])], "pairs"),
+        ("reward", [s.rows_where(s.row_kinds != 9) for s in labelled([True])], "pairs"),
     ],
     ids=["pairs for sft", "pairs for kto", "labels for dpo", "half a pair", "labels for reward"],
 )

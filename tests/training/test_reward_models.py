@@ -12,6 +12,7 @@ from data_prep.tokenizer import load_tokenizer
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.models import merging, trained
 from llmkit.models.attention import ROWS_ATTENTION, AttentionInterface, rows_attention
+from llmkit.models.catalog import refuse_other_kind
 from llmkit.models.loading import load_scorer
 from llmkit.models.scoring import row_scores
 from llmkit.models.settings import MergeConfig, ModelConfig
@@ -89,9 +90,7 @@ def test_transformers_scores_padded_rows_as_trained(run, tiny, units, tmp_path):
         with torch.no_grad():
             scores = model(**padded).logits[:, 0]
         scorer = load_scorer(tmp_path / "merged", quantization="none", device=CPU)
-        torch.testing.assert_close(
-            scores, _scores(scorer.float(), units[:4]), rtol=1e-2, atol=1e-2
-        )
+        torch.testing.assert_close(scores, _scores(scorer.float(), units[:4]), rtol=1e-2, atol=1e-2)
 
 
 def test_a_padding_token_that_ends_turns_is_replaced(run, tiny, units, tmp_path):
@@ -109,6 +108,13 @@ def test_a_padding_token_that_ends_turns_is_replaced(run, tiny, units, tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     assert merged.pad_token_id not in (2, None)
     assert model.config.pad_token_id == merged.pad_token_id
+
+
+def test_a_reward_model_is_no_base_to_fine_tune(tiny, tmp_path):
+    load_scorer(tiny, quantization="none", device=CPU).save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=r"scores texts.*no head to write with"):
+        refuse_other_kind("judge", "language model", tmp_path)
+    refuse_other_kind("tiny", "language model", tiny)
 
 
 def test_a_quantised_base_is_scored_and_merged_both_ways(run, tiny, units, tmp_path):
