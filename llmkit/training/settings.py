@@ -26,7 +26,7 @@ class LoraAdapter(BaseModel):
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Which layers: every linear layer but the head; names such as ``[q_proj, v_proj]``; or regular
     expressions of whole paths, ``['model\\.layers\\.[0-3]\\..*_proj']``."""
-    modules_to_save: tuple[str, ...] = ()
+    modules_to_save: list[str] = []
     """Layers that are trained whole beside the adapters: ``[embed_tokens, lm_head]``."""
     new_tokens: bool = True
     """Train the embeddings of tokens that `llmkit tokenizer extend` added, and of them alone."""

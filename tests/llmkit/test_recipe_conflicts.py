@@ -104,3 +104,10 @@ def test_a_written_recipe_of_every_method_reads_back(
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump_recipe(loaded))  # with every default of every method written out
     assert load_recipe(copy).training == loaded.training
+
+
+def test_layers_to_train_whole_are_written_as_a_list(recipe: Path) -> None:
+    loaded = load_recipe(recipe, ["training.adapter={modules_to_save: [embed_tokens]}"])
+    assert loaded.training.adapter.modules_to_save == ["embed_tokens"]
+    with pytest.raises(UsageError, match="modules_to_save"):
+        load_recipe(recipe, ["training.adapter={modules_to_save: [1]}"])
