@@ -6,9 +6,11 @@ Sets: every file below FOLDER that has rows to train on, and all of them togethe
 (median 150 tokens), so many rows each; and a long-tailed set of 20,000 conversations. Each tool
 packs all sets of a group (real, and each drawn one) in a process of its own, at each capacity.
 
-Tools: llmkit after `overlong: truncate` (what TRL's bfd does), and after `overlong: split`; TRL's
-bfd, bfd_split and wrapped; after the same split, first-fit in the rows' order, and
-best-fit-decreasing over the whole set as a plain Python loop, whose packs llmkit must not exceed.
+Tools: llmkit after `overlong: truncate` (what TRL's bfd does), after `overlong: split` with every
+token supervised (TRL keeps them all), and after `split` with answers alone supervised, where pieces
+of a prompt that would teach nothing are left out; TRL's bfd, bfd_split and wrapped; after the split
+of every token, first-fit in the rows' order, and best-fit-decreasing over the whole set as a plain
+Python loop, whose packs llmkit must not exceed.
 
 Packing CPU seconds are those of the call alone, with one-byte tokens moved into packs, as TRL's
 function does; llmkit's hold the splitting of rows too. Beside them are the whole process's, the
@@ -24,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,38 +42,55 @@ from data_prep.packing import fewest_packs, pack
 ROOT = Path(__file__).resolve().parent.parent
 PEER = Path(__file__).resolve().parent / "peers" / "trl_packing.py"
 TRL = {"trl bfd": "bfd", "trl bfd_split": "bfd_split", "trl wrapped": "wrapped"}
+_SPLIT_BY = {"llmkit": "split", "llmkit answers": "split_answers"}
+"""Where the figures of what was split before packing are."""
 WINDOW = 1000
 """Rows that TRL packs at a time: the batches of `datasets.Dataset.map`."""
 
 
-def split_rows(rows: RowSet, capacity: int) -> tuple[NDArray[np.int64], dict[str, float]]:
-    """The lengths after `overlong: split`, and what it did and cost."""
-    fitting = rows.lengths[rows.lengths <= capacity]
-    pieces: list[int] = []
-    done = {
-        "split_cpu_seconds": 0.0,
-        "discarded_supervised_tokens": 0,
-        "cuts": 0,
-        "cuts_inside_turns": 0,
-    }
-    done["trl_split_cuts"] = done["trl_split_cuts_inside_turns"] = 0
-    done["turns_over_capacity"] = 0
+def split_rows(
+    rows: RowSet, capacity: int, *, everything: bool
+) -> tuple[NDArray[np.int64], dict[str, float]]:
+    """The lengths after `overlong: split`, and what it did and cost.
+
+    Args:
+        rows: their answers are supervised.
+        capacity: the most tokens a piece may have.
+        everything: whether every token but a row's first is supervised instead.
+    """
+    pieces = [rows.lengths[rows.lengths <= capacity]]
+    done = dict.fromkeys((*_SPLIT_FIGURES, "split_cpu_seconds"), 0.0)
     for index in np.flatnonzero(rows.lengths > capacity).tolist():
         row = rows.row(index)
+        turns = turn_ends(row)
+        if everything:
+            row = replace(row, supervised=np.arange(len(row.ids)) > 0)
         began = time.process_time()
         fitted = fit(row, capacity, "split")
         done["split_cpu_seconds"] += time.process_time() - began
-        pieces += [len(piece.ids) for piece in fitted.pieces]
-        kept = sum(sum(piece.supervised) for piece in fitted.pieces)
-        done["discarded_supervised_tokens"] += sum(row.supervised) - kept
-        ends = turn_ends(row)
+        pieces.append(np.array([len(piece.ids) for piece in fitted.pieces], np.int64))
+        taught = sum(int(piece.supervised.sum()) for piece in fitted.pieces)
+        done["discarded_tokens"] += len(row.ids) - int(pieces[-1].sum())
+        # The first token of a piece is never a target, and still in the piece.
+        done["discarded_supervised_tokens"] += int(row.supervised.sum()) - taught
         ours, theirs = cut_places(row, capacity)[:-1], range(capacity, len(row.ids), capacity)
         for name, cuts in (("cuts", ours), ("trl_split_cuts", theirs)):
             done[name] += len(cuts)
-            done[f"{name}_inside_turns"] += len(set(cuts) - set(ends.tolist()))
-        turns = np.diff(np.concatenate(([0], ends, [len(row.ids)])))
-        done["turns_over_capacity"] += int((turns > capacity).sum())
-    return np.concatenate([fitting, np.array(pieces, np.int64)]), done
+            done[f"{name}_inside_turns"] += len(set(cuts) - set(turns.tolist()))
+        lengths = np.diff(np.concatenate(([0], turns, [len(row.ids)])))
+        done["turns_over_capacity"] += int((lengths > capacity).sum())
+    return np.concatenate(pieces), done
+
+
+_SPLIT_FIGURES = (
+    "discarded_tokens",
+    "discarded_supervised_tokens",
+    "cuts",
+    "cuts_inside_turns",
+    "trl_split_cuts",
+    "trl_split_cuts_inside_turns",
+    "turns_over_capacity",
+)
 
 
 def wrapped_cuts(lengths: NDArray[np.int64], capacity: int) -> int:
@@ -170,7 +190,7 @@ def measure(command: list[str]) -> dict[str, float]:
 def run_group(sets: list[RowSet], capacities: list[int], scratch: Path) -> dict[str, Any]:
     """Measure every tool on a group of sets: figures by set and capacity, then by tool."""
     figures: dict[str, Any] = {}
-    folders = {name: scratch / name for name in ("raw", "truncated", "split")}
+    folders = {name: scratch / name for name in ("raw", "truncated", "split", "answers")}
     for folder in folders.values():
         folder.mkdir(parents=True)
     for rows in sets:
@@ -179,12 +199,15 @@ def run_group(sets: list[RowSet], capacities: list[int], scratch: Path) -> dict[
             name = f"{rows.name}@{capacity}.npy"
             cut = np.minimum(rows.lengths, capacity)
             np.save(folders["truncated"] / name, cut)
-            pieces, done = split_rows(rows, capacity)
+            pieces, done = split_rows(rows, capacity, everything=True)
             np.save(folders["split"] / name, pieces)
+            answers, answers_done = split_rows(rows, capacity, everything=False)
+            np.save(folders["answers"] / name, answers)
             figures[f"{rows.name}/{capacity}"] = {
                 "rows": len(rows.lengths),
                 "tokens": int(rows.lengths.sum()),
                 "split": done,
+                "split_answers": answers_done,
                 "wrapped_cuts_inside_rows": wrapped_cuts(rows.lengths, capacity),
                 "fewest_packs_possible": fewest_packs(pieces, capacity),
                 "tools": {},
@@ -193,6 +216,7 @@ def run_group(sets: list[RowSet], capacities: list[int], scratch: Path) -> dict[
     own = [sys.executable, __file__]
     commands = {
         "llmkit": [*own, "--side", "llmkit", str(folders["split"])],
+        "llmkit answers": [*own, "--side", "llmkit", str(folders["answers"])],
         "llmkit truncate": [*own, "--side", "llmkit", str(folders["truncated"])],
         "plain bfd": [*own, "--side", "plain", str(folders["split"])],
         "first-fit": [*own, "--side", "first-fit", str(folders["split"])],
@@ -207,8 +231,9 @@ def run_group(sets: list[RowSet], capacities: list[int], scratch: Path) -> dict[
             all_tokens = figures[name]["tokens"]
             found["efficiency"] = found["tokens"] / (found["packs"] * int(name.split("/")[1]))
             found["discarded_tokens"] = all_tokens - found["tokens"]
-            if tool == "llmkit":
-                found["packing_cpu_seconds"] += figures[name]["split"]["split_cpu_seconds"]
+            if tool in _SPLIT_BY:
+                split = figures[name][_SPLIT_BY[tool]]
+                found["packing_cpu_seconds"] += split["split_cpu_seconds"]
             figures[name]["tools"][tool] = found | cost
     return figures
 
@@ -243,17 +268,34 @@ def ratios_of(figures: dict[str, Any]) -> dict[str, float]:
     return ratios
 
 
+def totals(figures: dict[str, Any]) -> dict[str, float]:
+    """What splitting discarded of all sets at all capacities."""
+    named = {
+        "tokens_discarded_split": ("split", "discarded_tokens"),
+        "tokens_discarded_split_answers_only": ("split_answers", "discarded_tokens"),
+        "supervised_tokens_discarded_split_answers_only": (
+            "split_answers",
+            "discarded_supervised_tokens",
+        ),
+    }
+    return {
+        name: sum(found[kind][figure] for found in figures.values())
+        for name, (kind, figure) in named.items()
+    }
+
+
 def show(name: str, found: dict[str, Any]) -> None:
     """Print a set's lines."""
-    split = found["split"]
+    split, answers = found["split"], found["split_answers"]
     print(
         f"{name}: {found['rows']:,} rows, {found['tokens']:,} tokens; at least "
-        f"{found['fewest_packs_possible']:,} packs. Split: {split['cuts']} cuts, "
-        f"{split['cuts_inside_turns']} of them inside the {split['turns_over_capacity']} turns "
-        f"that are too long, {split['discarded_supervised_tokens']} supervised tokens discarded "
-        f"(trl bfd_split: {split['trl_split_cuts']}, "
-        f"{split['trl_split_cuts_inside_turns']} inside turns; wrapped cuts rows "
-        f"{found['wrapped_cuts_inside_rows']:,} times)"
+        f"{found['fewest_packs_possible']:,} packs. Split: {split['cuts']:.0f} cuts, "
+        f"{split['cuts_inside_turns']:.0f} of them inside the {split['turns_over_capacity']:.0f} "
+        f"turns that are too long (trl bfd_split: {split['trl_split_cuts']:.0f}, "
+        f"{split['trl_split_cuts_inside_turns']:.0f} inside turns; wrapped cuts rows "
+        f"{found['wrapped_cuts_inside_rows']:,} times). Discarded: {split['discarded_tokens']:.0f} "
+        f"tokens; {answers['discarded_tokens']:.0f}, of them "
+        f"{answers['discarded_supervised_tokens']:.0f} supervised, where answers alone are"
     )
     for tool, each in found["tools"].items():
         alone = (
@@ -282,6 +324,7 @@ def main() -> None:
         return
     first_fit(np.array([1]), 2)  # numba compiles once an installation, not once a run
     pack([1], 2)
+    cut_places(lognormal("one", 1, 150, 0.8).row(0), 16)
     groups = [[lognormal(f"lognormal_{count}", count, 150, 0.8)] for count in arguments.rows]
     groups.append([lognormal("long_tailed", 20_000, 300, 1.3, turns=True)])
     if arguments.data:
@@ -296,7 +339,11 @@ def main() -> None:
                 show(name, each)
             figures |= found
     peers = {name: importlib.metadata.version(name) for name in ("trl", "datasets", "pyarrow")}
-    print(json.dumps({"figures": figures, "peers": peers, "ratios": ratios_of(figures)}))
+    print(
+        json.dumps(
+            {"figures": figures | totals(figures), "peers": peers, "ratios": ratios_of(figures)}
+        )
+    )
 
 
 def _together(sets: list[RowSet]) -> RowSet:

@@ -1,6 +1,6 @@
 """Rendering and tokenising beside TRL's own preparation, on the same rows, in one run.
 
-    python benchmarks/render.py --rows alpaca.json sharegpt.json [--repeats 3]
+    python benchmarks/render.py --rows alpaca.json sharegpt.json [--repeats 3] [--model FOLDER]
 
 Two cases: ``answers``, conversations through the chat template with only assistant turns
 supervised (TRL: ``assistant_only_loss``), and ``text``, plain text learned as a whole. From rows
@@ -59,7 +59,7 @@ def ours(case: str, rows_path: Path, out: Path, model: Path) -> dict[str, float]
         "tokens": len(table["input_ids"].combine_chunks().flatten()),
     }
     masks = ([int(flag) for flag in row.supervised[1:]] for row in found)
-    lines = (json.dumps([row.ids, mask]) for row, mask in zip(found, masks, strict=True))
+    lines = (json.dumps([row.ids.tolist(), mask]) for row, mask in zip(found, masks, strict=True))
     out.write_text("\n".join(lines))
     return spent
 
@@ -70,7 +70,7 @@ def write_rows(sources: list[Path], model: Path, folder: Path) -> int:
     from data_prep.reading import ReadRow, read_rows
     from data_prep.rendering import Rendered, render
     from data_prep.rows import Conversation
-    from data_prep.sources import SourceConfig
+    from data_prep.sources.config import SourceConfig
     from data_prep.tokenizer import load_tokenizer
 
     template = load_template("keep", load_tokenizer(model))
@@ -138,7 +138,9 @@ def main() -> None:
     parser.add_argument("--rows", type=lambda p: Path(p).resolve(), nargs="+")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--model", type=Path, help="whose tokenizer, with SmolLM2's template; SmolLM2 without it"
+    )
     parser.add_argument("--ours", nargs=3, metavar=("CASE", "ROWS", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.ours:
@@ -149,7 +151,7 @@ def main() -> None:
         parser.error("the following arguments are required: --rows")
     from llmkit.models.catalog import resolve
 
-    model = resolve("smollm2-135m-instruct").folder
+    model = arguments.model or resolve("smollm2-135m-instruct").folder
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = write_rows(arguments.rows, model, folder)

@@ -17,7 +17,7 @@ from data_prep.errors import DataError
 from data_prep.reading import ReadRow, read_rows
 from data_prep.rendering import Rendered, render
 from data_prep.rows import Completion, Conversation, Message
-from data_prep.sources import SourceConfig
+from data_prep.sources.config import SourceConfig
 from data_prep.tokenizer import load_tokenizer
 from llmkit.models.catalog import cache_folder
 
@@ -69,16 +69,17 @@ def lognormal(name: str, count: int, median: int, spread: float, turns: bool = F
     lengths = np.maximum(8, random.lognormal(np.log(median), spread, count)).astype(np.int64)
 
     def row(index: int) -> Rendered:
-        left, mask, ids = int(lengths[index]), [], []
-        draws = np.random.default_rng(index)
+        left, begin = int(lengths[index]), 0
+        ids, mask = np.zeros(left, np.int32), np.ones(left, np.bool_)
+        draws, stops = np.random.default_rng(index), []
         while left:
             turn = min(left, max(8, int(draws.lognormal(5, 0.6)))) if turns else left
             turn = left if left - turn < 8 else turn
-            asked = max(2, int(turn * 0.3))
-            ids += [0] * (turn - 1) + [STOP]
-            mask += [False] * asked + [True] * (turn - asked)
-            left -= turn
-        return Rendered(ids, mask, 0, STOP)
+            mask[begin : begin + max(2, int(turn * 0.3))] = False
+            begin, left = begin + turn, left - turn
+            stops.append(begin - 1)
+        ids[stops] = STOP
+        return Rendered(ids, mask, 0, STOP, np.array(stops))
 
     return RowSet(name, lengths, row)
 
@@ -102,10 +103,13 @@ def _by_words(row: Conversation | Completion) -> Rendered:
         if isinstance(row, Completion)
         else row.messages
     )
-    ids: list[int] = []
     mask: list[bool] = []
+    stops = []
     for turn in turns:
         tokens = 2 + int(1.3 * len(turn.content.split()))
-        ids += [0] * (tokens - 1) + [STOP]
         mask += [turn.role == "assistant"] * tokens
-    return Rendered(ids, mask, 0, STOP)
+        stops.append(len(mask) - 1)
+    ids = np.zeros(len(mask), np.int32)
+    ids[stops] = STOP
+    answers = np.array([stop for stop in stops if mask[stop]], np.int64)
+    return Rendered(ids, np.array(mask), 0, STOP, answers)

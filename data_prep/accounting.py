@@ -6,22 +6,14 @@ import numpy as np
 
 from data_prep.decisions import IN_VALIDATION, Decisions, examples
 from data_prep.dedup.certificates import DUPLICATES
-from data_prep.errors import CheckRefused, DataError
+from data_prep.errors import CheckRefused, RowsRefused
 from data_prep.ledger import FILTERED, Ledger
+from data_prep.remedies import remedies, remedy_of_the_most_frequent
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
 from data_prep.sources.config import SourceConfig
 from data_prep.splits import rows_wanted
 
-_REMEDIES = {
-    "refused by the chat template": "model.chat_template names another one, which renders them",
-    "role order": "data.roles=merge joins repeated turns, data.roles=drop drops such rows",
-    "special token in the text": "data.markers=escape makes plain text of them, data.markers=drop "
-    "drops such rows",
-    "template loses the tools": "none of the templates known by name writes tools; "
-    "model.chat_template=keep does with a model that was made to call them (Qwen2.5 and its "
-    "like), or name a .jinja file that does",
-}
 _NOT_ERRORS = {"over max_tokens", "nothing supervised left"}
 
 
@@ -29,7 +21,7 @@ def stop_on_errors(config: DataConfig, decisions: Decisions) -> None:
     """Name every row that cannot be used, unless the person asked for such rows to be dropped.
 
     Raises:
-        DataError: there are such rows.
+        RowsRefused: there are such rows.
     """
     if config.on_error != "fail":
         return
@@ -49,14 +41,16 @@ def stop_on_errors(config: DataConfig, decisions: Decisions) -> None:
     total = sum(wrong.values())
     shown = examples(decisions.dropped(), wrong)
     more = f"\n  ... and {total - len(shown)} more" if total > len(shown) else ""
-    remedies = [_REMEDIES[reason] for reason in sorted(wrong.keys() & _REMEDIES.keys())]
-    remedies.append("data.on_error=skip drops and counts every row that cannot be used")
-    raise DataError(
+    ways = remedies(wrong)
+    left = decisions.source[decisions.left()]
+    if (left < len(config.sources)).any():
+        ways.append("data.on_error=skip drops and counts every row that cannot be used")
+    raise RowsRefused(
         f"{total} of {len(decisions.tokens)} rows cannot be used:\n  "
         + "\n  ".join(shown)
         + more
-        + "\nMend them, or say what to do with them: "
-        + "; ".join(remedies)
+        + ("\nMend them, or say what to do with them: " if ways else "\nMend them")
+        + "; ".join(ways)
         + "."
     )
 
@@ -145,7 +139,7 @@ def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger
     """Refuse to go on without rows to train on, or without those that were to be held out.
 
     Raises:
-        DataError: there are none.
+        RowsRefused: there are none.
     """
     for name, rows, wanted in (
         ("training", train, True),
@@ -153,11 +147,20 @@ def refuse_empty(config: DataConfig, train: int, validation: int, ledger: Ledger
     ):
         if wanted and not rows:
             reasons = ", ".join(f"{count.rows} {why}" for why, count in ledger.dropped.items())
-            raise DataError(
+            raise RowsRefused(
                 f"No row is left for {name}: {ledger.rows_in} rows in, dropped: {reasons or 'none'}"
                 f" (max_tokens={config.max_tokens}, overlong={config.overlong})."
-                + _parted(config, train, validation)
+                + (_parted(config, train, validation) or _emptied(config, train, ledger))
             )
+
+
+def _emptied(config: DataConfig, train: int, ledger: Ledger) -> str:
+    """Which sources have no row left, and what to do about the most frequent reason."""
+    sources = config.all_sources[len(config.sources) :] if train else config.all_sources
+    paths = dict.fromkeys(source.path for source in sources)
+    listed = ", ".join(f"{path} ({ledger.sources.get(path, 0)} rows)" for path in paths)
+    most = next(iter(ledger.dropped), "") if not train else ""
+    return f" Sources: {listed}." + (remedy_of_the_most_frequent(most) if most else "")
 
 
 def _parted(config: DataConfig, train: int, validation: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from data_prep.errors import DataError
 from data_prep.formats.detection import Detected
@@ -51,7 +52,7 @@ def _grouped(records: Iterator[Chosen], most: int) -> Iterator[tuple[bool, list[
     size = 0
     for record in records:
         group.append(record)
-        size += _size(record[0])
+        size += _size(record[0].content)
         if len(group) == most or size >= BATCH_BYTES:
             yield True, group
             group, size = [], 0
@@ -59,9 +60,12 @@ def _grouped(records: Iterator[Chosen], most: int) -> Iterator[tuple[bool, list[
         yield False, group
 
 
-def _size(record: RawRecord) -> int:
-    """About how many bytes a record takes."""
-    content = record.content
+def _size(content: Any) -> int:
+    """About how many bytes a record takes, however deep its texts stand."""
+    if isinstance(content, bytes | str):
+        return len(content)
     if isinstance(content, Mapping):
-        return sum(len(value) if isinstance(value, str) else 100 for value in content.values())
-    return len(content) if isinstance(content, bytes) else 100
+        return sum(map(_size, content.values()))
+    if isinstance(content, list | tuple):
+        return sum(map(_size, content))
+    return 100

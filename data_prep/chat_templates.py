@@ -132,7 +132,13 @@ def _fix_date(choice: str, source: str, date: datetime.date | None) -> str:
     formats = dates_written(source)
     if not formats:
         return source
-    if date is None or not all(formats):
+    if not all(formats):
+        raise TemplateError(
+            f"chat template {choice!r} writes today's date in a format that it computes, or calls "
+            "strftime_now by another name, so that the date cannot be fixed. Write it as "
+            "strftime_now('%d %b %Y') there, or leave it out of the template."
+        )
+    if date is None:
         raise TemplateError(
             f"chat template {choice!r} writes today's date, so that the model would be served with "
             "another prompt every day than it was trained with. Set model.template_date, e.g. to "

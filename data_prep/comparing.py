@@ -13,7 +13,7 @@ from data_prep.contamination.report import ContaminationReport, refuse_leaks, re
 from data_prep.decisions import BLOCK, IN_VALIDATION, Decisions
 from data_prep.dedup.certificates import DUPLICATES, Certificate
 from data_prep.dedup.deduplicate import MEASURES, Meaning, Removals, certificates, deduplicate
-from data_prep.dedup.minhash import Edges, MinHashConfig, near_duplicates, sketch
+from data_prep.dedup.minhash import MinHashConfig, alike_across, near_duplicates, sketch
 from data_prep.dedup.paraphrases import ReadTexts, embed_rows
 from data_prep.dedup.words import TextsInShards
 from data_prep.embeddings import Embedder
@@ -171,18 +171,20 @@ class Comparing:
         train, held_out = self.sides()
         if not len(held_out):
             return
-        edges = self._alike(np.union1d(train, held_out))
-        own = self.decisions.source >= len(self.config.sources)
-        # Sources are read before the validation's own one: it is always on the right.
-        across = ~own[edges.left] & own[edges.right]
-        alike, first = np.unique(edges.left[across], return_index=True)
         witness = np.full(len(self.rows), -1, np.int64)
         measure = np.full(len(self.rows), MEASURES.index("jaccard"), np.int8)
         similarity = np.ones(len(self.rows))
-        witness[alike] = edges.right[across][first]
-        similarity[alike] = edges.similarity[across][first]
+        same = [("group", self.rows.array("group")), ("question", self._prompts)]
+        if self.config.keep_together == "near-duplicates":
+            texts, settings = self._compared_words()
+            sketches = sketch(texts, settings, np.union1d(train, held_out))
+            # Sources are read before the validation's own one: it is always on the right.
+            edges = alike_across(texts, sketches, settings, train, held_out)
+            alike, first = np.unique(edges.left, return_index=True)
+            witness[alike], similarity[alike] = edges.right[first], edges.similarity[first]
+            same.insert(0, ("same words", sketches.sequences))
         # The plainest word counts, so it comes last.
-        for name, keys in (("group", self.rows.array("group")), ("question", self._prompts)):
+        for name, keys in same:
             leaked, named = find_leaks(keys, train, held_out)
             witness[leaked], similarity[leaked] = named, 1.0
             measure[leaked] = MEASURES.index(name)
@@ -200,10 +202,15 @@ class Comparing:
         size = self.config.validation
         if isinstance(size, SourceConfig) or not size or not len(train):
             return train, train[:0]
-        edges = self._alike(train)
-        pairs = np.searchsorted(train, np.stack([edges.left, edges.right], axis=1))
         prompts = self._prompts[train]
         keys = [prompts, self.rows.array("group")[train]]
+        pairs = np.empty((0, 2), np.int64)
+        if self.config.keep_together == "near-duplicates":
+            texts, settings = self._compared_words()
+            sketches = sketch(texts, settings, train)
+            edges = near_duplicates(texts, sketches, settings, train)
+            pairs = np.searchsorted(train, np.stack([edges.left, edges.right], axis=1))
+            keys.append(sketches.sequences[train])
         chosen = hold_out(prompts, group_rows(keys, pairs), size, self.config.seed)
         return train[~chosen], train[chosen]
 
@@ -211,13 +218,8 @@ class Comparing:
         """The sentence embeddings of some rows, shape ``[rows, dimensions]``."""
         return embed_rows(self._reader(on), rows, self._embedder(model), self._progress)
 
-    def _alike(self, chosen: NDArray[np.int64]) -> Edges:
-        """Pairs of rows whose words are nearly the same."""
-        if self.config.keep_together == "questions":
-            return Edges(chosen[:0], chosen[:0], np.empty(0))
-        settings = self.config.dedup.minhash or MinHashConfig()
-        texts = TextsInShards(self.rows)
-        return near_duplicates(texts, sketch(texts, settings, chosen), settings, chosen)
+    def _compared_words(self) -> tuple[TextsInShards, MinHashConfig]:
+        return TextsInShards(self.rows), self.config.dedup.minhash or MinHashConfig()
 
     def _embedder(self, name: str) -> Embedder:
         if name not in self._embedders:

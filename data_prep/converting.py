@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -15,6 +16,8 @@ from data_prep.formats.fields import as_json
 from data_prep.formats.writing import WRITERS, write_record
 from data_prep.ledger import Dropped
 from data_prep.reading import ReadRow, RolesPolicy, Unusable, read_rows
+from data_prep.remedies import remedies
+from data_prep.rows import Completion, Conversation, Labelled, Preference, Row, Text
 from data_prep.sources.config import SourceConfig
 from data_prep.sources.files import refuse_shared_files
 
@@ -109,6 +112,8 @@ class _Account:
         self.shown: list[Dropped] = []
         self.formats: dict[str, str] = {}
         self.unused: Counter[str] = Counter()
+        self.fitting: Counter[str] = Counter()
+        """Formats that hold the rows which cannot be written."""
 
     def drop(self, where: str, error: RowError) -> None:
         self.reasons[error.reason] += 1
@@ -159,6 +164,7 @@ def _lines(
                 line = _line(found, target)
             except RowError as error:
                 account.drop(found.where, error)
+                account.fitting[_HOLDS[type(found.row)]] += 1
                 continue
             account.rows_written += 1
             account.rows_merged += found.merged
@@ -168,14 +174,26 @@ def _lines(
             raise DataError(f"{source.path}: has no rows.")
 
 
+_HOLDS: dict[type[Row], str] = {
+    Conversation: "openai",
+    Completion: "completion",
+    Text: "text",
+    Preference: "preference",
+    Labelled: "kto",
+}
+"""The format that holds all there can be in a row of each kind."""
+
+
 def _line(found: ReadRow, target: str) -> str:
     return as_json(write_record(found.row, target)) + "\n"
 
 
 def _refuse_target(target: str, out: Path) -> None:
     if target not in WRITERS:
+        close = get_close_matches(target, WRITERS, 1)
+        meant = f"Did you mean {close[0]!r}? " if close else ""
         raise DataError(
-            f"{target!r} is not a format that can be written. Allowed: {', '.join(WRITERS)}."
+            f"{target!r} is not a format that can be written. {meant}Allowed: {', '.join(WRITERS)}."
         )
     if out.suffix.lower() != ".jsonl":
         raise DataError(f"{out}: one object a line is written; name the file with .jsonl.")
@@ -198,18 +216,28 @@ def _refuse_overwriting(source: SourceConfig, out: Path) -> None:
 def _refuse_losses(account: _Account, roles: RolesPolicy, on_error: str) -> None:
     asked_for = "role order" if roles == "drop" else None
     wrong = {reason: n for reason, n in account.reasons.most_common() if reason != asked_for}
+    ways = remedies(wrong)
+    if account.fitting:
+        fitting = " and ".join(f"--convert {name}" for name, _ in account.fitting.most_common())
+        ways.append(f"{fitting} holds all of such rows")
     if on_error == "fail" and wrong:
+        if account.rows_written:
+            ways.append("data.on_error=skip leaves them out and counts them")
         raise DataError(
             f"{sum(wrong.values())} of {account.rows_in} rows cannot be converted "
             f"({_listed(wrong)}):{account.shown_lines(wrong)}\n"
-            "Mend them, or leave them out and have them counted: data.on_error=skip."
+            f"{_advice(ways)}"
         )
     if not account.rows_written:
         reasons = dict(account.reasons.most_common())
         raise DataError(
             f"No row is left to write: {account.rows_in} rows in, dropped: {_listed(reasons)}:"
-            f"{account.shown_lines(reasons)}"
+            f"{account.shown_lines(reasons)}\n{_advice(ways)}"
         )
+
+
+def _advice(ways: Sequence[str]) -> str:
+    return f"Mend them, or: {'; '.join(ways)}." if ways else "Mend them."
 
 
 def _listed(reasons: Mapping[str, int]) -> str:

@@ -10,7 +10,11 @@ class DataError(Exception):
     exit_code = 2
 
 
-class CheckRefused(DataError):
+class RowsRefused(DataError):
+    """All rows were made and judged: the same data and settings are refused again, every time."""
+
+
+class CheckRefused(RowsRefused):
     """The data was understood, and a check that a person can set refuses to go on with it."""
 
     exit_code = 3

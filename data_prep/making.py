@@ -8,13 +8,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import xxhash
+from numpy.typing import NDArray
 
 from data_prep.batches import Batch, batches
 from data_prep.chat_templates import ChatTemplate
@@ -110,11 +111,12 @@ def make_rows(
 
 
 @dataclass(frozen=True)
-class _Made:
+class Made:
     """What came of one record."""
 
     where: str
     row: Row | None = None
+    """With personal data masked and markers escaped where that is asked for."""
     pieces: tuple[Rendered, ...] = ()
     """What is trained on."""
     tokens: int = 0
@@ -135,75 +137,11 @@ class RowMaker:
 
     def __call__(self, batch: Batch) -> int:
         """Write the batch's shard; answers how many rows it has."""
-        read = [self._read(batch, record, chosen) for record, chosen in batch.records]
-        found, groups = [each for each, _ in read], [group for _, group in read]
-        usable = [each for each in found if isinstance(each, ReadRow)]
-        changes: Counter[str] = Counter()
-        rows = [changed(each.row, self.config, self.template, changes) for each in usable]
-        rendered = render(rows, self.template, self.config.supervise)
-        results = iter(zip(rows, rendered, self._dropped(rows, rendered), strict=True))
-        made = [
-            _Made(each.where, error=each.error)
-            if isinstance(each, Unusable)
-            else self._judged(each.where, *next(results))
-            for each in found
-        ]
-        figures = _figures(batch, usable) | {
-            "escaped": changes.pop(ESCAPED, 0),
-            "masked": dict(changes),
-        }
+        made, groups, figures = make_batch(batch, self.config, self.template)
         self.shards.write(batch.number, self._table(batch, made, groups), figures)
         return len(made)
 
-    def _read(
-        self, batch: Batch, raw: RawRecord, chosen: Detected
-    ) -> tuple[ReadRow | Unusable, int]:
-        """Make a row of a record, and hash the field that keeps it together with others."""
-        record = parse_record(raw)
-        found = read_row(record, batch.asked, chosen, self.config.roles)
-        field = self.config.all_sources[batch.source].group
-        if field is None or isinstance(record, BadRecord) or isinstance(found, Unusable):
-            return found, 0
-        value = record.value.get(field)
-        if value is None:
-            error = RowError("missing field", f"{field!r}, which keeps rows together (group)")
-            return Unusable(record.where, error), 0
-        text = json.dumps(value, sort_keys=True, default=str)
-        return found, xxhash.xxh3_64_intdigest(text.encode()) or 1
-
-    def _dropped(
-        self, rows: Sequence[Row], rendered: Sequence[Rendered | RowError]
-    ) -> list[RowError | None]:
-        """Why filters drop rows: all filters are asked but the one that wants a model."""
-        filters = [each for each in self.config.filters if each.kind != "perplexity"]
-        good = {
-            i: Candidate(rows[i], len(each.ids))
-            for i, each in enumerate(rendered)
-            if not isinstance(each, RowError)
-        }
-        found: list[RowError | None] = [None] * len(rows)
-        for i, verdict in zip(good, judge_all(filters, [*good.values()]), strict=True):
-            if verdict:
-                found[i] = RowError(f"{FILTERED}{verdict[0]}", verdict[1])
-        return found
-
-    def _judged(
-        self, where: str, row: Row, rendered: Rendered | RowError, dropped: RowError | None
-    ) -> _Made:
-        """What came of a row that was read: filtered out, or fitted as ``overlong`` says."""
-        if isinstance(rendered, RowError):
-            return _Made(where, row, error=rendered)
-        tokens = len(rendered.ids)
-        if dropped:
-            return _Made(where, row, tokens=tokens, error=dropped)
-        limit = self.config.max_tokens
-        fitted = fit(rendered, limit, self.config.overlong)
-        if fitted.reason:
-            error = RowError(fitted.reason, f"{tokens} tokens, max_tokens={limit}")
-            return _Made(where, row, tokens=tokens, error=error)
-        return _Made(where, row, fitted.pieces, tokens, fitted.left_out)
-
-    def _table(self, batch: Batch, made: Sequence[_Made], groups: Sequence[int]) -> pa.Table:
+    def _table(self, batch: Batch, made: Sequence[Made], groups: Sequence[int]) -> pa.Table:
         pieces = [each.pieces for each in made]
         hashes = [hashes_of(each.row) for each in made]
         columns: dict[str, Any] = {
@@ -214,7 +152,7 @@ class RowMaker:
             "row": [each.row and encode_row(each.row) for each in made],
             "tokens": [each.tokens for each in made],
             "kept": [sum(len(piece.ids) for piece in each) for each in pieces],
-            "taught": [sum(sum(piece.supervised) for piece in each) for each in pieces],
+            "taught": [sum(map(np.count_nonzero, (p.supervised for p in each))) for each in pieces],
             "piece_count": [len(each) for each in pieces],
             "left_out": [each.left_out for each in made],
             "pieces": list_array([[len(p.ids) for p in each] for each in pieces], pa.int32()),
@@ -236,11 +174,96 @@ class RowMaker:
         ]
         return pa.table(arrays, schema=SCHEMA)
 
-    def _words(self, made: _Made) -> str:
+    def _words(self, made: Made) -> str:
         """What is compared of a row; nothing of one that is not left to be compared."""
         if self.words_on is None or made.row is None or not made.pieces:
             return ""
         return text_of(made.row, self.words_on)
+
+
+def make_batch(
+    batch: Batch, config: DataConfig, template: ChatTemplate
+) -> tuple[list[Made], list[int], dict[str, Any]]:
+    """Make the rows of a batch: whoever shows rows makes them here too, so that they are the same.
+
+    Returns:
+        What came of each record; a hash of what keeps each together with others, or 0; and
+        figures about them.
+    """
+    read = [_read(batch, record, chosen, config) for record, chosen in batch.records]
+    found, groups = [each for each, _ in read], [group for _, group in read]
+    usable = [each for each in found if isinstance(each, ReadRow)]
+    changes: Counter[str] = Counter()
+    rows = [changed(each.row, config, template, changes) for each in usable]
+    rendered = render(rows, template, config.supervise)
+    results = iter(zip(rows, rendered, _dropped(rows, rendered, config), strict=True))
+    made = [
+        Made(each.where, error=each.error)
+        if isinstance(each, Unusable)
+        else _judged(each.where, *next(results), config)
+        for each in found
+    ]
+    figures = _figures(batch, usable) | {
+        "escaped": changes.pop(ESCAPED, 0),
+        "masked": dict(changes),
+    }
+    return made, groups, figures
+
+
+def _read(
+    batch: Batch, raw: RawRecord, chosen: Detected, config: DataConfig
+) -> tuple[ReadRow | Unusable, int]:
+    """Make a row of a record, and hash the field that keeps it together with others."""
+    record = parse_record(raw)
+    found = read_row(record, batch.asked, chosen, config.roles)
+    field = config.all_sources[batch.source].group
+    if field is None or isinstance(record, BadRecord) or isinstance(found, Unusable):
+        return found, 0
+    value = record.value.get(field)
+    if value is None:
+        error = RowError("missing field", f"{field!r}, which keeps rows together (group)")
+        return Unusable(record.where, error), 0
+    text = json.dumps(value, sort_keys=True, default=str)
+    found = replace(found, unused=found.unused - {field})
+    return found, xxhash.xxh3_64_intdigest(text.encode()) or 1
+
+
+def _dropped(
+    rows: Sequence[Row], rendered: Sequence[Rendered | RowError], config: DataConfig
+) -> list[RowError | None]:
+    """Why filters drop rows: all filters are asked but the one that wants a model."""
+    filters = [each for each in config.filters if each.kind != "perplexity"]
+    good = {
+        i: Candidate(rows[i], len(each.ids))
+        for i, each in enumerate(rendered)
+        if not isinstance(each, RowError)
+    }
+    found: list[RowError | None] = [None] * len(rows)
+    for i, verdict in zip(good, judge_all(filters, [*good.values()]), strict=True):
+        if verdict:
+            found[i] = RowError(f"{FILTERED}{verdict[0]}", verdict[1])
+    return found
+
+
+def _judged(
+    where: str,
+    row: Row,
+    rendered: Rendered | RowError,
+    dropped: RowError | None,
+    config: DataConfig,
+) -> Made:
+    """What came of a row that was read: filtered out, or fitted as ``overlong`` says."""
+    if isinstance(rendered, RowError):
+        return Made(where, row, error=rendered)
+    tokens = len(rendered.ids)
+    if dropped:
+        return Made(where, row, tokens=tokens, error=dropped)
+    limit = config.max_tokens
+    fitted = fit(rendered, limit, config.overlong)
+    if fitted.reason:
+        error = RowError(fitted.reason, f"{tokens} tokens, max_tokens={limit}")
+        return Made(where, row, tokens=tokens, error=error)
+    return Made(where, row, fitted.pieces, tokens, fitted.left_out)
 
 
 def changed(row: Row, config: DataConfig, template: ChatTemplate, counts: Counter[str]) -> Row:
@@ -263,10 +286,10 @@ def changed(row: Row, config: DataConfig, template: ChatTemplate, counts: Counte
     return row
 
 
-def _joined(parts: Iterable[Sequence[int]]) -> Sequence[int]:
+def _joined(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
     """Pieces laid end to end; of most rows there is one."""
-    lists = list(parts)
-    return lists[0] if len(lists) == 1 else [value for part in lists for value in part]
+    arrays = list(parts)
+    return arrays[0] if len(arrays) == 1 else np.concatenate([np.zeros(0, np.int32), *arrays])
 
 
 def hashes_of(row: Row | None) -> tuple[int, int, int]:

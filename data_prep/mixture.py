@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from data_prep.errors import DataError
+from data_prep.errors import RowsRefused
 from data_prep.splits import mixed
 
 MOST_REPEATS = 1000
@@ -40,6 +40,70 @@ class Mixture:
     left_out: NDArray[np.int64]
 
 
+class Share(BaseModel):
+    """What one source is of everything that is trained on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    by: Literal["tokens", "rows"]
+    """What the shares are measured in."""
+    wanted: float
+    """Its weight, divided by the sum of all."""
+    realised: float
+    rows: int
+    """Rows of it that are trained on, each counted once."""
+    repeats: int
+    """How often one of these stands there again."""
+    tokens: int
+    """Tokens trained on, those of repeats too."""
+
+
+def wanted_shares(weights: Sequence[float]) -> NDArray[np.float64]:
+    """Weights as shares of 1."""
+    # Of weights near a float's limits, neither the sum is infinite nor any share 0.
+    shares = np.maximum(np.asarray(weights) / max(weights), 1e-200)
+    return np.asarray(shares / shares.sum(), np.float64)
+
+
+def realised(
+    by: Literal["tokens", "rows"],
+    weights: Sequence[float],
+    names: Sequence[str],
+    source: NDArray[np.int64],
+    times: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+) -> list[Share]:
+    """Measure what every source is of everything that is trained on.
+
+    Args:
+        by: what shares are measured in.
+        weights: of every source.
+        names: of every source.
+        source: the source of each row that is trained on, shape ``[rows]``.
+        times: how often each stands there.
+        tokens: the tokens of all its copies.
+    """
+    count = len(names)
+    rows = np.bincount(source, minlength=count)
+    all_rows = np.bincount(source, times, count)
+    all_tokens = np.bincount(source, tokens, count)
+    sizes = all_tokens if by == "tokens" else all_rows
+    wanted = wanted_shares(weights)
+    return [
+        Share(
+            source=name,
+            by=by,
+            wanted=round(float(wanted[i]), 6),
+            realised=round(float(sizes[i] / max(1, sizes.sum())), 6),
+            rows=int(rows[i]),
+            repeats=int(all_rows[i]) - int(rows[i]),
+            tokens=int(all_tokens[i]),
+        )
+        for i, name in enumerate(names)
+    ]
+
+
 def mix(
     config: MixtureConfig,
     weights: Sequence[float],
@@ -63,13 +127,11 @@ def mix(
         seed: another seed, other rows.
 
     Raises:
-        DataError: rows would be repeated more than `MOST_REPEATS` times.
+        RowsRefused: rows would be repeated more than `MOST_REPEATS` times.
     """
     sizes = tokens if config.by == "tokens" else np.ones(len(rows), np.int64)
     totals = np.bincount(source, sizes, len(weights))
-    # Of weights near a float's limits, neither the sum is infinite nor any share 0.
-    shares = np.maximum(np.asarray(weights) / max(weights), 1e-200)
-    shares /= shares.sum()
+    shares = wanted_shares(weights)
     present = totals > 0
     scales = totals[present] / shares[present]
     if not len(scales):
@@ -92,7 +154,7 @@ def mix(
 def _refuse_many_repeats(repeats: NDArray[np.float64], sources: NDArray[np.int64]) -> None:
     most = int(np.argmax(repeats))
     if not repeats[most] <= MOST_REPEATS:
-        raise DataError(
+        raise RowsRefused(
             f"sources: by these weights, every row of source number {sources[most] + 1} would be "
             f"repeated more than {MOST_REPEATS} times until all rows of the others are used. "
             "Lower its weight, or set mixture.until=first."

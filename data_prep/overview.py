@@ -133,17 +133,18 @@ def _dropped(
         table = rows.take(chosen, "where", "row").to_pylist()
         details = decisions.details(chosen)
         found[reason] = [
-            {"where": each["where"], "detail": detail, "text": _shown(_masked(each["row"], config))}
+            {"where": each["where"], "detail": detail, "text": shown_text(each["row"], config)}
             for each, detail in zip(table, details, strict=True)
         ]
     return found
 
 
-def _masked(row: str | None, config: DataConfig) -> str | None:
+def shown_text(row: str | None, config: DataConfig) -> str:
+    """What an encoded row that was dropped says, without the personal data that was to go."""
     for each in config.filters:
         if row is not None and isinstance(each, PersonalFilter):
             row = encode_row(each.mask_row(decode_row(row))[0])
-    return row
+    return _shown(row)
 
 
 def _shown(row: str | None) -> str:

@@ -3,6 +3,7 @@
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,10 @@ from data_prep.accounting import (
 )
 from data_prep.chat_templates import ChatTemplate
 from data_prep.comparing import Comparing, Progress
-from data_prep.errors import DataError
+from data_prep.contamination.evaluation_texts import refuse_trained_sets
+from data_prep.errors import RowsRefused
 from data_prep.making import make_rows
-from data_prep.mixture import MixtureConfig, mix
+from data_prep.mixture import MixtureConfig, mix, realised
 from data_prep.models import Models, NoModels
 from data_prep.overview import overview
 from data_prep.packing import Packs, alone, efficiency, fewest_packs, pack
@@ -62,12 +64,15 @@ def prepare(
         models: loads the models that the configuration names.
 
     Raises:
-        DataError: a source cannot be read; two sources name one file; rows cannot be used and
-            ``on_error`` is ``fail``; more rows than ``max_duplicates`` are duplicates; evaluation
-            texts stand in rows and ``contamination.action`` is ``refuse``; a model is asked for
-            and cannot be had; or nothing is left to train or validate on.
+        DataError: a source cannot be read; two sources name one file, or a source and an evaluation
+            set do; rows cannot be used and ``on_error`` is ``fail``; more rows than
+            ``max_duplicates`` are duplicates; evaluation texts stand in rows and
+            ``contamination.action`` is ``refuse``; a model is asked for and cannot be had; or
+            nothing is left to train or validate on.
     """
     refuse_shared_files(config.all_sources)
+    if config.contamination:
+        refuse_trained_sets(config.contamination.against, config.sources)
     with ExitStack() as temporary:
         if work is None:
             work = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="llmkit-")))
@@ -112,7 +117,10 @@ class _Preparation:
         figures = ledger.summary() | {
             "train_rows": len(train),
             "validation_rows": len(validation),
+            "train_repeats": len(train) - len(np.unique(train)),
             "train_tokens": int(packs.tokens.sum()),
+            "train_supervised": int(self.rows.array("taught")[train].sum()),
+            "mixture": self._shares(train),
             "packs": len(packs),
             "packs_at_least": fewest_packs(pieces.tokens, config.max_tokens),
             "packing_efficiency": round(efficiency(packs, config.max_tokens), 4),
@@ -157,7 +165,8 @@ class _Preparation:
         candidates = Candidates(hashes, self.decisions.tokens[train], vectors)
         choice = rule.choose(candidates)
         others = nobody
-        if rule.kind != "random" and rule.compare_random:
+        # Where all rows are chosen, a random choice is the same one: nothing to compare with.
+        if rule.kind != "random" and rule.compare_random and len(choice.kept) < len(train):
             others = train[compared(candidates, choice, self.config.seed).kept]
         self._leave_out(train, choice)
         return train[choice.kept], others, choice.note
@@ -169,14 +178,14 @@ class _Preparation:
 
     def _mix(self, train: NDArray[np.int64]) -> NDArray[np.int64]:
         """Give every source the share that its weight says."""
-        weights = [source.weight for source in self.config.sources if source.weight is not None]
+        weights = self.config.weights
         if not weights:
             return train
         rows, decisions = self.rows, self.decisions
         counts = np.bincount(decisions.source[train], minlength=len(weights))
         if not counts.all():
             source = self.config.sources[int(np.argmin(counts > 0))]
-            raise DataError(
+            raise RowsRefused(
                 f"{source.path}: has a weight of {source.weight}, and no row of it is left to "
                 "train on, so the shares that were asked for cannot be had. Leave the source out, "
                 "or see why its rows went: "
@@ -194,6 +203,19 @@ class _Preparation:
         decisions.drop(mixture.left_out, LEFT_OUT)
         decisions.note("mixed")
         return mixture.rows
+
+    def _shares(self, train: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """What every source is of everything that is trained on, where shares were asked for."""
+        config = self.config
+        if not config.weights:
+            return []
+        chosen, times = np.unique(train, return_counts=True)
+        tokens = self.rows.array("kept")[chosen] * times
+        by = (config.mixture or MixtureConfig()).by
+        names = [source.path for source in config.sources]
+        source = self.decisions.source[chosen]
+        shares = realised(by, config.weights, names, source, times, tokens)
+        return [share.model_dump() for share in shares]
 
     def _packed(self, chosen: NDArray[np.int64]) -> tuple[Pieces, Packs]:
         pieces = pieces_of(self.rows, chosen)

@@ -93,8 +93,8 @@ def _sample(where: str, row: Row, tokens: Rendered) -> dict[str, Any]:
         "messages": as_messages(row),
         "tools": [dict(tool) for tool in row.tools] if isinstance(row, Conversation) else [],
         "prompt": row.prompt if isinstance(row, Completion) else "",
-        "ids": tokens.ids,
-        "supervised": tokens.supervised,
+        "ids": tokens.ids.tolist(),
+        "supervised": tokens.supervised.tolist(),
         "prompt_tokens": tokens.prompt_tokens,
     }
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from data_prep.errors import RowError
 from data_prep.formats.detection import Detected, detect
-from data_prep.formats.registry import convert, unused_fields
+from data_prep.formats.registry import convert
+from data_prep.formats.unused import unused_fields
 from data_prep.row_checks import check_row, merge_roles
 from data_prep.rows import Row
 from data_prep.sources.config import SourceConfig

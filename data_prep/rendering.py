@@ -10,15 +10,20 @@ are where the answer starts. Where it ends is the template's stop token.
     all              .        x   x  x      x      x       x          x      x   x      x      x
 """
 
-from bisect import bisect_left
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.answer_starts import answer_starts
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
 from data_prep.formats.fields import NOT_FOR_SFT
-from data_prep.lost_parts import refuse_lost_answer, refuse_lost_parts
+from data_prep.lost_parts import refuse_lost_parts
 from data_prep.markers import markers_of, refuse_markers
 from data_prep.rows import Completion, Conversation, Labelled, Preference, Row
 from data_prep.template_engine import to_json
@@ -42,18 +47,22 @@ BATCH = 1024
 """Rows encoded at once: enough to keep every core busy, few enough to keep memory small."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rendered:
     """One row as tokens."""
 
-    ids: list[int]
-    supervised: list[bool]
-    """Same length as ``ids``: True where the loss is taken."""
+    ids: NDArray[np.int32]
+    """Shape ``[tokens]``."""
+    supervised: NDArray[np.bool_]
+    """Shape ``[tokens]``: True where the loss is taken."""
     prompt_tokens: int
     """Ids before the last learned answer: what the server renders when it is asked for it. Of
     plain text, what the tokenizer puts before it."""
     stop_id: int = -1
     """The token that ends its answers."""
+    answer_stops: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Where its answers end: places of stop tokens in ``ids``, ascending. Answers that are not
+    learned count under ``all`` alone."""
 
 
 def render(
@@ -93,16 +102,16 @@ class _Plan:
     """The texts of one row."""
 
     whole: str
-    prompts: list[str]
-    """What the server would render before each measured answer; beginnings of ``whole``."""
+    starts: list[int]
+    """Where each measured answer begins in ``whole``: after what the server would render."""
     learned: list[bool]
-    """For each of them, whether its answer is supervised."""
+    """For each of them, whether it is supervised."""
     stop_id: int
     stop: str
     context: bool
     """Whether what is no answer is supervised too."""
     prefix: tuple[int, ...] = ()
-    """Ids that come before the whole and each prompt."""
+    """Ids that come before the whole."""
 
     @property
     def tails(self) -> list[str]:
@@ -111,7 +120,8 @@ class _Plan:
         Special tokens part a text before it is encoded, so what stands before one does not change
         what comes after. Encoding whole prompts would cost the square of the number of turns.
         """
-        return [prompt[max(0, prompt.rfind(self.stop)) :] for prompt in self.prompts]
+        begins = (max(0, self.whole.rfind(self.stop, 0, start)) for start in self.starts)
+        return [self.whole[begin:start] for begin, start in zip(begins, self.starts, strict=True)]
 
 
 def _attempt(action: Callable[..., T], *arguments: Any) -> T | RowError:
@@ -136,7 +146,7 @@ def _plan(row: Row, template: ChatTemplate, supervise: Supervise) -> _Plan:
     if isinstance(row, Completion):
         whole = row.prompt + row.completion + eos
         context = supervise == "all"
-        return _Plan(whole, [row.prompt], [True], eos_id, eos, context=context, prefix=prefix)
+        return _Plan(whole, [len(row.prompt)], [True], eos_id, eos, context=context, prefix=prefix)
     if not row.text.strip():
         raise RowError("empty answer", "there is no text to learn")
     return _Plan(row.text + eos, [], [], eos_id, eos, context=True, prefix=prefix)
@@ -147,14 +157,13 @@ def _conversation_plan(row: Conversation, template: ChatTemplate, supervise: Sup
     # Under ``all``, the other answers are measured too, to leave them out.
     turns = _answers(row) if supervise == "all" else learned
     refuse_markers(row, markers_of(row, template))
-    messages = row.as_dicts()
-    whole = template.text(messages, generation_prompt=False, tools=row.tools)
-    refuse_lost_parts(row, whole)
+    whole = template.text(row.as_dicts(), generation_prompt=False, tools=row.tools)
+    refuse_lost_parts(row, whole, template)
     stop = template.tokenizer.text_of(template.stop_id)
-    prompts = [_prompt(row, turn, messages, whole, stop, template) for turn in turns]
+    starts = answer_starts(row, turns, whole, template)
     flags = [turn in learned for turn in turns]
     context = supervise == "all"
-    return _Plan(whole, prompts, flags, template.stop_id, stop, context=context)
+    return _Plan(whole, starts, flags, template.stop_id, stop, context=context)
 
 
 def _answers(row: Conversation) -> list[int]:
@@ -182,53 +191,42 @@ def supervised_turns(row: Conversation, supervise: Supervise = "answers") -> lis
     return supervised
 
 
-def _prompt(
-    row: Conversation,
-    turn: int,
-    messages: Sequence[dict[str, Any]],
-    whole: str,
-    stop: str,
-    template: ChatTemplate,
-) -> str:
-    """What the server would render before an answer, once it is sure where the answer ends."""
-    prompt = template.text(messages[:turn], generation_prompt=True, tools=row.tools)
-    if not whole.startswith(prompt):
-        raise RowError(
-            "template is not prefix-stable",
-            "the server would render the turns before an answer to other text than training",
-        )
-    found = whole.find(stop, len(prompt))
-    through = whole
-    if turn + 1 < len(messages):
-        through = template.text(messages[: turn + 1], generation_prompt=False, tools=row.tools)
-    # The stop token found may be the end of a later turn: then this one has none of its own.
-    if found < 0 or not through.startswith(whole[: found + len(stop)]):
-        raise RowError("stop token missing", "an assistant turn does not end in it")
-    refuse_lost_answer(row.messages[turn], whole[len(prompt) : found])
-    return prompt
-
-
 def _mask(
     plan: _Plan, ids: list[int], tail_ids: Mapping[str, list[int]], tokenizer: Tokenizer
 ) -> Rendered:
     ids = [*plan.prefix, *ids] if plan.prefix else ids
     if tokenizer.doubles_bos(ids):
         raise RowError("doubled beginning-of-text token", "the template writes it twice")
-    supervised = [plan.context] * len(ids)
+    supervised = np.full(len(ids), plan.context)
     supervised[0] = False
     stops = list(_positions(plan.stop_id, ids))
+    written = [match.end() for match in re.finditer(re.escape(plan.stop), plan.whole)]
     prompt_tokens = len(plan.prefix)
-    for prompt, tail, learned in zip(plan.prompts, plan.tails, plan.learned, strict=True):
-        start = _start_of_answer(plan, prompt, tail_ids[tail], ids, stops, tokenizer)
+    answer_stops = []
+    for end, tail, learned in zip(plan.starts, plan.tails, plan.learned, strict=True):
+        before = bisect_right(written, end)
+        begin = stops[before - 1] if 0 < before <= len(stops) else len(plan.prefix)
+        start = _start_of_answer(plan, end, tail_ids[tail], ids, begin, tokenizer)
         if not start:
             raise RowError("empty prompt", "nothing comes before the first token to be learned")
         after = bisect_left(stops, start)
         if after == len(stops):
             raise RowError("stop token missing", "an assistant turn does not end in it")
         stop = stops[after]
-        supervised[start : stop + 1] = [learned] * (stop + 1 - start)
+        answer_stops.append(stop)
+        supervised[start : stop + 1] = learned
         prompt_tokens = start if learned else prompt_tokens
-    return Rendered(ids, supervised, prompt_tokens, plan.stop_id)
+    if (
+        not supervised.any()
+    ):  # a tokenizer without bytes may have no token for anything that it says
+        raise RowError("nothing supervised", "the tokenizer makes no token of what it says")
+    return Rendered(
+        np.array(ids, np.int32),
+        supervised,
+        prompt_tokens,
+        plan.stop_id,
+        np.array(answer_stops, np.int64),
+    )
 
 
 def _positions(token: int, ids: list[int]) -> Iterator[int]:
@@ -242,24 +240,25 @@ def _positions(token: int, ids: list[int]) -> Iterator[int]:
 
 
 def _start_of_answer(
-    plan: _Plan,
-    prompt: str,
-    tail: list[int],
-    ids: list[int],
-    stops: list[int],
-    tokenizer: Tokenizer,
+    plan: _Plan, end: int, tail: list[int], ids: list[int], begin: int, tokenizer: Tokenizer
 ) -> int:
     """Where the ids of a prompt end in those of the whole.
+
+    Args:
+        plan: of the row.
+        end: where the prompt ends in the text.
+        tail: the ids of its tail.
+        ids: of the whole.
+        begin: where the tail begins among them.
+        tokenizer: what encoded them.
 
     Raises:
         RowError: nowhere: the whole does not begin with the prompt's ids.
     """
-    before = prompt.count(plan.stop)
-    begin = stops[before - 1] if 0 < before <= len(stops) else len(plan.prefix)
     if ids[begin : begin + len(tail)] == tail:
         return begin + len(tail)
     # Tokenizers that put a mark before any text they encode have put one before the tail.
-    (alone,) = tokenizer.encode([prompt])
+    (alone,) = tokenizer.encode([plan.whole[:end]])
     found = [*plan.prefix, *alone]
     if ids[: len(found)] != found:
         raise RowError(

@@ -37,8 +37,8 @@ def choose_samples(
     found = rows.take(np.concatenate([chosen, more]), *columns).to_pylist()
     samples = []
     for each in found:
-        supervised = [bool(flag) for flag in each["supervised"]]
-        rendered = Rendered(each["ids"], supervised, each["prompt_tokens"], each["stop_id"])
+        ids, supervised = np.array(each["ids"], np.int32), np.array(each["supervised"], np.bool_)
+        rendered = Rendered(ids, supervised, each["prompt_tokens"], each["stop_id"])
         for row, asked in _askable(decode_row(each["row"]), rendered, tokenizer):
             samples.append((each["where"], row, asked))
     return samples
@@ -56,7 +56,7 @@ def _askable(row: Row, rendered: Rendered, tokenizer: Tokenizer) -> Iterator[tup
         return
     begin = rendered.prompt_tokens  # what the tokenizer puts before any text
     for end in range((begin + len(rendered.ids)) // 2, begin, -1):
-        ids = rendered.ids[begin:end]
+        ids = rendered.ids[begin:end].tolist()
         prompt = tokenizer.decode(ids)
         # A text cut anywhere may end inside a character, or be split into other tokens.
         if prompt and row.completion.startswith(prompt) and tokenizer.encode([prompt]) == [ids]:

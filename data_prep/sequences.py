@@ -73,25 +73,43 @@ def write_sequences(path: Path, rows: Rows, pieces: Pieces, packs: Packs) -> Non
 
 
 def _gathered(rows: Rows, pieces: Pieces, packs: Packs, first: int, last: int) -> pa.RecordBatch:
+    """Some packs, copied piece by piece: a piece of a long row must not bring the row with it."""
     starts = packs.starts[first : last + 1]
     chosen = packs.rows[starts[0] : starts[-1]]
-    numbers, at = np.unique(pieces.row[chosen], return_inverse=True)
-    table = rows.take(numbers, "where", "ids", "supervised")
-    ids, masks = (_one(table[name]) for name in ("ids", "supervised"))
     lengths = pieces.tokens[chosen]
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    begins = ids.offsets.to_numpy()[at] + pieces.start[chosen]
-    # Every token's place among the tokens that were taken.
-    places = pa.array(np.repeat(begins - ends[:-1], lengths) + np.arange(ends[-1]))
+    ids, masks = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.uint8)
+    owners = np.searchsorted(rows.starts, pieces.row[chosen], side="right") - 1
+    order = np.argsort(owners, kind="stable")
+    found = []
+    for mine in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1):
+        number = int(owners[mine[0]])
+        table = rows.table(number, "where", "ids", "supervised")
+        inside = pieces.row[chosen[mine]] - rows.starts[number]
+        places = _ranges(ends[mine], lengths[mine])
+        for name, into in (("ids", ids), ("supervised", masks)):
+            column = _one(table[name])
+            begins = column.offsets.to_numpy()[inside] + pieces.start[chosen[mine]]
+            into[places] = column.values.to_numpy()[_ranges(begins, lengths[mine])]
+        found.append(_one(table["where"]).take(pa.array(inside)))
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
     by_pack = pa.array(starts - starts[0], pa.int32())
     tokens = pa.array(ends[starts - starts[0]], pa.int32())
     columns = [
-        pa.ListArray.from_arrays(tokens, ids.values.take(places)),
-        pa.ListArray.from_arrays(tokens, masks.values.take(places)),
+        pa.ListArray.from_arrays(tokens, pa.array(ids)),
+        pa.ListArray.from_arrays(tokens, pa.array(masks)),
         pa.ListArray.from_arrays(by_pack, pa.array(lengths, pa.int32())),
-        pa.ListArray.from_arrays(by_pack, _one(table["where"]).take(pa.array(at))),
+        pa.ListArray.from_arrays(by_pack, pa.concat_arrays(found).take(pa.array(back))),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _ranges(begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The whole numbers from every beginning on, as many as its length says, in one array."""
+    ends = np.cumsum(lengths)
+    ranges: NDArray[np.int64] = np.repeat(begins - ends + lengths, lengths) + np.arange(ends[-1])
+    return ranges
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -70,6 +70,11 @@ class DataConfig(BaseModel):
         own = [self.validation] if isinstance(self.validation, SourceConfig) else []
         return [*self.sources, *own]
 
+    @property
+    def weights(self) -> list[float]:
+        """The sources' weights; none when no shares were asked for."""
+        return [source.weight for source in self.sources if source.weight is not None]
+
     @field_validator("sources")
     @classmethod
     def _each_once(cls, value: list[SourceConfig]) -> list[SourceConfig]:

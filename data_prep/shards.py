@@ -88,6 +88,10 @@ class Rows:
         for number in range(self.tables):
             yield int(self.starts[number]), self._shards.read(number).select(list(columns))
 
+    def table(self, number: int, *columns: str) -> pa.Table:
+        """Those columns of one shard, memory-mapped."""
+        return self._shards.read(number).select(list(columns))
+
     def array(self, column: str) -> NDArray[Any]:
         """A whole column of fixed-width values."""
         parts = [table.column(0).to_numpy() for _, table in self.each(column)]
@@ -102,10 +106,10 @@ class Rows:
         """
         order = np.argsort(rows, kind="stable")
         wanted = rows[order]
-        owners = np.searchsorted(self.starts, wanted, side="right") - 1
+        edges = np.searchsorted(wanted, self.starts)
         parts = []
-        for number in np.unique(owners).tolist():
-            inside = wanted[owners == number] - self.starts[number]
+        for number in np.flatnonzero(np.diff(edges)).tolist():
+            inside = wanted[edges[number] : edges[number + 1]] - self.starts[number]
             table = self._shards.read(number).select(list(columns))
             parts.append(table.take(pa.array(inside)))
         if not parts:

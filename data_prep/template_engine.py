@@ -74,6 +74,8 @@ def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = _strftime_now
+    # The same rows must become the same tokens, in training and in serving.
+    del environment.filters["random"], environment.globals["lipsum"]
     return environment
 
 
@@ -104,14 +106,21 @@ def run_template(
 
 
 def dates_written(source: str) -> list[str]:
-    """The formats in which a template writes today's date; a computed one is answered as empty."""
-    calls = (
-        call
-        for call in _environment().parse(source).find_all(jinja2.nodes.Call)
-        if isinstance(call.node, jinja2.nodes.Name) and call.node.name == "strftime_now"
-    )
-    arguments = (call.args[0] if call.args else None for call in calls)
-    return [a.value if isinstance(a, jinja2.nodes.Const) else "" for a in arguments]
+    """The formats in which a template writes today's date.
+
+    One that is computed is answered as empty, and so is the function by another name.
+    """
+    tree = _environment().parse(source)
+    calls = [call for call in tree.find_all(jinja2.nodes.Call) if _is_date(call.node)]
+    tests = [test for test in tree.find_all(jinja2.nodes.Test) if _is_date(test.node)]
+    arguments = [call.args[0] if call.args else None for call in calls]
+    named = sum(map(_is_date, tree.find_all(jinja2.nodes.Name)))
+    otherwise = [""] * (named - len(calls) - len(tests))  # `strftime_now is defined` is neither
+    return [a.value if isinstance(a, jinja2.nodes.Const) else "" for a in arguments] + otherwise
+
+
+def _is_date(node: jinja2.nodes.Node) -> bool:
+    return isinstance(node, jinja2.nodes.Name) and node.name == "strftime_now"
 
 
 def with_date(source: str, day: date) -> str:

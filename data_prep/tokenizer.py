@@ -9,11 +9,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 import xxhash
+from numpy.typing import NDArray
 
 from data_prep.errors import DataError
 from data_prep.word_cache import WordCache, word_cache
@@ -51,9 +54,9 @@ class Tokenizer:
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         """The text of some ids, special tokens included."""
-        return self.backend.decode(list(ids), skip_special_tokens=False)
+        return self.backend.decode([int(index) for index in ids], skip_special_tokens=False)
 
     def id_of(self, token: str) -> int | None:
         """The id of one token of the vocabulary, or None."""
@@ -75,10 +78,12 @@ class Tokenizer:
     @cached_property
     def text_prefix_ids(self) -> tuple[int, ...]:
         """What the tokenizer itself puts before plain text: often the beginning-of-text token."""
-        bare, framed = (
-            self.backend.encode("x", add_special_tokens=add).ids for add in (False, True)
-        )
-        return tuple(framed[: framed.index(bare[0])])
+        # Not every tokenizer has a token for an x: the first text that it has one for will do.
+        for text in chain("x", self.backend.get_vocab(with_added_tokens=False)):
+            framed = self.backend.encode(text, add_special_tokens=True)
+            if 0 in framed.special_tokens_mask:
+                return tuple(framed.ids[: framed.special_tokens_mask.index(0)])
+        return ()
 
     def doubles_bos(self, ids: Sequence[int]) -> bool:
         """Whether a text begins with the beginning-of-text token twice."""

@@ -170,7 +170,8 @@ def preview(
 ) -> None:
     """Show rows as the model will see them.
 
-    Tokens that carry loss are coloured. Nothing is written.
+    Tokens that carry loss are coloured. Rows are masked, filtered and cut as they are for training;
+    those that are not trained on are shown with the reason. Nothing is written.
     """
     from llmkit.preview import show_rows
     from llmkit.recipe import load_recipe

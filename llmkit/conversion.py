@@ -11,6 +11,7 @@ from data_prep.formats.writing import WRITERS
 from data_prep.settings import DataConfig
 from llmkit.console import View
 from llmkit.errors import UsageError
+from llmkit.files import make_folder, remove_empty
 from llmkit.recipe import load_recipe
 from llmkit.recipe_problems import problems_of
 from llmkit.stage_lines import unused_line
@@ -47,12 +48,13 @@ def convert(
         UsageError: the recipe or an override is wrong, or the file is there already.
         DataError: the rows cannot be read or written in this format.
     """
+    new: list[Path] = []
     if what.suffix.lower() in RECIPES:
         recipe = load_recipe(what, overrides)
         path = _new(out or runs / recipe.name / f"{target}.jsonl")
         data = recipe.data
         if out is None and target in WRITERS:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            new = make_folder(path.parent)
     else:
         data = _data(what, overrides)
         path = _new(out or Path(f"{_bare_name(what)}.{target}.jsonl"))
@@ -65,6 +67,9 @@ def convert(
             on_error=data.on_error,
             progress=lambda rows: view.count("rows read", rows),
         )
+    except BaseException:
+        remove_empty(new)
+        raise
     finally:
         view.close()
     defaults = {name: field.get_default() for name, field in DataConfig.model_fields.items()}

@@ -67,12 +67,18 @@ class Corpus:
                 yield labelled
             if not found:
                 why = [
-                    f"The first record: {first}. Name the fields that hold text: --field NAME"
+                    f"The first record: {first}. {self._advice(first)}"
                     for first in self.left_out[before : before + 1]
                 ]
                 raise DataError(
                     f"{path}: no text was found in it. {' '.join(why or ['It is empty.'])}"
                 )
+
+    def _advice(self, why: str) -> str:
+        """What to do where no record has a text, from why the first has none."""
+        if self.label and why.endswith(_no_text_in(self.label)) and self.label not in self.fields:
+            return "Name another field to tell texts apart by: --by NAME, or leave it out"
+        return "Name the fields that hold text: --field NAME"
 
     def _source(self, path: str) -> Iterator[tuple[str, str]]:
         files = find_files(path)
@@ -116,7 +122,7 @@ class Corpus:
                 continue
             missing = _without_text(record.value, wanted)
             if missing:
-                self.left_out.append(f"{record.where}: no text in field {missing!r}")
+                self.left_out.append(f"{record.where}: {_no_text_in(missing)}")
                 continue
             label = record.value[self.label] if self.label else ""
             yield label, "\n".join(record.value[name] for name in names)
@@ -131,11 +137,15 @@ class Corpus:
             if isinstance(found, Unusable):
                 self.left_out.append(f"{found.where}: {found.error}")
             elif not isinstance(label, str):
-                self.left_out.append(f"{found.where}: no text in field {self.label!r}")
+                self.left_out.append(f"{found.where}: {_no_text_in(self.label or '')}")
             else:
                 what = f"what is asked and answered ({found.format})"
                 self.read_as.setdefault(path, what)
                 yield label, text_of(found.row, "both").removeprefix("\n")  # nothing was asked
+
+
+def _no_text_in(field: str) -> str:
+    return f"no text in field {field!r}"
 
 
 def _without_text(record: Mapping[str, Any], names: Sequence[str]) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.contamination.report import ContaminationReport
+from data_prep.errors import RowsRefused
 from data_prep.filters.settings import perplexity_filter
 from data_prep.pipeline import prepare
 from data_prep.settings import DataConfig
@@ -35,7 +36,9 @@ def prep(project: Project) -> Outcome:
     for _, name, kind in data_models(config):  # before the hours that come before they are asked
         refuse_other_kind(name, kind, find_local(name))
     inputs = flatten(config.model_dump(mode="json", exclude=HOW_NOT_WHAT), "data.")
-    inputs |= {f"rows.{i}": source_hash(s) for i, s in enumerate(config.all_sources)}
+    for i, source in enumerate(config.all_sources):
+        key = f"sources.{i}" if i < len(config.sources) else "validation"
+        inputs[f"rows of data.{key} ({source.path})"] = source_hash(source)
     inputs |= _evaluation_sets(config) | _models(project)
     inputs |= {
         "tokenizer": template.tokenizer.content_hash,
@@ -49,14 +52,18 @@ def prep(project: Project) -> Outcome:
             if other != unfinished:
                 remove(other)
         with whole_folder(project.folder / "data") as folder:
-            figures = prepare(
-                config,
-                template,
-                folder,
-                project.view.count,
-                work=unfinished,
-                models=_data_models(project),
-            ).figures
+            try:
+                figures = prepare(
+                    config,
+                    template,
+                    folder,
+                    project.view.count,
+                    work=unfinished,
+                    models=_data_models(project),
+                ).figures
+            except RowsRefused:  # other data or settings would not find these shards theirs
+                remove(unfinished)
+                raise
         remove(unfinished)
         report = render_data_report(project.recipe.name, project.folder / "data")
         write_text(project.folder / DATA_REPORT, report)
@@ -79,7 +86,7 @@ def _tell(project: Project, figures: dict[str, Any]) -> None:
                 f"warning: {source}: none of its {count} rows is left; dropped in all: {reasons}. "
                 f"See {project.folder / 'data' / 'dropped.jsonl'}"
             )
-    for line in stage_lines.format_lines(figures):
+    for line in [*stage_lines.mixture_lines(figures), *stage_lines.format_lines(figures)]:
         project.view.say(line)
     if figures["fields_unused"]:
         project.view.say(stage_lines.unused_line(figures["fields_unused"]))
@@ -120,7 +127,8 @@ def audit(project: Project) -> None:
         shown = "\n  ".join(found.problems[:10])
         count = len(found.problems)
         more = f"\n  ... and {count - 10} more" if count > 10 else ""
-        raise CheckFailed(f"{count} certificates do not hold:\n  {shown}{more}")
+        raise CheckFailed(f"the audit found {count} problems:\n  {shown}{more}")
+    project.view.say(f"audit: {found.rows} rows are each in one place, as the ledger counts them")
     project.view.say(f"audit: {found.duplicates} certificates of removed duplicates hold")
     if project.recipe.data.contamination:
         project.view.say(f"audit: {found.overlaps} certificates of evaluation texts hold")
@@ -154,7 +162,9 @@ def source_hash(source: SourceConfig) -> str:
 def _evaluation_sets(config: DataConfig) -> dict[str, str]:
     sets = config.contamination.against if config.contamination else []
     return {
-        f"evaluation_sets.{i}": source_hash(SourceConfig(path=each.path))
+        f"texts of data.contamination.against.{i} ({each.path})": source_hash(
+            SourceConfig(path=each.path)
+        )
         for i, each in enumerate(sets)
     }
 

@@ -1,26 +1,45 @@
-"""Rows as the model will see them, on a terminal, supervised tokens coloured."""
+"""Rows as the model will see them, on a terminal, supervised tokens coloured.
 
+They are made by the code that makes them for training, so that both cannot differ.
+"""
+
+from collections.abc import Iterator
 from itertools import groupby, islice
 
 from rich.console import Console
 from rich.text import Text
 
+from data_prep.batches import Batch
 from data_prep.chat_templates import ChatTemplate, load_template
-from data_prep.errors import RowError
-from data_prep.reading import Unusable, read_rows
-from data_prep.rendering import Rendered, render
+from data_prep.errors import DataError
+from data_prep.making import Made, make_batch
+from data_prep.overview import shown_text
+from data_prep.reading import with_format
+from data_prep.rendering import Rendered
+from data_prep.row_codec import encode_row
+from data_prep.settings import DataConfig
 from data_prep.tokenizer import load_tokenizer
 from llmkit.models.catalog import resolve_language_model
 from llmkit.recipe import Recipe
 
 SUPERVISED = "black on green"
 CONTEXT = "dim"
+FEW = 64
+"""Rows that are made at a time: memory holds no more of them, however many are shown."""
 
 
 def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> None:
-    """Print the first rows of every source.
+    """Print the first rows of every source as they are trained on.
 
-    Rows that cannot be used are printed with the reason. Nothing is written.
+    Rows that are not trained on are printed with the reason. Nothing is written.
+
+    Args:
+        recipe: what to read and how to treat it.
+        count: how many rows of each source.
+        console: where to print; by default the terminal.
+
+    Raises:
+        DataError: a source cannot be read, or none of the rows shown can be trained on.
     """
     console = console or Console(highlight=False)
     tokenizer = load_tokenizer(resolve_language_model(recipe.model.base).folder)
@@ -35,25 +54,67 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
             f"; the stop token is {template.stop_token!r}",
         )
     )
-    for source in recipe.data.sources:
-        shown = 0
-        for read in islice(read_rows(source, recipe.data.roles), count):
-            shown += 1
-            console.rule(read.where, align="left")
-            if isinstance(read, Unusable):
-                found: Rendered | RowError = read.error
-            else:
-                (found,) = render([read.row], template, recipe.data.supervise)
-            console.print(
-                Text(f"cannot be used: {found}", "red")
-                if isinstance(found, RowError)
-                else coloured(found, template, marked=not console.is_terminal)
-            )
-            if not isinstance(found, RowError) and len(found.ids) > recipe.data.max_tokens:
-                limit, rule = recipe.data.max_tokens, recipe.data.overlong
-                console.print(Text(f"over data.max_tokens={limit}: {rule}", "red"))
-        if not shown:
+    if later := _later(recipe.data):
+        console.print(Text(f"what only `llmkit prep` does is not shown: {', '.join(later)}"))
+    rows = trained = 0
+    for index, source in enumerate(recipe.data.sources):
+        before = rows
+        for made in _first_rows(recipe.data, index, count, template):
+            rows += 1
+            trained += bool(made.pieces)
+            console.rule(made.where, align="left")
+            for text in _described(made, recipe.data, template, marked=not console.is_terminal):
+                console.print(text)
+        if rows == before:
             console.print(Text(f"{source.path}: has no rows", "red"))
+    if not trained:
+        raise DataError(
+            f"none of the {rows} rows shown can be trained on; each says why. Look at more of them "
+            "(--rows), or change the recipe or the rows."
+        )
+
+
+def _later(config: DataConfig) -> list[str]:
+    """The settings that compare rows, or that ask a model, and so cannot be shown of a few rows."""
+    asked = {
+        "removing duplicates": config.dedup.exact or config.dedup.minhash or config.dedup.semantic,
+        "data.contamination": config.contamination,
+        "data.validation": config.validation,
+        "data.filters of kind perplexity": any(f.kind == "perplexity" for f in config.filters),
+        "data.select": config.select,
+        "the sources' weights": config.sources[0].weight is not None,
+    }
+    return [name for name, wanted in asked.items() if wanted]
+
+
+def _first_rows(
+    config: DataConfig, index: int, count: int, template: ChatTemplate
+) -> Iterator[Made]:
+    source = config.sources[index]
+    records = islice(with_format(source), count)
+    while some := list(islice(records, FEW)):
+        batch = Batch(0, index, source.format, full=False, records=some)
+        yield from make_batch(batch, config, template)[0]
+
+
+def _described(
+    made: Made, config: DataConfig, template: ChatTemplate, *, marked: bool
+) -> Iterator[Text]:
+    """What is trained of a row, and what is not, with the reason."""
+    if made.error:
+        yield Text(f"not trained on: {made.error}", "red")
+        if made.row and made.tokens:
+            yield Text(shown_text(encode_row(made.row), config), CONTEXT)
+        return
+    for number, piece in enumerate(made.pieces, 1):
+        if len(made.pieces) > 1:
+            yield Text(f"piece {number} of {len(made.pieces)}", "bold")
+        yield coloured(piece, template, marked=marked)
+    kept = sum(len(piece.ids) for piece in made.pieces)
+    if made.tokens > config.max_tokens:
+        limit, done = config.max_tokens, {"truncate": "truncated"}.get(config.overlong, "split")
+        cut = f"; {made.tokens - kept} of them are cut off" if kept < made.tokens else ""
+        yield Text(f"{made.tokens} tokens, over data.max_tokens={limit}: {done}{cut}", "red")
 
 
 def coloured(row: Rendered, template: ChatTemplate, *, marked: bool = False) -> Text:

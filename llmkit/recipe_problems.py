@@ -96,9 +96,9 @@ def _say(problem: Any, location: Location, model: type[BaseModel]) -> str:
     dotted = _dotted(location)
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return (
-            f"unknown key {dotted!r}{_suggest(dotted, model, _model_around(problem['loc'], model))}"
-        )
+        hint = _of_other_kinds(problem["loc"], model)
+        hint = hint or _suggest(dotted, model, _model_around(problem["loc"], model))
+        return f"unknown key {dotted!r}{hint}"
     if kind == "missing":
         return f"{dotted!r} is missing"
     if kind in _TAG_PROBLEMS:
@@ -112,7 +112,17 @@ def _say(problem: Any, location: Location, model: type[BaseModel]) -> str:
     for theirs, ours in _YAML_WORDS.items():
         message = message.replace(theirs, ours)
     found = json.dumps(problem["input"], ensure_ascii=False, default=str)
-    return f"{dotted!r}: {message} (found {found if len(found) <= 80 else found[:79] + '…'})"
+    shown = found if len(found) <= 80 else found[:79] + "…"
+    return f"{dotted!r}: {message} (found {shown}{_meant(problem)})"
+
+
+def _meant(problem: Any) -> str:
+    """The nearest of the words that are allowed, where only some are."""
+    if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
+        return ""
+    allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    close = difflib.get_close_matches(problem["input"], allowed, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 _TAG_PROBLEMS = ("union_tag_invalid", "union_tag_not_found")
@@ -267,6 +277,29 @@ def _line(document: Any, location: Location) -> int:
             line = position[0] + 1
         node = node[step]
     return line
+
+
+def _of_other_kinds(location: Sequence[str | int], model: type[BaseModel]) -> str:
+    """For which other kinds a key is, when it is not for the kind that stands there."""
+    around, choices = _model_around(location, model), _members(_walk(location[:-2], model)[-1])
+    if around is None or around not in choices:
+        return ""
+    theirs = [each for each in choices if location[-1] in getattr(each, "model_fields", {})]
+    kinds, others = (
+        [
+            tag
+            for each in some
+            if "kind" in each.model_fields
+            for tag in _args(each.model_fields["kind"])
+        ]
+        for some in ([around], theirs)
+    )
+    if not kinds or not others:
+        return ""
+    return (
+        f" (not for kind {kinds[0]}, but for {', '.join(others)}; allowed here: "
+        f"{', '.join(around.model_fields)})"
+    )
 
 
 def _suggest(dotted: str, model: type[BaseModel], around: type[BaseModel] | None) -> str:

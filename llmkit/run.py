@@ -21,7 +21,7 @@ from typing import Any
 
 import llmkit
 from llmkit.errors import UsageError
-from llmkit.files import content_hash, stamp, write_json
+from llmkit.files import content_hash, make_folder, remove_empty, stamp, write_json
 
 PACKAGES = [
     "torch",
@@ -55,6 +55,8 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock: int | None = None
+        self._new: list[Path] = []
+        """Folders that were made for this run."""
 
     def __enter__(self) -> "Run":
         """Take the lock.
@@ -62,9 +64,20 @@ class Run:
         Raises:
             UsageError: another process holds it, or the folder cannot be written.
         """
+        while (descriptor := self._taken()) is None:
+            pass
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock = descriptor
+        return self
+
+    def _taken(self) -> int | None:
+        """Take the lock; None when its file was removed before this process had it."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._new = make_folder(self.folder) or self._new
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # the folder went: another process left nothing in it
+            return None
         except OSError as error:
             raise UsageError(
                 f"{self.folder}: cannot be written ({error.strerror}). Choose where run "
@@ -80,14 +93,18 @@ class Run:
                 f"{self.folder}: another llmkit process (pid {holder}) is writing this run. "
                 "Wait for it, stop it, or use another name: name=..."
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._lock = descriptor
-        return self
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)
+        return None
 
     def __exit__(self, *_: object) -> None:
-        """Give the lock back."""
+        """Give the lock back; of a run that left nothing, nothing stays."""
         if self._lock is not None:
+            with contextlib.suppress(OSError):
+                if [path.name for path in self.folder.iterdir()] == [".lock"]:
+                    (self.folder / ".lock").unlink()
+                    remove_empty(self._new)
             os.close(self._lock)
             self._lock = None
 
@@ -235,9 +252,14 @@ def package_inputs(*packages: str) -> Inputs:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Inputs:
-    """A nested mapping as dotted names and their values' text."""
+    """A nested mapping as dotted names and their values' text; lists of mappings by their places.
+
+    So a difference names the key of the entry that changed and not all that stands in the list.
+    """
     flat: Inputs = {}
-    for name, value in values.items():
+    for name, each in values.items():
+        entries = isinstance(each, list) and each and all(isinstance(e, Mapping) for e in each)
+        value = {str(i): entry for i, entry in enumerate(each)} if entries else each
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}.")
         else:

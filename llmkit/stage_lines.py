@@ -6,12 +6,24 @@ from typing import Any
 def prep_line(figures: dict[str, Any]) -> str:
     """Rows in, kept, held out and dropped."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in figures["dropped"].items())
+    repeats = figures["train_repeats"]
+    again = f" ({repeats} of them repeats)" if repeats else ""
     return (
-        f"{figures['rows_in']} rows in, {figures['train_rows']} to train on, "
+        f"{figures['rows_in']} rows in, {figures['train_rows']} to train on{again}, "
         f"{figures['validation_rows']} held out, {figures['rows_dropped']} dropped"
         f"{f' ({dropped})' if dropped else ''}{_cut(figures)}; {figures['packs']} packs, "
         f"{figures['packing_efficiency']:.1%} full"
     )
+
+
+def mixture_lines(figures: dict[str, Any]) -> list[str]:
+    """The share of each source, as it was asked for and as it came out."""
+    return [
+        f"mixture: {share['source']}: {share['realised']:.1%} of {share['by']}, "
+        f"{share['wanted']:.1%} wanted; {share['rows']} rows"
+        + (f" and {share['repeats']} repeats of them" if share["repeats"] else "")
+        for share in figures["mixture"]
+    ]
 
 
 def format_lines(figures: dict[str, Any]) -> list[str]:

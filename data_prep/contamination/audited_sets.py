@@ -32,6 +32,7 @@ Key = tuple[str, str, str, bool]
 class AuditedText:
     """One evaluation text, read again."""
 
+    text: str
     words: list[str]
     core: tuple[int, int]
     """The words that are compared: all but the template, or all where little else is left."""
@@ -127,6 +128,7 @@ def _judged(
         starts = range(core[0], core[1] - size + 1)
         telling = [i for i in starts if not whole and spread[plain[i : i + size]] < many]
         found[key] = AuditedText(
+            text=texts[key],
             words=words,
             core=core,
             judged=len(words) >= floor,

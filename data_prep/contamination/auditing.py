@@ -1,18 +1,21 @@
 """An audit that believes no certificate of contamination.
 
 It shares no code with the search: it reads the evaluation sets again, finds the named texts and
-the templates around them anew, splits texts into words with a regular expression, and counts. A
-certificate that rests on an embedding model cannot be replayed without the model: of those, only
-what it names is checked.
+the templates around them anew, splits texts into words with a regular expression, and counts. For
+the cosine of two embeddings it embeds both texts again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from data_prep.contamination.audited_sets import AuditedText, Key, audited_texts
 from data_prep.contamination.overlap import Overlap
 from data_prep.contamination.plain_words import is_figure, masked, plain_words
 from data_prep.contamination.settings import ContaminationConfig
+from data_prep.dedup.certificates import COSINE_TOLERANCE
+from data_prep.embeddings import Embedder, embed_all
 from data_prep.row_text import text_of
 from data_prep.rows import Row
 
@@ -36,14 +39,16 @@ def audit_contamination(
     rows: Mapping[str, Row],
     config: ContaminationConfig,
     dropped: Sequence[str],
+    embedder: Embedder | None = None,
 ) -> list[str]:
-    """Replay every certificate.
+    """Replay every certificate, and see that there is one of every dropped row.
 
     Args:
         claims: what the search certified, of rows that were dropped and of others.
         rows: the rows they name, by place, read anew.
         config: how they were searched.
         dropped: places of the rows that the ledger says were dropped for contamination.
+        embedder: the model to embed texts with once more; cosines do not hold without it.
 
     Returns:
         What does not hold, a line each; empty when everything does.
@@ -52,18 +57,96 @@ def audit_contamination(
         DataError: an evaluation set cannot be read any more.
     """
     every = list(claims)
-    texts = audited_texts([claim.overlap for claim in every], config)
-    problems = []
-    for claim in every:
-        problem = _problem(claim, texts, rows, config)
-        if problem:
-            problems.append(f"{claim.row}: {problem}")
-    leaked = {claim.row for claim in every if claim.overlap.kind == "leak"}
+    replay = Replay(config, [claim.overlap for claim in every], embedder)
+    return replay.problems(every, rows) + unmatched_leaks(every, config, dropped)
+
+
+def unmatched_leaks(
+    claims: Iterable[Claim], config: ContaminationConfig, dropped: Sequence[str]
+) -> list[str]:
+    """Dropped rows without a certificate, and certificates of rows that should have been."""
+    leaked = {claim.row for claim in claims if claim.overlap.kind == "leak"}
     certified = leaked if config.action == "drop" else set()
+    problems = []
     for place in sorted(set(dropped) ^ certified):
         what = "has a certificate but was not dropped" if place in certified else "is not certified"
         problems.append(f"{place}: {what}")
     return problems
+
+
+class Replay:
+    """Certificates of evaluation texts against the texts themselves, read again.
+
+    Args:
+        config: how rows were searched.
+        overlaps: all that will be replayed.
+        embedder: the model to embed texts with once more; cosines do not hold without it.
+
+    Raises:
+        DataError: an evaluation set cannot be read any more.
+    """
+
+    def __init__(
+        self,
+        config: ContaminationConfig,
+        overlaps: Sequence[Overlap],
+        embedder: Embedder | None = None,
+    ) -> None:
+        self._config = config
+        self._embedder = embedder
+        self._texts = audited_texts(overlaps, config)
+
+    def problems(self, claims: Sequence[Claim], rows: Mapping[str, Row]) -> list[str]:
+        """What does not hold of some certificates, a line each; ``rows`` are those they name."""
+        cosines = self._cosines(claims, rows)
+        found = []
+        for number, claim in enumerate(claims):
+            problem = _problem(claim, self._texts, rows, self._config)
+            if not problem and claim.overlap.method == "semantic":
+                problem = self._semantic(claim.overlap, rows[claim.row], cosines.get(number))
+            if problem:
+                found.append(f"{claim.row}: {problem}")
+        return found
+
+    def _cosines(self, claims: Sequence[Claim], rows: Mapping[str, Row]) -> dict[int, float]:
+        """The cosine of each semantic claim, by its number; none without the model."""
+        asked = {
+            number: (text_of(rows[claim.row], claim.overlap.side), text.text)
+            for number, claim in enumerate(claims)
+            if claim.overlap.method == "semantic"
+            and claim.row in rows
+            and (text := self._texts.get(_key(claim.overlap)))
+        }
+        if not asked or self._embedder is None:
+            return {}
+        every = sorted({text for pair in asked.values() for text in pair})
+        vectors = embed_all(self._embedder, every, len(every)).astype(np.float64)
+        place = {text: i for i, text in enumerate(every)}
+        return {
+            number: float(np.dot(vectors[place[one]], vectors[place[other]]))
+            for number, (one, other) in asked.items()
+        }
+
+    def _semantic(self, overlap: Overlap, row: Row, cosine: float | None) -> str:
+        semantic, text = self._config.semantic, self._texts[_key(overlap)]
+        if semantic is None or not _fair(overlap, overlap.score, semantic.threshold):
+            return _UNFAIR
+        if overlap.answer or overlap.stem:
+            return "only whole questions are compared by their meaning"
+        if self._embedder is None or cosine is None:
+            return f"names a cosine, and the model {overlap.model} was not loaded to replay it"
+        if self._embedder.name != overlap.model:
+            return f"was certified with the model {overlap.model}, not {self._embedder.name}"
+        if abs(cosine - overlap.score) > COSINE_TOLERANCE:
+            return f"certified a cosine of {overlap.score:.6f}, computed {cosine:.6f}"
+        sides = (plain_words(text_of(row, overlap.side)), text.words)
+        differ = self._config.numbers == "distinct" and _other_figures(*sides)
+        kind = "look-alike" if differ else "leak"
+        return "" if kind == overlap.kind else f"certified a {overlap.kind}, found a {kind}"
+
+
+def _key(overlap: Overlap) -> Key:
+    return overlap.evaluation_set, overlap.where, overlap.field, overlap.stem
 
 
 def _problem(
@@ -73,7 +156,7 @@ def _problem(
     config: ContaminationConfig,
 ) -> str:
     overlap = claim.overlap
-    text = texts.get((overlap.evaluation_set, overlap.where, overlap.field, overlap.stem))
+    text = texts.get(_key(overlap))
     if text is None:
         return f"no evaluation text stands at {overlap.where} in {overlap.field}"
     if claim.row not in rows:
@@ -84,17 +167,14 @@ def _problem(
         return f"certified words {overlap.core} of the evaluation text, found {text.core}"
     if overlap.stem and not text.evidence:
         return "the question without its options says too little"
-    if not text.judged and overlap.method != "exact":
+    if not text.judged and overlap.method not in ("exact", "semantic"):
         return "the evaluation text is too short for this method"
     said = text_of(rows[claim.row], overlap.side)
     if overlap.method == "exact":
         return _exact(overlap, text, said, config)
     if overlap.method == "ngram":
         return _ngram(overlap, text, said, config)
-    if overlap.method == "fuzzy":
-        return _fuzzy(overlap, text, said, config)
-    semantic = config.semantic
-    return "" if semantic and _fair(overlap, overlap.score, semantic.threshold) else _UNFAIR
+    return _fuzzy(overlap, text, said, config) if overlap.method == "fuzzy" else ""
 
 
 _UNFAIR = "its score is not over the threshold of the configuration"
@@ -149,9 +229,14 @@ def _fuzzy(overlap: Overlap, text: AuditedText, said: str, config: Contamination
         return "a stretch of another length was compared"
     one, other = set(wanted), set(words[overlap.at : overlap.at + overlap.length])
     score = len(one & other) / len(one | other)
-    figures = [{word for word in each if is_figure(word)} for each in (one, other)]
-    differ = config.numbers == "distinct" and figures[0] - figures[1] and figures[1] - figures[0]
+    differ = config.numbers == "distinct" and _other_figures(one, other)
     return _score(overlap, score, fuzzy.threshold, "look-alike" if differ else "leak")
+
+
+def _other_figures(one: Iterable[str], other: Iterable[str]) -> bool:
+    """Each has a figure that the other lacks."""
+    figures = [{word for word in each if is_figure(word)} for each in (one, other)]
+    return bool(figures[0] - figures[1] and figures[1] - figures[0])
 
 
 def _masked(run: Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Evaluation sets -> the texts that are looked for, each with the place it came from."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from data_prep.contamination.options import stem
 from data_prep.contamination.settings import EvaluationSet
 from data_prep.errors import DataError
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.files import find_files
 from data_prep.sources.records import BadRecord
 from data_prep.sources.scan import read
 
@@ -119,6 +121,26 @@ def read_evaluation_set(
         raise DataError(f"{asked.path}: {what if records else 'has no records'}.")
     fields = tuple(field for field, answer in wanted if not answer)
     return EvaluationRecords(found, fields, not asked.fields, records, without)
+
+
+def refuse_trained_sets(sets: Iterable[EvaluationSet], sources: Iterable[SourceConfig]) -> None:
+    """Refuse an evaluation set that is trained on: all of its rows would be dropped.
+
+    Raises:
+        DataError: a file of it is one of a source, too.
+    """
+    trained = {
+        os.path.realpath(file): source.path
+        for source in sources
+        for file in find_files(source.path, source.split) or ()
+    }
+    for each in sets:
+        for file in find_files(each.path) or ():
+            if source := trained.get(os.path.realpath(file)):
+                raise DataError(
+                    f"contamination.against: {file} is trained on as well (sources: {source}), so "
+                    "every row of it would be a leak. Name it in one of the two."
+                )
 
 
 def _stem_of(whole: EvaluationText) -> list[EvaluationText]:

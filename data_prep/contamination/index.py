@@ -24,7 +24,7 @@ from data_prep.contamination.run_tables import (
 )
 from data_prep.contamination.settings import ContaminationConfig, NgramConfig
 from data_prep.contamination.words import Words, words_of
-from data_prep.embeddings import Embedder
+from data_prep.embeddings import Embedder, embed_all
 from data_prep.errors import DataError
 
 VOTES = 0.15
@@ -165,7 +165,8 @@ def _vectors(
     if embedder is None:
         return np.empty(0, np.int64), np.empty((0, 0), np.float32)
     questions = np.flatnonzero([not text.answer and not text.stem for text in texts])
-    return questions, embedder.embed([texts[i].text for i in questions])
+    asked = (texts[i].text for i in questions)
+    return questions, embed_all(embedder, asked, len(questions))
 
 
 def _allowed(

@@ -42,6 +42,8 @@ class Overlap(BaseModel):
     """Words that the match, or the stretch that was compared, has there."""
     text: int
     """The evaluation text's number in the index."""
+    model: str = ""
+    """Of a cosine: the embedder's name, a hash of its files in it."""
 
     def describe(self) -> str:
         """One line for a ledger."""

@@ -263,4 +263,5 @@ def _overlap(
         at=at,
         length=length,
         text=owner,
+        model=index.embedder if method == "semantic" else "",
     )

@@ -11,17 +11,20 @@ FIGURE = "0"
 
 _NO_SPACES = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _BREAKS = "\u0080-\u00bf\u2000-\u206f\u3000-\u303f"
+_SIGNS = "\u00b1\u00d7\u00f7\u2200-\u22ff"
 _WORD = re.compile(
-    rf"(?P<pairs>[{_NO_SPACES}]+)|(?:[a-z0-9_]|[^\x00-\x7f{_BREAKS}{_NO_SPACES}])+"
-    r"|[%&*+/<=>^|~]|-(?=[0-9])|(?<=[0-9])-|(?<= )-(?= )"
+    rf"(?P<pairs>[{_NO_SPACES}]+)|(?:[a-z0-9_]|[^\x00-\x7f{_BREAKS}{_NO_SPACES}{_SIGNS}])+"
+    rf"|[%&*+/<=>^|~{_SIGNS}]|-(?=[0-9])|(?<=[0-9])-|(?<= )-(?= )"
 )
-_FIGURE = re.compile(r"[0-9]|^[-%&*+/<=>^|~]$")
+_FIGURE = re.compile(rf"[0-9]|^[-%&*+/<=>^|~{_SIGNS}]$")
 
 
 def plain_words(text: str) -> list[str]:
     """The words of a text, in order."""
     words: list[str] = []
-    for match in _WORD.finditer(unicodedata.normalize("NFKC", text).casefold()):
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    plain = "".join(str(int(c)) if c.isdecimal() else c for c in folded)
+    for match in _WORD.finditer(plain):
         piece = match.group()
         if match.lastgroup:
             words += [piece[i : i + 2] for i in range(len(piece) - 1)]

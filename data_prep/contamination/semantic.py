@@ -6,7 +6,7 @@ import numpy as np
 
 from data_prep.contamination.index import EvaluationIndex
 from data_prep.contamination.words import Words, words_of
-from data_prep.embeddings import Embedder
+from data_prep.embeddings import Embedder, embed_all
 from data_prep.errors import DataError
 
 BLOCK = 1024
@@ -49,7 +49,7 @@ def alike(
             continue
         for start in range(0, len(chosen), BLOCK):
             block = chosen[start : start + BLOCK]
-            vectors = embedder.embed([texts[i] for i in block])
+            vectors = embed_all(embedder, [texts[i] for i in block], len(block))
             cosines = np.round(vectors @ index.vectors[questions].T, DECIMALS)
             for row, column in np.argwhere(cosines >= threshold).tolist():
                 owner = int(index.vector_texts[questions[column]])

@@ -6,6 +6,7 @@ regular expression, and counts. For the cosine of two embeddings it embeds both 
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -62,7 +63,7 @@ def audit(
     removed: Sequence[str],
     embedder: Embedder | None = None,
 ) -> list[str]:
-    """Replay every certificate.
+    """Replay every certificate, and see that there is one of every removed row.
 
     Args:
         certificates: what the deduplicator claims.
@@ -74,24 +75,57 @@ def audit(
     Returns:
         What does not hold, a line each; empty when everything does.
     """
+    every = list(certificates)
+    return replay(every, rows, kept, embedder) + unmatched(every, removed)
+
+
+def replay(
+    certificates: Sequence[Certificate],
+    rows: Mapping[str, Row],
+    kept: frozenset[str],
+    embedder: Embedder | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Replay some certificates.
+
+    Args:
+        certificates: as for `audit`.
+        rows: as for `audit`.
+        kept: as for `audit`.
+        embedder: as for `audit`.
+        groups: what stands in the ``group`` field of each row they name that has one.
+
+    Returns:
+        What does not hold, a line each.
+    """
     problems = []
-    certified = set()
-    certificates = list(certificates)
     vectors = _embedded(certificates, rows, embedder)
     for certificate in certificates:
-        certified.add(certificate.removed)
-        problem = _problem(certificate, rows, kept)
+        problem = _problem(certificate, rows, kept, groups or {})
         if not problem and certificate.measure == "cosine":
             problem = _cosine_problem(certificate, vectors, embedder.name if embedder else "")
         if problem:
             problems.append(f"{certificate.removed}: {problem}")
-    for place in sorted(set(removed) ^ certified):
-        what = "has a certificate but was not removed" if place in certified else "is not certified"
-        problems.append(f"{place}: {what}")
     return problems
 
 
-def _problem(certificate: Certificate, rows: Mapping[str, Row], kept: frozenset[str]) -> str:
+def unmatched(certificates: Iterable[Certificate], removed: Sequence[str]) -> list[str]:
+    """Removed rows without a certificate, certificates of other rows, and second ones."""
+    counts = Counter(certificate.removed for certificate in certificates)
+    problems = []
+    for place in sorted(set(removed) ^ counts.keys()):
+        what = "has a certificate but was not removed" if place in counts else "is not certified"
+        problems.append(f"{place}: {what}")
+    twice = (place for place, count in counts.items() if count > 1)
+    return problems + [f"{place}: is certified more than once" for place in sorted(twice)]
+
+
+def _problem(
+    certificate: Certificate,
+    rows: Mapping[str, Row],
+    kept: frozenset[str],
+    groups: Mapping[str, str],
+) -> str:
     if certificate.removed in kept:
         return "was certified as removed, and is still there"
     if certificate.witness not in kept:
@@ -102,7 +136,9 @@ def _problem(certificate: Certificate, rows: Mapping[str, Row], kept: frozenset[
     if certificate.measure == "equal":
         return "" if whole_text(one) == whole_text(other) else "is not equal to its witness"
     if certificate.measure == "group":
-        return ""
+        shared = groups.get(certificate.removed) is not None
+        shared = shared and groups[certificate.removed] == groups.get(certificate.witness)
+        return "" if shared else "has not the group of its witness"
     if certificate.measure == "question":
         return "" if _question(one) == _question(other) else "does not ask what its witness asks"
     words = [_words(text_of(each, certificate.on)) for each in (one, other)]
@@ -116,9 +152,26 @@ def _problem(certificate: Certificate, rows: Mapping[str, Row], kept: frozenset[
         if similarity < certificate.threshold:
             return f"similarity {similarity:.6f} is below the threshold {certificate.threshold}"
     numbers = [{word for word in each if _NUMERIC.search(word)} for each in words]
-    if certificate.numbers == "distinct" and numbers[0] - numbers[1] and numbers[1] - numbers[0]:
+    if certificate.numbers == "distinct" and (
+        (numbers[0] - numbers[1] and numbers[1] - numbers[0])
+        or (certificate.measure == "jaccard" and _only_figures_differ(*words))
+    ):
         return "differs from its witness in its numbers"
     return ""
+
+
+def _only_figures_differ(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Both have figures, other ones or in another order, and the same words beside them."""
+    plain = [[word for word in each if not _FIGURE.match(word)] for each in (one, other)]
+    figures = [
+        [
+            word
+            for word, after in zip(each, [*each[1:], ""], strict=True)
+            if word[0].isdecimal() or (_FIGURE.match(word) and after[:1].isdecimal())
+        ]
+        for each in (one, other)
+    ]
+    return plain[0] == plain[1] and all(figures) and figures[0] != figures[1]
 
 
 def _question(row: Row) -> list[str]:
@@ -172,19 +225,23 @@ def _cosine_problem(
 
 _NO_SPACES = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _BREAKS = "\u0080-\u00bf\u2000-\u206f\u3000-\u303f"
+_SIGNS = "\u00b1\u00d7\u00f7\u2200-\u22ff"
 _WORD = re.compile(
-    rf"(?P<pairs>[{_NO_SPACES}]+)|[a-z0-9_]|(?P<letter>[^\x00-\x7f{_BREAKS}{_NO_SPACES}])"
-    r"|[%&*+/<=>^|~]|-(?=[0-9])|(?<=[0-9])-|(?<= )-(?= )"
+    rf"(?P<pairs>[{_NO_SPACES}]+)|[a-z0-9_]|[^\x00-\x7f{_BREAKS}{_NO_SPACES}{_SIGNS}]"
+    rf"|[%&*+/<=>^|~{_SIGNS}]|-(?=[0-9])|(?<=[0-9])-|(?<= )-(?= )"
 )
-_LETTER = re.compile(rf"[a-z0-9_]|[^\x00-\x7f{_BREAKS}{_NO_SPACES}]")
-_NUMERIC = re.compile(r"[0-9]|^[-%&*+/<=>^|~]$")
+_LETTER = re.compile(rf"[a-z0-9_]|[^\x00-\x7f{_BREAKS}{_NO_SPACES}{_SIGNS}]")
+_FIGURE = re.compile(rf"[0-9]|[-%&*+/<=>^|~{_SIGNS}]$")
+_NUMERIC = re.compile(rf"[0-9]|^[-%&*+/<=>^|~{_SIGNS}]$")
 
 
 def _words(text: str) -> list[str]:
     """The words of a text, by the rules that `data_prep.dedup.words` states."""
     words: list[str] = []
     end = -1
-    for match in _WORD.finditer(unicodedata.normalize("NFKC", text).casefold()):
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    plain = "".join(str(int(c)) if c.isdecimal() else c for c in folded)
+    for match in _WORD.finditer(plain):
         piece = match.group()
         if match.group("pairs"):
             words += [piece[i : i + 2] for i in range(len(piece) - 1)]

@@ -14,7 +14,8 @@ from numba import njit
 
 FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 MIX_1, MIX_2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
-S33, S32, S18, S12, S6 = (np.uint64(bits) for bits in (33, 32, 18, 12, 6))
+S58, S33, S32, S18, S12, S6 = (np.uint64(bits) for bits in (58, 33, 32, 18, 12, 6))
+ONE = np.uint64(1)
 
 SEPARATOR, LETTER, PAIRED, OPERATOR, HYPHEN = range(5)
 
@@ -24,7 +25,10 @@ SCRAMBLE = np.uint32(0x85EBCA6B)
 FEWEST = 8
 """A text with fewer words than this beside the common ones is sketched with all of its words."""
 FIRST = 32
-"""Of texts with one band in common, each is compared with the first so many and its neighbours."""
+"""Of more texts with a band in common, each is compared with the first so many and a neighbour."""
+FIGURE, SIGN, NAME = np.uint8(1), np.uint8(2), np.uint8(3)
+"""What makes a word numeric: it begins with a digit, is an operator, or has a digit behind letters
+("mp3"), which is as much a name as a number."""
 
 
 @njit(inline="always")
@@ -46,6 +50,9 @@ def _kind(c):  # type: ignore[no-untyped-def]
         if c in (37, 38, 42, 43, 47, 60, 61, 62, 94, 124, 126):
             return OPERATOR
         return SEPARATOR
+    # Plus-minus, times, division, and the block of mathematical operators.
+    if c == 0xB1 or c == 0xD7 or c == 0xF7 or 0x2200 <= c <= 0x22FF:
+        return OPERATOR
     if c < 0xC0 or 0x2000 <= c <= 0x206F or 0x3000 <= c <= 0x303F:
         return SEPARATOR
     if 0x0E00 <= c <= 0x0E7F or 0x3040 <= c <= 0x30FF or 0x3400 <= c <= 0x9FFF:
@@ -62,14 +69,14 @@ def hash_words(text, start, end, words, numeric):  # type: ignore[no-untyped-def
         start: where this one begins.
         end: where it ends.
         words: written; at least ``end - start`` long.
-        numeric: written; True where a word has a digit or is an operator.
+        numeric: written; `FIGURE`, `SIGN`, `NAME`, or 0; of bools, True for the three.
 
     Returns:
         How many there are.
     """
     count = 0
     i = start
-    inside, digit = False, False
+    inside, digit = False, np.uint8(0)
     value, before, last = FNV_OFFSET, np.uint64(0), np.uint64(0)
     while i < end:
         byte = np.uint64(text[i])
@@ -92,22 +99,22 @@ def hash_words(text, start, end, words, numeric):  # type: ignore[no-untyped-def
         last = c
         if kind == LETTER:
             if not inside:
-                inside, digit, value = True, False, FNV_OFFSET
+                inside, digit, value = True, np.uint8(0), FNV_OFFSET
+            if 48 <= c <= 57 and not digit:
+                digit = FIGURE if value == FNV_OFFSET else NAME
             value = (value ^ c) * FNV_PRIME
-            if 48 <= c <= 57:
-                digit = True
         elif inside:
             words[count], numeric[count] = mix(value), digit
             count, inside = count + 1, False
         if kind == PAIRED:
             if before:
-                words[count], numeric[count] = mix((before << S32) | c), False
+                words[count], numeric[count] = mix((before << S32) | c), np.uint8(0)
                 count += 1
             before = c
         else:
             before = np.uint64(0)
         if kind == OPERATOR:
-            words[count], numeric[count] = mix(c), True
+            words[count], numeric[count] = mix(c), SIGN
             count += 1
     if inside:
         words[count], numeric[count] = mix(value), digit
@@ -216,7 +223,7 @@ def unique_words(text, offsets, longest, ngram, chosen, found):  # type: ignore[
 
 @njit(cache=True, nogil=True)
 def sketch(  # type: ignore[no-untyped-def]
-    text, offsets, longest, chosen, ngram, rows, fewest, common, first, keys, sequences
+    text, offsets, longest, chosen, ngram, rows, fewest, common, first, keys, sequences, figures
 ):
     """Write what `data_prep.dedup.minhash.Sketches` holds of the chosen texts.
 
@@ -232,6 +239,7 @@ def sketch(  # type: ignore[no-untyped-def]
         first: the number of the text at 0, among all texts.
         keys: written, ``keys[band, text]``; left as it is for a text that is not compared.
         sequences: written.
+        figures: written.
     """
     bands = keys.shape[0]
     words, numeric, table, stamps = scratch(longest)
@@ -250,9 +258,12 @@ def sketch(  # type: ignore[no-untyped-def]
             sequences[row] = mix(np.uint64(first + row))
             continue
         sequence = np.uint64(count)
+        bits = np.uint64(0)
         for i in range(count):
             sequence = mix(sequence ^ words[i]) + np.uint64(i)
-        sequences[row] = sequence
+            if numeric[i]:
+                bits |= ONE << (words[i] >> S58)
+        sequences[row], figures[row] = sequence, bits
         count = join_grams(words, count, ngram)
         count = keep_unique(words, numeric, count, table, stamps, row)
         if count < fewest:
@@ -282,12 +293,22 @@ def sketch(  # type: ignore[no-untyped-def]
             keys[band, row] = min(np.uint32(key), EMPTY - np.uint32(1))
 
 
+@njit(inline="always")
+def _surely_differ(one, other):  # type: ignore[no-untyped-def]
+    """Whether each of two texts has a number that the other lacks, by the bits of their numbers."""
+    return (one & ~other) != 0 and (other & ~one) != 0
+
+
 @njit(cache=True)
-def pairs_in_groups(ordered, found):  # type: ignore[no-untyped-def]
+def pairs_in_groups(ordered, figures, found):  # type: ignore[no-untyped-def]
     """Write the pairs of one band as far as there is room; answers how many there are.
+
+    Of a large group not all pairs: each text with the first texts, and with a neighbour, so that
+    texts that have the same numbers are neighbours.
 
     Args:
         ordered: ``key << 32 | text`` of all texts, ascending.
+        figures: bits of the numbers of each text; pairs that they tell apart are left out.
         found: written, ``earlier << 32 | later``.
     """
     total, start = 0, 0
@@ -296,15 +317,61 @@ def pairs_in_groups(ordered, found):  # type: ignore[no-untyped-def]
         key = ordered[start] >> S32
         if i < len(ordered) and ordered[i] >> S32 == key:
             continue
+        large = i - start > FIRST + 1
         if key != EMPTY:
-            for later in range(start + 1, i):
-                few = min(later, start + FIRST)
-                # Of a large group not all pairs: its first texts, and the neighbour.
-                for turn in range(few - start + (few < later)):
-                    earlier = start + turn if start + turn < few else later - 1
+            for place in range(start + 1, i):
+                later = ordered[place] & low
+                for turn in range(start, min(place, start + FIRST)):
+                    earlier = ordered[turn] & low
+                    if not _surely_differ(figures[earlier], figures[later]):
+                        if total < len(found):
+                            found[total] = earlier << S32 | later
+                        total += 1
+        if key != EMPTY and large:
+            members = ordered[start:i] & low
+            order = members[np.argsort(figures[members], kind="mergesort")]
+            behind = members[FIRST]
+            for place in range(1, len(order)):
+                earlier = min(order[place - 1], order[place])
+                later = max(order[place - 1], order[place])
+                if earlier >= behind and not _surely_differ(figures[earlier], figures[later]):
                     if total < len(found):
-                        found[total] = (ordered[earlier] & low) << S32 | ordered[later] & low
+                        found[total] = earlier << S32 | later
                     total += 1
+        start = i
+    return total
+
+
+@njit(cache=True)
+def pairs_across(ordered, border, figures, found):  # type: ignore[no-untyped-def]
+    """Write pairs of one band of which one text is before a border and the other is not.
+
+    Of a large group, each text before the border makes pairs with the first ones behind it.
+
+    Args:
+        ordered: as for `pairs_in_groups`.
+        border: the first text behind it.
+        figures: as for `pairs_in_groups`.
+        found: as for `pairs_in_groups`.
+    """
+    total, start, behind = 0, 0, 0
+    low = np.uint64(0xFFFFFFFF)
+    for i in range(1, len(ordered) + 1):
+        key = ordered[start] >> S32
+        if i < len(ordered) and ordered[i] >> S32 == key:
+            continue
+        behind = start
+        while behind < i and ordered[behind] & low < border:
+            behind += 1
+        if key != EMPTY:
+            for place in range(start, behind):
+                earlier = ordered[place] & low
+                for turn in range(behind, min(i, behind + FIRST)):
+                    later = ordered[turn] & low
+                    if not _surely_differ(figures[earlier], figures[later]):
+                        if total < len(found):
+                            found[total] = earlier << S32 | later
+                        total += 1
         start = i
     return total
 
@@ -335,30 +402,77 @@ def count_similarity(text, offsets, longest, ngram, pairs, similarity):  # type:
         similarity[index] = shared / max(1, count + total - shared)
 
 
+@njit(inline="always")
+def _next_figure(marks, at, count):  # type: ignore[no-untyped-def]
+    """The first place from ``at`` on of a figure, or of an operator that stands before one."""
+    while at < count and not (
+        marks[at] == FIGURE or (marks[at] == SIGN and at + 1 < count and marks[at + 1] == FIGURE)
+    ):
+        at += 1
+    return at
+
+
+@njit(inline="always")
+def _only_figures_differ(words, marks, count, others, other_marks, total):  # type: ignore[no-untyped-def]
+    """Whether two texts have figures, other ones, and the same words beside them in one order."""
+    i, j = 0, 0
+    while True:
+        while i < count and (marks[i] == FIGURE or marks[i] == SIGN):
+            i += 1
+        while j < total and (other_marks[j] == FIGURE or other_marks[j] == SIGN):
+            j += 1
+        if i == count or j == total:
+            break
+        if words[i] != others[j]:
+            return False
+        i, j = i + 1, j + 1
+    if i < count or j < total:
+        return False
+    i, j = _next_figure(marks, 0, count), _next_figure(other_marks, 0, total)
+    if i == count or j == total:
+        return False
+    while i < count and j < total and words[i] == others[j]:
+        i = _next_figure(marks, i + 1, count)
+        j = _next_figure(other_marks, j + 1, total)
+    return i < count or j < total
+
+
+@njit(inline="always")
+def _has_number_beside(words, marks, count, table, stamps, stamp):  # type: ignore[no-untyped-def]
+    """Whether a text has a number or an operator that is not in a table."""
+    mask = np.uint64(len(table) - 1)
+    for i in range(count):
+        if marks[i]:
+            place = words[i] & mask
+            while stamps[place] == stamp and table[place] != words[i]:
+                place = (place + np.uint64(1)) & mask
+            if stamps[place] != stamp:
+                return True
+    return False
+
+
 @njit(cache=True)
 def numbers_differ(text, offsets, longest, pairs, differ):  # type: ignore[no-untyped-def]
-    """Mark pairs of which each text has a number or an operator that the other lacks."""
-    words, numeric, table, stamps = scratch(longest)
-    mask = np.uint64(len(table) - 1)
+    """Mark pairs that their numbers tell apart.
+
+    Each text has a number or an operator that the other lacks; or both have figures and are the
+    same but for these: swapped, repeated, negative, fewer.
+    """
+    words, _, table, stamps = scratch(longest)
+    others, _, other_table, other_stamps = scratch(longest)
+    marks, other_marks = np.empty(longest + 1, np.uint8), np.empty(longest + 1, np.uint8)
     for index in range(len(pairs)):
-        sides = pairs[index] >> np.uint64(32), pairs[index] & np.uint64(0xFFFFFFFF)
-        lacking = 0
-        for turn in range(2):
-            stamp = 2 * index + turn
-            row = sides[turn]
-            count = hash_words(text, offsets[row], offsets[row + 1], words, numeric)
-            keep_unique(words, numeric, count, table, stamps, stamp)
-            row = sides[1 - turn]
-            count = hash_words(text, offsets[row], offsets[row + 1], words, numeric)
-            for i in range(count):
-                if numeric[i]:
-                    place = words[i] & mask
-                    while stamps[place] == stamp and table[place] != words[i]:
-                        place = (place + np.uint64(1)) & mask
-                    if stamps[place] != stamp:
-                        lacking += 1
-                        break
-        differ[index] = lacking == 2
+        left, right = pairs[index] >> np.uint64(32), pairs[index] & np.uint64(0xFFFFFFFF)
+        count = hash_words(text, offsets[left], offsets[left + 1], words, marks)
+        total = hash_words(text, offsets[right], offsets[right + 1], others, other_marks)
+        if _only_figures_differ(words, marks, count, others, other_marks, total):
+            differ[index] = True
+            continue
+        count = keep_unique(words, marks, count, table, stamps, index)
+        total = keep_unique(others, other_marks, total, other_table, other_stamps, index)
+        differ[index] = _has_number_beside(
+            words, marks, count, other_table, other_stamps, index
+        ) and _has_number_beside(others, other_marks, total, table, stamps, index)
 
 
 @njit(cache=True)

@@ -1,5 +1,6 @@
 """Texts as the kernels take them: normalised, in one buffer of bytes, a part of them at a time."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Protocol, Self
@@ -120,6 +121,13 @@ def _gathered(source: TextSource, chosen: NDArray[np.int64]) -> Texts:
     return Texts(buffer, offsets)
 
 
+_DIGIT = re.compile(r"[^\D0-9]")
+"""A decimal digit of another script."""
+
+
 def normalise(text: str) -> str:
-    """A text without what copies differ in by accident: width, ligatures, case."""
-    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold()
+    """A text without what copies differ in by accident: width, ligatures, case, digits' script."""
+    if text.isascii():
+        return text.casefold()
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), folded)

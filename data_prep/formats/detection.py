@@ -13,7 +13,8 @@ from data_prep.errors import RowError
 from data_prep.formats.fields import verdict
 from data_prep.formats.human_assistant import begins_with_a_turn
 from data_prep.formats.question_answer import PAIRS
-from data_prep.formats.registry import CONVERTERS, FIELDS
+from data_prep.formats.registry import CONVERTERS
+from data_prep.formats.unused import used_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +108,19 @@ def detect(record: Mapping[str, Any]) -> Detected:
         found = [(rule, words) for rule in RULES if (words := _words(rule, fields))]
         if found:
             rule, because = found[0]
-            passed_over = _passed_over(rule, [other for other, _ in found])
+            passed_over = _passed_over(rule, [other for other, _ in found], fields)
             return Detected(rule.format, because + passed_over)
     raise RowError("unknown format", _unknown(record))
 
 
-def _passed_over(rule: Rule, fitting: Sequence[Rule]) -> str:
+def _passed_over(rule: Rule, fitting: Sequence[Rule], record: Mapping[str, Any]) -> str:
     """Which other formats fit, for fields that the chosen one makes nothing of."""
-    known = FIELDS[rule.format]
-    others = [other.format for other in fitting if not set(other.fields) <= set(known)]
+    fitting = [other for other in fitting if other.format != rule.format]
+    try:
+        known = set(used_fields(record, rule.format)) if fitting else set()
+    except RowError:  # what is wrong with it is said when it is read
+        return ""
+    others = [other.format for other in fitting if not set(other.fields) <= known]
     return f" ({rule.format} goes before {', '.join(dict.fromkeys(others))})" if others else ""
 
 

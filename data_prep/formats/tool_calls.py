@@ -73,16 +73,26 @@ def _function(entry: Any, what: str) -> Mapping[str, Any]:
 
 def tools(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """The functions that a record offers, as a list or as JSON text."""
-    return tuple(map(_tool, _offered(record)))
+    return tuple(map(_tool, offered(record)[1]))
 
 
-def _offered(record: Mapping[str, Any]) -> list[Any]:
-    offered = record.get("tools") or record.get("functions") or []
-    if isinstance(offered, str):
-        offered = json_or(offered, "'tools' is text but not JSON") or []
-    if not isinstance(offered, list):
-        raise RowError("wrong field", "'tools' wants a list of JSON schemas")
-    return offered
+def offered(record: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """The field in which a record offers functions, and what it holds, unread.
+
+    Of two, it is the first that is not empty, as a list or as JSON text.
+
+    Raises:
+        RowError: it is neither.
+    """
+    for field in ("tools", "functions"):
+        found = record.get(field) or []
+        if isinstance(found, str):
+            found = json_or(found, f"{field!r} is text but not JSON") or []
+        if not isinstance(found, list):
+            raise RowError("wrong field", f"{field!r} wants a list of JSON schemas")
+        if found:
+            return field, found
+    return "tools", []
 
 
 def _tool(entry: Any) -> Mapping[str, Any]:
@@ -113,9 +123,9 @@ def unused_in_tools(record: Mapping[str, Any]) -> set[str]:
     Raises:
         RowError: as `tools`.
     """
-    offered = _offered(record)
-    inner = (_function(entry, "a tool") for entry in offered)
-    return {name for entry in (*offered, *inner) for name in _unknown(entry, _OF_TOOL)}
+    _, entries = offered(record)
+    inner = (_function(entry, "a tool") for entry in entries)
+    return {name for entry in (*entries, *inner) for name in _unknown(entry, _OF_TOOL)}
 
 
 def with_call_ids(turns: Sequence[Message]) -> tuple[Message, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
-from data_prep.formats.registry import FIELDS
+from data_prep.formats.unused import KNOWN_FIELDS
 from data_prep.strict_json import loads
 
 if TYPE_CHECKING:
@@ -116,9 +116,8 @@ def refuse_unreadable(where: str, schema: "pyarrow.Schema") -> None:
             look(field.type)
 
     look(pyarrow.struct(list(schema)))
-    known = {field for fields in FIELDS.values() for field in fields}
     for field in schema:
-        if field.name in known and _readable(field.type) is None:
+        if field.name in KNOWN_FIELDS and _readable(field.type) is None:
             raise DataError(
                 f"{where}: the column {field.name!r} holds {field.type}, and text or JSON's values "
                 "are wanted. Store it as text."

@@ -10,11 +10,14 @@ nothing a backend could ignore.
 """
 
 from itertools import pairwise
+from operator import sub
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from llmkit.models.rows_backward import RowsAttention
 
 ROWS_ATTENTION = "llmkit_rows"
 
@@ -65,6 +68,11 @@ def rows_attention(
             query, key, value, attention_mask, dropout, is_causal, scale=scaling, enable_gqa=grouped
         )
         return out.transpose(1, 2).contiguous(), None
+    windowed = (
+        sliding_window is not None and max(map(sub, row_starts[1:], row_starts)) > sliding_window
+    )
+    if query.device.type == "cpu" and not windowed and not dropout:
+        return RowsAttention.apply(query, key, value, row_starts, scaling), None  # type: ignore[no-untyped-call]
     pieces = []
     for start, end in pairwise(row_starts):
         part = slice(start, end)

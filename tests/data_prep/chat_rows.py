@@ -82,6 +82,13 @@ def rendered(row: Row, template: ChatTemplate) -> Rendered:
     return found
 
 
+def as_lists(found: Rendered | RowError) -> object:
+    """What can be compared of a rendered row, or why there is none."""
+    if isinstance(found, RowError):
+        return str(found)
+    return found.ids.tolist(), found.supervised.tolist(), found.prompt_tokens, found.stop_id
+
+
 def refused(row: Row, template: ChatTemplate) -> RowError:
     (found,) = render([row], template)
     assert isinstance(found, RowError), found

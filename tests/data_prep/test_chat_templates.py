@@ -5,7 +5,7 @@ import pickle
 from datetime import date
 
 import pytest
-from chat_rows import CHATML, STOP, TEMPLATES, conversation, rendered, write_template
+from chat_rows import CHATML, STOP, TEMPLATES, as_lists, conversation, rendered, write_template
 from tiny_tokenizer import SPECIAL, build_tokenizer, supervised_runs
 
 from data_prep.chat_templates import ChatTemplate, TemplateError, known_templates, load_template
@@ -133,9 +133,9 @@ def test_phi_is_accepted_on_a_tokenizer_whose_turn_tokens_swallow_white_space(tm
 
 def test_a_template_renders_the_same_after_a_journey_to_another_process(template):
     rows = [conversation("Q1", "A1", "Q2", "A2"), Completion("q", "a"), Text("t")]
-    expected, markers = render(rows, template), template.markers
+    expected, markers = list(map(as_lists, render(rows, template))), template.markers
     other = pickle.loads(pickle.dumps(template))
-    assert render(rows, other) == expected
+    assert list(map(as_lists, render(rows, other))) == expected
     assert other.markers == markers
     assert (other.stop_id, other.source) == (template.stop_id, template.source)
     with pytest.raises(RowError, match="refused by the chat template"):
@@ -250,5 +250,24 @@ def test_the_saved_template_writes_the_date_in_transformers_too(tokenizer, tmp_p
 
 def test_a_date_in_a_computed_format_cannot_be_fixed(tokenizer, tmp_path):
     source = DATED.replace("'%d %b %Y'", "'%d' + ' %b'")
-    with pytest.raises(TemplateError, match="writes today's date"):
+    with pytest.raises(TemplateError, match="writes today's date in a format that it computes"):
         load_template(write_template(tmp_path, source), tokenizer, date(2024, 7, 26))
+
+
+def test_a_date_by_another_name_cannot_be_fixed(tokenizer, tmp_path):
+    source = "{% set now = strftime_now %}{{ now('%d') }}" + CHATML
+    for day in (None, date(2024, 7, 26)):
+        with pytest.raises(TemplateError, match="calls strftime_now by another name"):
+            load_template(write_template(tmp_path, source), tokenizer, day)
+
+
+def test_a_template_may_ask_whether_there_is_a_date(tokenizer, tmp_path):
+    source = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% endif %}" + CHATML
+    template = load_template(write_template(tmp_path, source), tokenizer, date(2024, 7, 26))
+    assert template.text([], generation_prompt=False).startswith("2024")
+
+
+@pytest.mark.parametrize("chance", ["{{ [1, 2, 3] | random }}", "{{ lipsum() }}"])
+def test_a_template_that_leaves_its_text_to_chance_is_refused(tokenizer, tmp_path, chance):
+    with pytest.raises(TemplateError, match=r"random|lipsum"):
+        load_template(write_template(tmp_path, chance + CHATML), tokenizer)

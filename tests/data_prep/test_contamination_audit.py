@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from word_embedder import WordEmbedder
 
 from data_prep.contamination.auditing import Claim, audit_contamination
 from data_prep.contamination.index import build_index
@@ -226,3 +227,71 @@ def test_a_method_that_was_off_certifies_nothing():
     off = configured(exact=False, fuzzy=None)
     for row in ("exact", "fuzzy"):
         assert audit_contamination([CLAIMS[row]], ROWS, off, [row])
+
+
+# Meanings.
+
+
+@pytest.fixture(scope="module")
+def meant():
+    """Rows that mean what a question means, with their certificates."""
+    path = FOLDER / "meant.jsonl"
+    asked = "buy a fast car today {}"
+    records = [{"q": asked.format(""), "a": "me"}, {"q": asked.format(7), "a": "me"}]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    against = [{"path": str(path), "name": "own", "fields": ["q"], "answers": ["a"]}]
+    config = ContaminationConfig.model_validate(
+        {"against": against, "semantic": {"threshold": 0.8}}
+    )
+    rows = {
+        "leak": Completion("purchase a rapid automobile today", "x"),
+        "look-alike": Completion("purchase a rapid automobile today 8", "x"),
+    }
+    index = build_index(config, embedder=WordEmbedder())
+    prompts = [row.prompt for row in rows.values()]
+    found = find_overlaps(index, prompts, ["x", "x"], WordEmbedder())
+    claims = {
+        name: Claim(name, next(hit for hit in hits if hit.kind == name))
+        for name, hits in zip(rows, found, strict=True)
+    }
+    return config, rows, claims
+
+
+def test_a_cosine_is_computed_again_and_holds(meant):
+    config, rows, claims = meant
+    assert {claim.overlap.method for claim in claims.values()} == {"semantic"}
+    every = claims.values()
+    assert audit_contamination(every, rows, config, ["leak"], WordEmbedder()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("leak", {"score": 0.95}, "certified a cosine of 0.950000, computed 1.000000"),
+        ("leak", {"score": 0.5}, "not over the threshold of the configuration"),
+        ("leak", {"threshold": 0.5}, "not over the threshold of the configuration"),
+        ("leak", {"model": "other"}, "was certified with the model other, not words@1"),
+        ("leak", {"side": "response"}, "computed -?0|computed nan"),
+        ("leak", {"kind": "look-alike"}, "certified a look-alike, found a leak"),
+        ("look-alike", {"kind": "leak"}, "certified a leak, found a look-alike"),
+        ("leak", {"field": "a", "answer": True, "core": (0, 1)}, "is not looked for|no evaluation"),
+    ],
+)
+def test_a_planted_wrong_cosine_fails(meant, name, change, problem):
+    config, rows, claims = meant
+    wrong = Claim(name, claims[name].overlap.model_copy(update=change))
+    found = audit_contamination([wrong], rows, config, [name], WordEmbedder())
+    assert re.search(problem, "\n".join(found)), found
+
+
+def test_a_cosine_that_was_invented_for_another_row_fails(meant):
+    config, rows, claims = meant
+    other = rows | {"leak": Completion("write a poem about the sea", "x")}
+    (problem,) = audit_contamination([claims["leak"]], other, config, ["leak"], WordEmbedder())
+    assert "certified a cosine of 1.000000, computed 0." in problem
+
+
+def test_an_audit_of_cosines_without_the_model_says_that_it_cannot_tell(meant):
+    config, rows, claims = meant
+    (problem,) = audit_contamination([claims["leak"]], rows, config, ["leak"])
+    assert "the model words@1 was not loaded to replay it" in problem

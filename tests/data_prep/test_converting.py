@@ -121,7 +121,7 @@ def test_a_source_is_never_written_over(tmp_path):
     ("target", "out", "problem"),
     [
         ("self_instruct", "out.jsonl", "'self_instruct' is not a format that can be written"),
-        ("opneai", "out.jsonl", "Allowed: alpaca, sharegpt, openai"),
+        ("opneai", "out.jsonl", "Did you mean 'openai'.*: alpaca, sharegpt, openai"),
         ("openai", "out.json", "name the file with .jsonl"),
         ("openai", "no/out.jsonl", "there is no folder .*no. Make it first"),
         ("openai", "folder.jsonl", "is a folder. Name a file"),
@@ -141,6 +141,27 @@ def test_nothing_to_write_is_an_error_with_the_reasons(tmp_path):
     with pytest.raises(DataError, match="has no rows"):
         convert_rows([source(tmp_path / "r.jsonl")], "openai", tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_rows_that_a_format_cannot_hold_name_those_that_can(tmp_path):
+    preference = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    judged = {"prompt": "q", "completion": "a", "label": False}
+    pairs = source(tmp_path / "p.jsonl", preference, preference)
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(DataError) as caught:
+        convert_rows([pairs], "openai", out)
+    said = str(caught.value)
+    assert said.endswith("\nMend them, or: --convert preference holds all of such rows.")
+    with pytest.raises(DataError, match=r"No row is left[^~]*or: --convert preference holds"):
+        convert_rows([pairs], "openai", out, on_error="skip")
+    both = [pairs, source(tmp_path / "k.jsonl", judged), source(tmp_path / "r.jsonl", GOOD)]
+    with pytest.raises(
+        DataError, match=r"preference and --convert kto holds.*; data\.on_error=skip leaves them"
+    ):
+        convert_rows(both, "openai", out)
+    called = {"messages": MESSAGES, "tools": [{"name": "f"}]}
+    with pytest.raises(DataError, match=r"or: --convert openai holds all of such rows\.$"):
+        convert_rows([source(tmp_path / "t.jsonl", called)], "alpaca", out)
 
 
 def test_what_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeypatch):

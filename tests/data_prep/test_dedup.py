@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from data_prep.dedup.certificates import Certificate, _words, audit
 from data_prep.dedup.deduplicate import DedupConfig
 from data_prep.dedup.kernels import FIRST, hash_words, pairs_in_groups
-from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
+from data_prep.dedup.minhash import MinHashConfig, alike_across, near_duplicates, sketch
 from data_prep.dedup.stars import stars
 from data_prep.dedup.words import Texts, TextsInMemory
 from data_prep.rows import Completion, Conversation, Message, PlacedRow
@@ -60,7 +60,8 @@ def test_words_are_those_that_the_audit_finds_with_a_regular_expression(text):
     for value, word in zip(words[:count].tolist(), independent, strict=True):
         assert ids.setdefault(value, word) == word
     assert len(set(ids.values())) == len(ids)
-    marks = [bool(re.search(r"[0-9]|^[-%&*+/<=>^|~]$", word)) for word in independent]
+    signs = re.compile("[0-9]|^[-%&*+/<=>^|~\u00b1\u00d7\u00f7\u2200-\u22ff]$")
+    marks = [bool(signs.search(word)) for word in independent]
     assert numeric[:count].tolist() == marks
 
 
@@ -72,6 +73,8 @@ def test_words_are_those_that_the_audit_finds_with_a_regular_expression(text):
         ("\ufb01ne \uff21\uff22\uff23 Straße", ["fine", "abc", "strasse"]),
         ("日本語 text", ["日本", "本語", "text"]),
         ("“quoted” — so", ["quoted", "so"]),
+        ("٣ و ۴, ๕ या ६", ["3", "و", "4", "5", "या", "6"]),
+        ("3\u00d74 ÷ 2 \u2212 1 ≤ √9", [*"3\u00d74÷2\u22121≤√9"]),
         ("- a list\n- with well-known signs", ["a", "list", "with", "well", "known", "signs"]),
     ],
 )
@@ -118,11 +121,51 @@ def test_rows_that_differ_in_their_numbers_stay_unless_asked_to_merge():
     assert len(found(texts, numbers="merge")) == 2
 
 
-@pytest.mark.parametrize(("one", "other"), [("7 - 3", "7 + 3"), ("a < b", "a > b")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("7 - 3", "7 + 3"),
+        ("a < b", "a > b"),
+        ("7 \u2212 3", "7 + 3"),
+        ("a ≤ b", "a ≥ b"),
+        ("٣", "٤"),
+    ],
+)
 def test_rows_that_differ_in_an_operator_stay(one, other):
     text = sentences(3)
     assert not found([f"{text} {one}", f"{text} {other}"])
     assert found([f"{text} {one}", f"{text} {one}."])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "removed"),
+    [
+        ("divide 10 by 5", "divide 5 by 10", 0),
+        ("add -5 to 7", "add 5 to 7", 0),
+        ("add 5 to 7", "add -5 to 7", 0),
+        ("the mean of 2, 4, 6", "the mean of 2, 4, 6, 6", 0),
+        ("the mean of 2, 4, 6", "the mean of 2, 4", 0),
+        ("3.5 metres", "5.3 metres", 0),
+        ("on 2024-01-02", "on 2024-02-01", 0),
+        ("the 3 foxes", "the foxes", 1),
+        ("rename x1 to y2 in 3 files", "rename x1 in 3 files", 1),
+        ("an mp3 and an mp4 of 5 minutes", "an mp4 and an mp3 of 5 minutes", 1),
+        ("the 1st and the 2nd", "the 2nd and the 1st", 0),
+        ("divide 10 by 5", "please divide 10 by 5", 1),
+        ("with **bold** words 3", "with bold words 3", 1),
+    ],
+)
+def test_rows_that_are_the_same_but_for_their_figures_stay(one, other, removed):
+    text = sentences(3)
+    rows = placed(f"{text} {one}", f"{text} {other}")
+    certificates = deduplicated(rows, DedupConfig(minhash=MinHashConfig()))
+    assert len(certificates) == removed
+    assert replayed(rows, certificates) == []
+    merged = deduplicated(rows, DedupConfig(minhash=MinHashConfig(numbers="merge")))
+    (certificate,) = merged.values()
+    assert replayed(rows, merged) == []
+    lying = {index: c.model_copy(update={"numbers": "distinct"}) for index, c in merged.items()}
+    assert bool(replayed(rows, lying)) == (not removed), certificate
 
 
 @pytest.mark.parametrize(("on", "expected"), [("prompt", [1, 2]), ("response", [1]), ("both", [1])])
@@ -347,5 +390,51 @@ def test_of_a_group_each_text_is_paired_with_the_first_ones_and_its_neighbour(si
         if earlier < FIRST or later - earlier == 1
     }
     pairs = np.empty(len(expected), np.uint64)
-    assert pairs_in_groups(ordered, pairs) == len(expected)
+    assert pairs_in_groups(ordered, np.zeros(size, np.uint64), pairs) == len(expected)
     assert {(int(p) >> 32, int(p) & 0xFFFFFFFF) for p in pairs} == expected
+
+
+def test_pairs_that_their_numbers_tell_apart_are_no_candidates():
+    ordered = np.arange(3, dtype=np.uint64) | np.uint64(7 << 32)
+    figures = np.array([0b011, 0b110, 0b111], np.uint64)
+    pairs = np.zeros(3, np.uint64)
+    assert pairs_in_groups(ordered, figures, pairs) == 2
+    assert [(int(p) >> 32, int(p) & 0xFFFFFFFF) for p in pairs[:2]] == [(0, 2), (1, 2)]
+
+
+def test_texts_of_a_large_group_that_have_the_same_numbers_are_paired():
+    ordered = np.arange(120, dtype=np.uint64) | np.uint64(7 << 32)
+    figures = np.array([1 << (text % 60) for text in range(120)], np.uint64)
+    pairs = np.zeros(200, np.uint64)
+    count = pairs_in_groups(ordered, figures, pairs)
+    found = {(int(p) >> 32, int(p) & 0xFFFFFFFF) for p in pairs[:count]}
+    assert found == {(text, text + 60) for text in range(60)}
+    assert count == 60
+
+
+def test_each_row_on_the_left_is_found_though_many_are_alike():
+    """What is held out may be like a thousand rows: every one of them must be known."""
+    text, rng = sentences(21), random.Random(0)
+    texts = [
+        " ".join(rng.choice(WORDS) if rng.random() < 0.03 else w for w in text.split())
+        for _ in range(300)
+    ]
+    source, config = TextsInMemory(texts), MinHashConfig()
+    left, right = np.arange(299), np.array([299])
+    edges = alike_across(source, sketch(source, config, np.arange(300)), config, left, right)
+    assert edges.left.tolist() == list(range(299))
+    assert set(edges.right.tolist()) == {299}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_across_are_those_of_all_pairs_that_cross(seed):
+    rng = random.Random(seed)
+    texts = [f"{sentences(rng.randrange(9), 30)} {rng.choice(WORDS)} 5" for _ in range(60)]
+    source, config, chosen = TextsInMemory(texts), MinHashConfig(), np.arange(60)
+    sketches = sketch(source, config, chosen)
+    every = near_duplicates(source, sketches, config, chosen)
+    border = 40
+    crossing = (every.left < border) & (every.right >= border)
+    some = alike_across(source, sketches, config, chosen[:border], chosen[border:])
+    assert some.left.tolist() == every.left[crossing].tolist()
+    assert some.right.tolist() == every.right[crossing].tolist()

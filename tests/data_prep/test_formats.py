@@ -10,8 +10,9 @@ from data_prep.formats.alpaca import alpaca
 from data_prep.formats.detection import detect
 from data_prep.formats.human_assistant import guanaco
 from data_prep.formats.openai import openai
-from data_prep.formats.registry import CONVERTERS, FormatName, convert, unused_fields
+from data_prep.formats.registry import CONVERTERS, FormatName, convert
 from data_prep.formats.sharegpt import sharegpt
+from data_prep.formats.unused import unused_fields
 from data_prep.row_checks import check_row, merge_roles
 from data_prep.rows import (
     Completion,
@@ -605,3 +606,76 @@ def test_fields_that_nothing_is_made_of_are_named():
     record["messages"] = [{"name": "Ann", **message} for message in record["messages"]]
     assert unused_fields(record, "openai") == {"id", "messages[].name"}
     assert not unused_fields(ROWS_OF_EACH_FORMAT["alpaca"], "alpaca")
+
+
+CALLED = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+MESSAGES = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+JUDGED = {"label": True, "prompt": "q", "completion": "a"}
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "unused"),
+    [
+        (
+            "guanaco",
+            {"text": "### Human: x", "input": "### Human: q ### Assistant:", "output": "a"},
+            {"text"},
+        ),
+        (
+            "qa",
+            {"question": "q", "answer": "a", "query": "x", "response": "y"},
+            {"query", "response"},
+        ),
+        ("qa", {"query": "x", "response": "y", "question": None}, set()),
+        ("qa", {"question": "q", "response": "y", "query": "x"}, {"query"}),
+        (
+            "sharegpt",
+            {"conversations": TURNS, "tools": [{"name": "f"}], "functions": [{"name": "g"}]},
+            {"functions"},
+        ),
+        (
+            "sharegpt",
+            {"conversations": TURNS, "functions": [{"name": "g", "cost": 1}]},
+            {"functions[].cost"},
+        ),
+        (
+            "sharegpt",
+            {"conversations": [*TURNS, TURNS[0], TURNS[1] | {"tool_calls": [{"name": "f"}]}]},
+            {"conversations[].tool_calls"},
+        ),
+        (
+            "sharegpt",
+            {"conversations": [TURNS[0] | {"role": "user", "content": "q"}, TURNS[1]]},
+            {"conversations[].role"},
+        ),
+        ("sharegpt", {"conversations": [MESSAGES[0], CALLED]}, set()),
+        (
+            "sharegpt",
+            {"conversations": [MESSAGES[0] | {"value": "x"}, MESSAGES[1]]},
+            {"conversations[].value"},
+        ),
+        ("openai", {"messages": [MESSAGES[0] | {"from": "x"}, MESSAGES[1]]}, {"messages[].from"}),
+        ("kto", JUDGED | {"kto_tag": False, "output": "x"}, {"kto_tag", "output"}),
+        ("kto", JUDGED | {"label": "animals", "kto_tag": True}, {"label"}),
+        ("kto", JUDGED | {"messages": MESSAGES, "question": "x"}, {"messages", "question"}),
+        ("kto", {"label": True, "messages": MESSAGES, "conversations": TURNS}, {"conversations"}),
+        ("completion", {"prompt": "q", "completion": "a", "question": "x"}, {"question"}),
+        (
+            "completion",
+            {"prompt": MESSAGES[:1], "completion": MESSAGES[1:], "messages": MESSAGES},
+            {"messages"},
+        ),
+    ],
+)
+def test_fields_are_named_that_this_row_was_not_made_of(name, record, unused):
+    convert(record, name)
+    assert unused_fields(record, name) == unused
+
+
+@pytest.mark.parametrize("empty", ["[]", "", [], None, "null"])
+def test_tools_that_are_empty_do_not_hide_those_in_functions(empty):
+    record = {"conversations": TURNS, "tools": empty, "functions": '[{"name": "f"}]'}
+    (tool,) = sharegpt(record).tools
+    assert tool["function"]["name"] == "f"
+    assert unused_fields(record, "sharegpt") <= {"tools"}

@@ -1,7 +1,8 @@
 import pytest
 
 from data_prep.errors import RowError
-from data_prep.formats.registry import convert, unused_fields
+from data_prep.formats.registry import convert
+from data_prep.formats.unused import unused_fields
 from data_prep.row_checks import check_row, merge_roles
 from data_prep.rows import Labelled, Message, Preference, answered
 
@@ -309,3 +310,26 @@ def test_only_the_answer_is_supervised_in_the_rows_of_a_preference():
 def test_a_part_of_a_turn_that_nothing_is_made_of_is_named_wherever_it_stands():
     record = {"prompt": said(Q), "chosen": said(A)[0] | {"name": "Ann"}, "rejected": said(B)}
     assert unused_fields(record | {"score": 1}, "preference") == {"chosen[].name", "score"}
+
+
+@pytest.mark.parametrize(
+    ("record", "unused"),
+    [
+        ({"prompt": "q", "question": "x", "context": "c"}, {"question", "context"}),
+        ({"prompt": "q", "messages": said(Message("user", "x"))}, {"messages"}),
+        ({"question": "q", "input": "x"}, {"input"}),
+        ({"messages": said(Q), "instruction": "x"}, {"instruction"}),
+        (
+            {"prompt": "q", "chosen": said(Q, A), "rejected": said(Q, B), "question": "x"},
+            {"question"},
+        ),
+        (
+            {"prompt": "q", "chosen": said(Q, A), "rejected": said(Q, B), "messages": said(A)},
+            {"messages"},
+        ),
+    ],
+)
+def test_what_stands_beside_the_prompt_that_was_taken_is_named(record, unused):
+    record = {"chosen": "a", "rejected": "b"} | record
+    convert(record, "preference")
+    assert unused_fields(record, "preference") == unused

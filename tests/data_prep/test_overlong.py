@@ -3,14 +3,15 @@ s (a stop token that is not supervised) and n (what the template writes behind a
 
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
-from chat_rows import conversation, rendered
+from chat_rows import conversation
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.chat_templates import ChatTemplate
 from data_prep.overlong import Fitted, cut_places, fit, turn_ends
-from data_prep.rendering import Rendered
+from data_prep.rendering import Rendered, Supervise, render
 
 IDS = {"Q": 1, "A": 2, "x": 9, "s": 9, "n": 5}
 POLICIES = ("drop", "truncate", "split")
@@ -19,7 +20,13 @@ POLICIES = ("drop", "truncate", "split")
 def row_of(text: str) -> Rendered:
     answers = [i for i, c in enumerate(text) if c in "Ax" and text[i - 1 : i] not in ("A",)]
     prompt = answers[-1] if answers else len(text)
-    return Rendered([IDS[c] for c in text], [c in "Ax" for c in text], prompt, stop_id=9)
+    ids, supervised = [IDS[c] for c in text], [c in "Ax" for c in text]
+    stops = np.array([i for i, c in enumerate(text) if c == "x"], np.int64)
+    return Rendered(np.array(ids, np.int32), np.array(supervised), prompt, 9, stops)
+
+
+def as_lists(row: Rendered) -> tuple[list[int], list[bool], int]:
+    return row.ids.tolist(), row.supervised.tolist(), row.stop_id
 
 
 def pieces_of(text: str, limit: int) -> list[str]:
@@ -55,12 +62,12 @@ def test_every_token_is_kept_or_cut_or_dropped(text: str, limit: int, overlong):
     if len(text) <= limit:
         assert fitted == Fitted((row,))
         return
-    found = [(piece.ids, piece.supervised, piece.stop_id) for piece in fitted.pieces]
+    found = [as_lists(piece) for piece in fitted.pieces]
     if overlong == "split":
         parts = [row_of(piece) for piece in pieces_of(text, limit) if teaches(piece)]
     else:
         parts = [row_of(text[:limit])] if overlong == "truncate" and teaches(text[:limit]) else []
-    assert found == [(part.ids, part.supervised, 9) for part in parts]
+    assert found == [as_lists(part) for part in parts]
 
 
 @given(ROWS, st.integers(1, 14))
@@ -72,7 +79,8 @@ def test_a_turn_that_fits_is_never_cut_inside(text: str, limit: int):
 
 
 def cost(text: str, cuts: tuple[int, ...], turns: list[int]) -> tuple[int, ...]:
-    """Pieces left out, supervised tokens behind cuts in their turn, tokens left out, pieces."""
+    """Supervised tokens left out, pieces left out, supervised tokens behind cuts in their turn,
+    tokens left out, pieces."""
     pieces = [text[start:end] for start, end in pairwise((0, *cuts, len(text)))]
     idle = [piece for piece in pieces if not teaches(piece)]
     severed = 0
@@ -80,7 +88,8 @@ def cost(text: str, cuts: tuple[int, ...], turns: list[int]) -> tuple[int, ...]:
         if cut not in turns:
             turn_end = min(turn for turn in turns if turn > cut)
             severed += sum(c in "Ax" for c in text[cut:turn_end])
-    return len(idle), severed, len("".join(idle)), len(pieces)
+    lost = sum(piece[0] in "Ax" for piece in idle)
+    return lost, len(idle), severed, len("".join(idle)), len(pieces)
 
 
 SHORT_ROWS = st.lists(TURN, min_size=1, max_size=3).map(lambda turns: "".join(turns)[:13])
@@ -118,6 +127,9 @@ def test_of_all_divisions_the_best_is_taken(text: str, limit: int):
         ("QQQQQQQQQQAAx", 8, ["QQQQQ", "QQQQQAAx"]),
         # It may hang on the turn before: nothing is lost.
         ("QAxQQQQQQQQQAAx", 8, ["QAxQQQQQ", "QQQQAAx"]),
+        # A stop token that a piece would begin with is not parted from its answer.
+        ("QQQQQQQAx", 8, ["Q", "QQQQQQAx"]),
+        ("QQQQQQQAxn", 8, ["QQ", "QQQQQAxn"]),
         # A question that nobody answers hangs on the turn before.
         ("QAxQAxQQQQ", 8, ["QAx", "QAxQQQQ"]),
         # Questions that end in a stop token stay with their answers.
@@ -167,10 +179,14 @@ def test_only_a_piece_that_begins_the_row_has_a_prompt_to_ask_a_server_with():
 SAID = ("What is the capital of France?", "Paris.", "And of Italy?", "Rome.", "Thanks!", "Welcome.")
 
 
-def test_with_every_template_pieces_are_whole_turns_of_user_and_assistant(template: ChatTemplate):
-    row = rendered(conversation(*SAID), template)
+@pytest.mark.parametrize("supervise", ["answers", "all"])
+def test_with_every_template_pieces_are_whole_turns_of_user_and_assistant(
+    template: ChatTemplate, supervise: Supervise
+):
+    (row,) = render([conversation(*SAID)], template, supervise)
+    assert isinstance(row, Rendered)
     pieces = fit(row, len(row.ids) - 1, "split").pieces
-    assert [index for piece in pieces for index in piece.ids] == row.ids
+    assert [index for piece in pieces for index in piece.ids] == row.ids.tolist()
     assert len(pieces) == 2
     texts = [template.tokenizer.decode(piece.ids).strip() for piece in pieces]
     assert "Rome." in texts[0]

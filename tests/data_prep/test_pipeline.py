@@ -168,6 +168,55 @@ def test_tools_that_the_template_cannot_render_are_refused(prep):
         prep([row])
 
 
+PREFERENCE = {"prompt": "q", "chosen": "a", "rejected": "b"}
+
+
+def test_skipping_is_not_offered_where_it_would_leave_nothing(prep):
+    with pytest.raises(DataError) as caught:
+        prep([PREFERENCE] * 3)
+    said = str(caught.value)
+    assert "3 of 3 rows cannot be used" in said
+    assert "training.method=sft teaches every answer as a good one" in said
+    assert "--convert preference (or kto" in said
+    assert "on_error" not in said
+    with pytest.raises(DataError, match=r"\nMend them\.$"):
+        prep([BAD_ROWS["missing field"]])
+    with pytest.raises(DataError, match=r"--convert preference .*; data\.on_error=skip drops"):
+        prep([*GOOD, PREFERENCE])
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "remedy"),
+    [
+        (
+            [PREFERENCE, PREFERENCE, BAD_ROWS["missing field"]],
+            {"on_error": "skip"},
+            "Most frequent: preference row; training.method=sft",
+        ),
+        ([BAD_ROWS["malformed"]] * 3, {"on_error": "skip"}, "malformed; mend them in the source"),
+        (
+            [alpaca(n, answer="the fox " * 99) for n in range(3)],
+            {"max_tokens": 60},
+            "over max_tokens; raise data.max_tokens, or",
+        ),
+        (
+            GOOD[:3],
+            {"filters": [{"kind": "tokens", "min": 9999}]},
+            "tokens; set it otherwise in data.filters, or take it out",
+        ),
+    ],
+)
+def test_where_no_row_is_left_the_sources_and_the_commonest_reason_are_named(
+    prep, tmp_path, rows, settings, remedy
+):
+    with pytest.raises(DataError) as caught:
+        prep(rows, **settings)
+    said = str(caught.value)
+    assert said.startswith("No row is left for training: 3 rows in, dropped: ")
+    assert f"Sources: {tmp_path}/rows.jsonl (3 rows). Most frequent: " in said
+    assert remedy in said
+
+
 # Length.
 
 LONG = alpaca(5, answer="the quick brown fox jumps over the lazy dog " * 20)

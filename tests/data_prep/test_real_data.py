@@ -78,3 +78,10 @@ def test_rows_for_preference_training_are_not_taught_as_if_every_answer_were_rig
     config = DataConfig.model_validate({"sources": [{"path": path_of(name)}]})
     with pytest.raises(DataError, match=r"preference row: .* for preference training"):
         prepare(config, chatml, tmp_path)
+
+
+def test_every_row_with_tools_is_refused_where_the_template_writes_none(tmp_path, chatml):
+    path = path_of("glaive_toolcall_en_demo/glaive_toolcall_en_demo.json")
+    config = DataConfig.model_validate({"sources": [{"path": path}], "on_error": "skip"})
+    dropped = prepare(config, chatml, tmp_path).figures["dropped"]
+    assert dropped["template loses the tools"] == 191

@@ -8,6 +8,7 @@ from chat_rows import (
     CHATML,
     RECORDS,
     answers_of,
+    as_lists,
     conversation,
     learned,
     refused,
@@ -52,7 +53,7 @@ def test_prompt_tokens_is_what_the_server_renders_before_the_last_answer(templat
     row = row_of(name)
     found = rendered(row, template)
     prompt = template.text(row.as_dicts()[:-1], generation_prompt=True)
-    assert template.tokenizer.encode([prompt]) == [found.ids[: found.prompt_tokens]]
+    assert template.tokenizer.encode([prompt]) == [found.ids[: found.prompt_tokens].tolist()]
     assert found.supervised[found.prompt_tokens]
     assert as_messages(row) == row.as_dicts()[:-1]
 
@@ -63,7 +64,7 @@ def test_completion_is_supervised_to_the_end_of_text_and_its_prompt_is_not(templ
     tokenizer = template.tokenizer
     assert supervised_runs(found, tokenizer) == [" Paris.</s>"]
     served = tokenizer.backend.encode(row.prompt, add_special_tokens=True).ids
-    assert found.ids[: found.prompt_tokens] == served
+    assert found.ids[: found.prompt_tokens].tolist() == served
     assert tokenizer.decode(served) == "<s>The capital of France is"
     assert as_messages(row) == []
 
@@ -88,7 +89,7 @@ def test_users_and_systems_are_never_supervised_whatever_they_say(template, said
 def test_rows_rendered_together_and_alone_are_the_same(chatml, pairs):
     rows = [conversation(*pair) for pair in pairs]
     alone = [render([row], chatml)[0] for row in rows]
-    assert list(map(repr, render(rows, chatml))) == list(map(repr, alone))
+    assert list(map(as_lists, render(rows, chatml))) == list(map(as_lists, alone))
 
 
 def test_a_trailing_question_is_rendered_and_not_supervised(template):
@@ -233,17 +234,69 @@ def test_no_known_template_writes_tools(template):
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("row", "where"),
     [
-        TOOL_ROW,
-        Conversation(conversation("q", "a").messages, (WEATHER,)),
-        Conversation(TOOL_ROW.messages),
+        (TOOL_ROW, "text"),
+        (Conversation(conversation("q", "a").messages, (WEATHER,)), "text"),
+        (Conversation(TOOL_ROW.messages), "call"),
     ],
 )
-def test_tools_and_calls_that_a_template_does_not_render_are_refused(tokenizer, row):
+def test_tools_and_calls_that_a_template_does_not_render_are_refused(tokenizer, row, where):
     for name in ("chatml", "llama-3", "zephyr"):
         error = refused(row, load_template(name, tokenizer))
-        assert str(error) == "template loses the tools: 'weather' is not in the rendered text"
+        assert str(error) == f"template loses the tools: 'weather' is not in the rendered {where}"
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+ADD = {"name": "add", "description": "Sums up\ntwo numbers.", "parameters": SCHEMA}
+
+
+@pytest.mark.parametrize(
+    ("written", "lost"),
+    [
+        ("", "'add' is not in the rendered text"),
+        ("{{ 'tools' if tools }}", "'add' is not in the rendered text"),
+        ("{{ tools[0].function.description if tools }}, adding", "'add' is not in the"),
+        ("{{ tools[0].function.name if tools }}", "'city' is not in the rendered text"),
+        (
+            "{{ tools[0].function.name ~ tools[0].function.parameters | tojson if tools }}",
+            "the description of 'add' is not in the rendered text",
+        ),
+        ("{{ tools | tojson if tools }}", ""),
+        ("{{ tools if tools }}", ""),
+        ("{{ 'You add and greet a city. Sums up two numbers.' if not tools }}", "'add' is not"),
+    ],
+)
+def test_words_of_the_messages_do_not_stand_for_the_tools(tokenizer, tmp_path, written, lost):
+    said = conversation("To add 1 in a city: add Sums up\ntwo numbers.", "add city", system="add")
+    row = Conversation(said.messages, ({"type": "function", "function": ADD},))
+    template = load_template(write_template(tmp_path, written + CHATML), tokenizer)
+    if lost:
+        assert str(refused(row, template)).startswith(f"template loses the tools: {lost}")
+    else:
+        rendered(row, template)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("said", ["", "I add 1 to a."])
+def test_words_of_the_messages_do_not_stand_for_the_calls(tokenizer, tmp_path, said, train):
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    row = Conversation(
+        (
+            Message("user", "add 1 to a"),
+            Message("assistant", said, (call,), train=train),
+            Message("tool", "1", tool_call_id="c"),
+            Message("assistant", "add: a is 1"),
+        )
+    )
+    assert str(refused(row, load_template("chatml", tokenizer))) == (
+        "template loses the tools: 'add' is not in the rendered call"
+    )
+    source = CHATML.replace(
+        "message['content'] +",
+        "message['content'] + (message.tool_calls | tojson if message.tool_calls else '') +",
+    )
+    rendered(row, load_template(write_template(tmp_path, source), tokenizer))
 
 
 def test_tools_and_calls_that_a_template_renders_are_trained(tokenizer, tmp_path):
@@ -403,7 +456,7 @@ def test_an_answer_of_which_only_the_stop_token_is_left_is_refused(tokenizer, tm
     told = load_template(
         write_template(tmp_path, "{{ tools | tojson if tools }}" + source), tokenizer
     )
-    assert refused(replace(row, tools=tools), told).reason == "empty answer"
+    assert refused(replace(row, tools=tools), told).reason == "template loses the tools"
 
 
 def test_turns_marked_as_not_to_be_trained_are_context_only(template):
@@ -432,7 +485,7 @@ def test_a_completion_is_encoded_as_the_server_encodes_its_prompt(tmp_path):
     tokenizer = load_tokenizer(folder)
     found = rendered(Completion("Paris", "Rome"), load_template("chatml", tokenizer))
     served = tokenizer.backend.encode("Paris").ids
-    assert found.ids[: found.prompt_tokens] == served
+    assert found.ids[: found.prompt_tokens].tolist() == served
 
 
 @given(st.lists(st.text("ab .\n<|\u00e9", min_size=1, max_size=6), min_size=2, max_size=14))
@@ -450,7 +503,7 @@ def test_every_answer_begins_where_the_server_would_begin_it(chatml, said):
     turns = [turn for turn, message in enumerate(row.messages) if message.role == "assistant"]
     for start, turn in zip(starts, turns, strict=True):
         prompt = chatml.text(row.as_dicts()[:turn], generation_prompt=True)
-        assert chatml.tokenizer.encode([prompt])[0] == found.ids[:start]
+        assert chatml.tokenizer.encode([prompt])[0] == found.ids[:start].tolist()
 
 
 def test_a_hundred_turns_cost_little_more_than_their_length(template, monkeypatch):

@@ -1,5 +1,7 @@
 """Packed sequences on disk: what was packed, gathered from shards of any size."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from data_prep.prepared import PreparedDataset
 from data_prep.sequences import pieces_of, write_sequences
 from data_prep.shards import Rows, Shards
 
+ROOT = Path(__file__).parents[2]
 TOKENS = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.booleans()), min_size=1, max_size=20)
 ROW = st.lists(TOKENS, max_size=3)
 """The pieces of one row; a dropped one has none."""
@@ -81,3 +84,31 @@ def test_lists_are_views_also_of_sliced_and_empty_columns():
     for index in (-1, 3):
         with pytest.raises(IndexError):
             found[index]
+
+
+WRITE = """
+import sys, tracemalloc
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from data_prep import sequences
+from data_prep.packing import pack
+from data_prep.shards import Rows, Shards
+sequences.WRITE_TOKENS = 20_000
+folder = Path(sys.argv[1])
+shards = Shards(folder / "rows")
+rows = Rows(shards, shards.count())
+pieces = sequences.pieces_of(rows, np.arange(len(rows)))
+packs = pack(pieces.tokens, 1000)
+before = pa.default_memory_pool().max_memory()
+tracemalloc.start()
+sequences.write_sequences(folder / "train.arrow", rows, pieces, packs)
+print(pa.default_memory_pool().max_memory() - before + tracemalloc.get_traced_memory()[1])
+"""
+
+
+def test_a_piece_of_a_long_row_does_not_bring_the_row_into_memory(tmp_path: Path):
+    in_shards(tmp_path / "rows", [[[(7, True)] * 990] * 60 + [[(7, True)] * 90]] * 50, 10)
+    command = [sys.executable, "-c", WRITE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    tokens = 50 * (60 * 990 + 90)
+    assert int(done.stdout) < tokens * 5 / 2, "half of the rows' tokens and masks"

@@ -216,6 +216,18 @@ def test_evaluation_texts_may_be_reported_or_refused_instead(prep, evaluation):
         prep(rows, contamination={"against": [evaluation], "action": "refuse"})
 
 
+def test_rows_that_mean_an_evaluation_text_go_with_a_cosine_that_the_audit_recomputes(
+    prep, tmp_path
+):
+    path = write_jsonl(tmp_path / "eval.jsonl", [{"question": "buy a fast car today"}])
+    rows = [row(1), row(2) | {"instruction": "purchase a rapid automobile today"}]
+    prepared = prep(rows, ToyModels(), contamination={"against": [path], "semantic": {}})
+    (line,) = (prepared.folder / "overlaps.jsonl").read_text().splitlines()
+    overlap = json.loads(line)["overlap"]
+    assert (overlap["method"], overlap["model"]) == ("semantic", "words@1")
+    assert trained(prepared) == [1]
+
+
 class RoundingEmbedder(WordEmbedder):
     """Rounds by how many texts are embedded together, as models do."""
 
@@ -240,6 +252,14 @@ def test_evaluation_texts_have_the_same_cosines_for_shards_of_any_size(tmp_path,
     assert len(found[0].splitlines()) == 3
 
 
+def test_an_evaluation_set_that_is_trained_on_is_refused(prep, tmp_path):
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(tmp_path / "rows.jsonl")
+    for path in (tmp_path / "rows.jsonl", link, tmp_path / "*.jsonl"):
+        with pytest.raises(DataError, match=r"\.jsonl is trained on as well.*one of the two"):
+            prep([row(1), row(2)], contamination={"against": [str(path)]})
+
+
 def test_a_planted_wrong_overlap_fails_the_audit(prep, evaluation, chatml, tmp_path):
     rows = [row(1), alpaca(2, sentence(2)) | {"instruction": QUESTION}]
     settings = {"contamination": {"against": [evaluation]}}
@@ -251,7 +271,7 @@ def test_a_planted_wrong_overlap_fails_the_audit(prep, evaluation, chatml, tmp_p
     config = DataConfig.model_validate(
         {"sources": [{"path": str(tmp_path / "rows.jsonl")}]} | settings
     )
-    (problem,) = audit_prepared(config, chatml, prepared).problems
+    problem, *_ = audit_prepared(config, chatml, prepared).problems
     assert "rows.jsonl:2: " in problem
 
 
@@ -262,7 +282,7 @@ def test_a_planted_wrong_witness_fails_the_audit(prep, chatml, tmp_path):
     line["witness"] = line["witness"].replace(":1", ":3")
     path.write_text(json.dumps(line) + "\n")
     config = DataConfig(sources=[{"path": str(tmp_path / "rows.jsonl")}])
-    (problem,) = audit_prepared(config, chatml, prepared).problems
+    problem, *_ = audit_prepared(config, chatml, prepared).problems
     assert "is not equal to its witness" in problem
 
 
@@ -278,6 +298,12 @@ def test_near_duplicates_are_never_parted_by_the_split(prep):
     questions = prep(rows, validation=0.3, keep_together="questions")
     parted = [{(line - 1) // 2 for line in trained(questions, s)} for s in ("train", "validation")]
     assert parted[0] & parted[1]
+
+
+def test_the_field_that_keeps_rows_together_is_not_one_that_nothing_is_made_of(prep):
+    rows = [row(n, talk=n, note="x") for n in range(4)]
+    assert prep(rows, source={"group": "talk"}).figures["fields_unused"] == {"note": 4}
+    assert prep(rows).figures["fields_unused"] == {"note": 4, "talk": 4}
 
 
 def test_rows_with_one_value_of_the_group_field_are_never_parted(prep):
@@ -497,6 +523,36 @@ def test_rows_that_validation_has_are_certified_by_question_words_and_group(leak
     assert audit_prepared(config, chatml, prepared).problems == []
 
 
+def test_a_short_row_with_the_words_of_a_row_of_validation_is_dropped(tmp_path, chatml):
+    """Too few words to be near-duplicates, and another question to the letter."""
+    short = {"instruction": "What is it?", "output": "A fox."}
+    own = write_jsonl(tmp_path / "own.jsonl", [short])
+    near = {"instruction": "What is it", "output": "a fox"}
+    other = {"instruction": "It is what", "output": "a fox"}
+    rows = write_jsonl(tmp_path / "rows.jsonl", [near, other])
+    config = DataConfig.model_validate({"sources": [{"path": rows}], "validation": {"path": own}})
+    prepared = prepare(config, chatml, tmp_path)
+    (gone,) = dropped(prepared)
+    assert (gone["where"][-1], gone["reason"], gone["witness"]) == (
+        "1",
+        "also in validation",
+        f"{own}:1",
+    )
+    assert audit_prepared(config, chatml, prepared).problems == []
+
+
+def test_rows_with_the_same_words_are_not_parted(prep):
+    pairs = [
+        [{"instruction": f"What is {name(i)}?"}, {"instruction": f"what is {name(i)}"}]
+        for i in range(20)
+    ]
+    rows = [{"output": "a fox"} | each for pair in pairs for each in pair]
+    prepared = prep(rows, validation=10)
+    lines = trained(prepared, "validation")
+    assert len(lines) == 10
+    assert {(line - 1) // 2 for line in lines[::2]} == {(line - 1) // 2 for line in lines[1::2]}
+
+
 @pytest.mark.parametrize(
     ("line", "change", "problem"),
     [
@@ -511,7 +567,7 @@ def test_a_planted_wrong_row_of_validation_fails_the_audit(leaking, chatml, line
     lines = path.read_text().splitlines()
     lines[line] = lines[line].replace(*change)
     path.write_text("\n".join(lines) + "\n")
-    (found,) = audit_prepared(config, chatml, prepared).problems
+    found, *_ = audit_prepared(config, chatml, prepared).problems
     assert problem in found
 
 

@@ -59,7 +59,10 @@ def test_last_supervises_the_last_answer_alone(template):
     found = render_one(row, template, "last")
     assert supervised_runs(found, template.tokenizer) == learned(template, answers_of(row)[-1:])
     answers = rendered(row, template)
-    assert (found.ids, found.prompt_tokens) == (answers.ids, answers.prompt_tokens)
+    assert (found.ids.tolist(), found.prompt_tokens) == (
+        answers.ids.tolist(),
+        answers.prompt_tokens,
+    )
 
 
 def test_last_skips_what_follows_the_last_answer(template):
@@ -80,9 +83,12 @@ def test_last_refuses_a_row_whose_last_answer_is_not_to_be_trained(template):
 def test_all_supervises_every_token_but_the_first(template):
     row = row_of("openai")
     found = render_one(row, template, "all")
-    assert found.supervised == [False] + [True] * (len(found.ids) - 1)
+    assert found.supervised.tolist() == [False] + [True] * (len(found.ids) - 1)
     answers = rendered(row, template)
-    assert (found.ids, found.prompt_tokens) == (answers.ids, answers.prompt_tokens)
+    assert (found.ids.tolist(), found.prompt_tokens) == (
+        answers.ids.tolist(),
+        answers.prompt_tokens,
+    )
 
 
 @pytest.mark.parametrize("row", [first_not_trained(), last_not_trained()])
@@ -116,7 +122,7 @@ def test_the_prompt_that_is_served_is_the_one_before_the_last_learned_answer(tem
         turn = supervised_turns(row, supervise)[-1]
         assert as_messages(row) == row.as_dicts()[:turn]
         prompt = template.text(row.as_dicts()[:turn], generation_prompt=True)
-        assert template.tokenizer.encode([prompt])[0] == found.ids[: found.prompt_tokens]
+        assert template.tokenizer.encode([prompt])[0] == found.ids[: found.prompt_tokens].tolist()
 
 
 @pytest.mark.parametrize("supervise", ["answers", "last", "all"])
@@ -169,7 +175,7 @@ def test_plain_text_is_learned_to_its_end_of_text_all_but_the_first_token(templa
     found = render_one(Text("The quick brown fox"), template, supervise)
     tokenizer = template.tokenizer
     assert tokenizer.decode(found.ids) == "<s>The quick brown fox</s>"
-    assert found.supervised == [False] + [True] * (len(found.ids) - 1)
+    assert found.supervised.tolist() == [False] + [True] * (len(found.ids) - 1)
     assert (found.prompt_tokens, found.stop_id) == (1, tokenizer.id_of("</s>"))
     assert as_messages(Text("t")) == []
 
@@ -179,8 +185,8 @@ def test_plain_text_without_a_token_before_it_does_not_learn_its_own_first(tmp_p
     tokenizer = load_tokenizer(folder)
     found = rendered(Text("The quick"), load_template("chatml", tokenizer))
     assert found.prompt_tokens == 0
-    assert found.ids == tokenizer.encode(["The quick</s>"])[0]
-    assert found.supervised == [False] + [True] * (len(found.ids) - 1)
+    assert found.ids.tolist() == tokenizer.encode(["The quick</s>"])[0]
+    assert found.supervised.tolist() == [False] + [True] * (len(found.ids) - 1)
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
@@ -243,7 +249,7 @@ def test_masks_are_those_of_a_plain_reference(template, said, system, supervise)
         assert found.reason == ("nothing supervised" if nothing else "answer runs into its prompt")
         assert nothing or expected is None
     else:
-        assert found.supervised == expected
+        assert found.supervised.tolist() == expected
 
 
 def test_what_a_template_writes_around_answers_is_what_these_tests_say(template):

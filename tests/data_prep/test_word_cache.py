@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tiny_tokenizer import SPECIAL, build_tokenizer
 
 from data_prep import word_cache as module
+from data_prep import word_parts
 from data_prep.tokenizer import load_tokenizer
 from data_prep.word_cache import word_cache
 
@@ -33,18 +34,27 @@ KNOWN = {
     "gpt-2": GPT_2,
     "smollm": sequence(DIGITS, GPT_2),
     "digits together": sequence(DIGITS | {"individual_digits": False}, GPT_2),
-    "llama-3": sequence(split(module._LLAMA_3), BYTES),
-    "qwen-2": sequence(split(module._QWEN_2), BYTES),
+    "llama-3": sequence(split(word_parts._LLAMA_3), BYTES),
+    "qwen-2": sequence(split(word_parts._QWEN_2), BYTES),
+    "qwen-3.5": sequence(split(word_parts._QWEN_3_5), BYTES),
+    "tekken": sequence(split(word_parts._TEKKEN), BYTES),
+    "gpt-4o": sequence(split(word_parts._GPT_4O), BYTES),
+    "deepseek-3": sequence(
+        *map(split, word_parts._WITHOUT_SPACES),
+        split(word_parts._DEEPSEEK_3.replace(r"\r", "\r").replace(r"\n", "\n")),
+        BYTES,
+    ),
 }
 UNKNOWN = {
     "none": None,
     "words": {"type": "WhitespaceSplit"},
     "bytes alone": BYTES,
     "space put before": GPT_2 | {"add_prefix_space": True},
-    "bytes first": sequence(BYTES, split(module._LLAMA_3)),
+    "bytes first": sequence(BYTES, split(word_parts._LLAMA_3)),
     "another expression": sequence(split(r".{2}"), BYTES),
-    "cut out": sequence(split(module._LLAMA_3, behavior="Removed"), BYTES),
-    "inverted": sequence(split(module._LLAMA_3, invert=True), BYTES),
+    "digits alone": sequence(split(word_parts._WITHOUT_SPACES[0]), BYTES),
+    "cut out": sequence(split(word_parts._LLAMA_3, behavior="Removed"), BYTES),
+    "inverted": sequence(split(word_parts._LLAMA_3, invert=True), BYTES),
     "metaspace": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always"},
 }
 

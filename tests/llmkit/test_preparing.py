@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.errors import DataError
 from llmkit.cli import _guarded, app
 
 
@@ -38,6 +39,21 @@ def test_a_second_prep_is_skipped_and_a_changed_one_says_why(prep):
     assert not list(Path("runs/demo").glob(".prep-*"))
 
 
+def test_a_changed_source_is_named_by_its_key_and_its_file(prep):
+    Path("set.jsonl").write_text('{"question": "what is this"}\n')
+    word = "data.contamination={against: [set.jsonl]}"
+    assert prep("demo.yaml", word)[0] == 0
+    said = " ".join(prep("demo.yaml", word, "data.sources.0.take=5")[1].split())
+    assert "prep is done again: data.sources.0.take: null -> 5 ✓" in said
+    rows = Path("rows.jsonl").resolve()
+    rows.write_text(rows.read_text().replace("how 3", "why 3"))
+    said = "".join(prep("demo.yaml", word, "data.sources.0.take=5")[1].split())
+    assert f"prepisdoneagain:rowsofdata.sources.0({rows}):" in said
+    Path("set.jsonl").write_text('{"question": "what is that"}\n')
+    said = " ".join(prep("demo.yaml", word, "data.sources.0.take=5")[1].split())
+    assert "prep is done again: texts of data.contamination.against.0" in said
+
+
 def test_evidence_that_was_edited_is_not_audited_but_refused(prep):
     assert "audit: 1 certificates of removed duplicates hold" in prep("demo.yaml", "--audit")[1]
     path = Path("runs/demo/data/certificates.jsonl")
@@ -66,7 +82,15 @@ def test_remarks_are_said_aloud_and_stand_in_the_report(prep):
     assert code == 0
     for text in (" ".join(said.split()), report):
         assert "9 rows were asked for and there are 6: all of them stay." in text
-    assert "6 rows chosen at random stand in data/comparison.arrow" in report
+
+
+def test_rows_to_compare_a_selection_with_are_written_unless_it_keeps_every_row(prep):
+    comparison = Path("runs/demo/data/comparison.arrow")
+    for count, there in ((4, True), (6, False), (9, False)):
+        assert prep("demo.yaml", f"data.select={{kind: top_tokens, count: {count}}}")[0] == 0
+        report = Path("runs/demo/data-report.html").read_text()
+        assert comparison.is_file() == there
+        assert ("rows chosen at random stand in data/comparison.arrow" in report) == there
 
 
 def test_a_skip_past_the_end_says_so(prep):
@@ -192,3 +216,70 @@ def test_merged_rows_are_said_of_a_conversion(prep):
     Path("twice.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
     said = prep("twice.jsonl", "data.roles=merge", "--convert", "openai")[1]
     assert "1 of 1 rows; 1 with repeated roles merged" in " ".join(said.split())
+
+
+def test_what_a_mixture_came_to_is_said_and_stands_in_the_report(prep):
+    Path("few.jsonl").write_text('{"prompt": "a", "completion": " b"}\n')
+    sources = "data.sources=[{path: rows.jsonl, weight: 2}, {path: few.jsonl, weight: 1}]"
+    code, said = prep("demo.yaml", sources, "data.mixture={by: rows, until: all}")
+    said = " ".join(said.split())
+    assert code == 0
+    assert "8 rows in, 9 to train on (2 of them repeats)" in said
+    assert "rows.jsonl: 66.7% of rows, 66.7% wanted; 6 rows" in said
+    assert "few.jsonl: 33.3% of rows, 33.3% wanted; 1 rows and 2 repeats of them" in said
+    report = Path("runs/demo/data-report.html").read_text()
+    ledger = json.loads(Path("runs/demo/data/ledger.json").read_text())
+    assert "<h2>Mixture</h2>" in report
+    assert f"tokens trained on</span><b>{ledger['train_tokens']}</b>" in report
+    assert "of these, repeats</span><b>2</b>" in report
+    assert prep("demo.yaml", sources, "data.mixture={by: rows, until: all}", "--audit")[0] == 0
+
+
+def test_tokens_trained_on_are_told_without_those_that_are_held_out(prep):
+    assert prep("demo.yaml", "data.validation=2")[0] == 0
+    report = Path("runs/demo/data-report.html").read_text()
+    ledger = json.loads(Path("runs/demo/data/ledger.json").read_text())
+    assert ledger["train_tokens"] < ledger["tokens_kept"]
+    assert f"tokens trained on</span><b>{ledger['train_tokens']}</b>" in report
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data.max_duplicates=0.1",),
+        ("data.sources.0.path=bad.jsonl",),
+        ("data.sources.0.path=empty.jsonl",),
+        ("model.chat_template=no-such",),
+        ("data.filters=[{kind: tokens, min: 64}]",),
+        (
+            "data.contamination={against: [rows.jsonl], action: refuse}",
+            "data.sources.0.path=c.jsonl",
+        ),
+    ],
+)
+def test_a_refused_preparation_leaves_nothing_behind(prep, words):
+    Path("bad.jsonl").write_text('{"prompt": "a", "completion": ""}\n')
+    Path("c.jsonl").write_text(Path("rows.jsonl").read_text())
+    Path("empty.jsonl").write_text("")
+    assert prep("demo.yaml", *words)[0] in (2, 3)
+    assert not Path("runs").exists()
+
+
+def test_what_can_be_gone_on_with_is_kept_until_the_preparation_ends(prep, monkeypatch):
+    """A model that cannot be had may be there the next time: the rows need not be made again."""
+
+    def cannot(*_):
+        raise DataError("no such model")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_prep.comparing.Comparing.filter_by_perplexity", cannot)
+        assert prep("demo.yaml")[0] == 2
+    assert list(Path("runs/demo").glob(".prep-*/rows-*/*.arrow"))
+    assert prep("demo.yaml")[0] == 0
+    assert not list(Path("runs/demo").glob(".prep-*"))
+
+
+def test_a_failed_conversion_leaves_no_folder_behind(prep):
+    Path("bad.jsonl").write_text('{"prompt": "a", "completion": ""}\n')
+    assert prep("demo.yaml", "data.sources.0.path=bad.jsonl", "--convert", "openai")[0] == 2
+    assert not Path("runs").exists()

@@ -83,6 +83,11 @@ def test_an_unknown_key_is_refused_with_the_nearest(recipe: Path, line: str, sai
             "data.filters=[{kind: refusals, phrases: [' ']}]",
             "'data.filters.0.phrases.0': must have more than white space (found \" \")",
         ),
+        (
+            "data.select={kind: random, count: 100, compare_random: true}",
+            "unknown key 'data.select.compare_random' (not for kind random, but for top_tokens, "
+            "mmr, k_centre; allowed here: kind, count, seed)",
+        ),
     ],
 )
 def test_problems_are_said_in_plain_words(recipe: Path, word: str, said: str) -> None:
@@ -119,7 +124,7 @@ serve:
         "  FILE:7: unknown key 'data.sources.0.formt' (did you mean 'format'?)",
         "  FILE:9: 'data.sources.1.format': must be 'auto', 'alpaca', 'sharegpt', 'openai', "
         "'completion', 'guanaco', 'dolly', 'qa', 'self_instruct', 'text', 'preference' or 'kto' "
-        '(found "alpaka")',
+        "(found \"alpaka\"; did you mean 'alpaca'?)",
         "  FILE:10: 'data.validation.path' is missing",
         "  FILE:11: unknown key 'data.validation.pth' (did you mean 'path'?)",
         "  FILE:14: 'training.epochs': must be a number (found \"many\")",
@@ -158,7 +163,12 @@ def test_missing_keys_are_named(recipe: Path) -> None:
         ("epochs: .inf", "must be a finite number (found inf)"),
         ("learning_rate: -1", "must be greater than 0 (found -1)"),
         ("gradient_checkpointing: 1", "must be true or false (found 1)"),
-        ("schedule: cosin", "must be 'cosine', 'linear' or 'constant' (found \"cosin\")"),
+        (
+            "schedule: cosin",
+            "must be 'cosine', 'linear' or 'constant' (found \"cosin\"; did you mean 'cosine'?)",
+        ),
+        ("schedule: 7", "must be 'cosine', 'linear' or 'constant' (found 7)"),
+        ("schedule: xyz", "must be 'cosine', 'linear' or 'constant' (found \"xyz\")"),
     ],
 )
 def test_a_value_of_another_type_is_refused(recipe: Path, value: str, said: str) -> None:

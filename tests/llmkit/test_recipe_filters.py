@@ -67,7 +67,8 @@ def test_without_the_key_there_are_no_filters(tmp_path: Path):
         ("{kind: tokens, mx: 3}", "unknown key 'data.filters.0.mx' (did you mean 'max'?)"),
         (
             "{kind: tokens, keep: 3}",
-            "unknown key 'data.filters.0.keep' (allowed here: kind, min, max)",
+            "unknown key 'data.filters.0.keep' (not for kind tokens, but for language; allowed "
+            "here: kind, min, max)",
         ),
         (
             "{kind: tokens, min: 5, max: 3}",
@@ -80,7 +81,7 @@ def test_without_the_key_there_are_no_filters(tmp_path: Path):
         (
             "{kind: personal, kinds: [emai]}",
             "'data.filters.0.kinds.0': must be 'email', 'phone', 'ip', 'card' or 'iban' "
-            '(found "emai")',
+            "(found \"emai\"; did you mean 'email'?)",
         ),
         (
             "{kind: code, max: '1'}",

@@ -211,9 +211,29 @@ def test_flatten_names_every_leaf_and_tells_types_apart() -> None:
     flat = flatten({"a": {"b": 1, "c": [1, {"d": 2}]}, "e": None}, "x.")
     assert flat == {"x.a.b": "1", "x.a.c": '[1, {"d": 2}]', "x.e": "null"}
     assert flatten({"a": 1}) != flatten({"a": "1"})
+    assert flatten({"a": [{"b": 1}, {"b": 2}], "c": []}) == {"a.0.b": "1", "a.1.b": "2", "c": "[]"}
     assert differences({"a": "1"}, {"a": "1"}) == []
 
 
 def test_the_code_hash_tells_packages_and_single_files_apart() -> None:
     hashes = {code_hash("data_prep"), code_hash("serve"), code_hash("llmkit/verification.py")}
     assert len(hashes) == 3
+
+
+def test_a_lock_that_was_removed_before_it_was_had_is_taken_anew(run: Run, monkeypatch) -> None:
+    """Another process that left nothing removes its lock: holding that one would hold nothing."""
+    import fcntl
+
+    real, removed = fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        if not removed:
+            removed.append(run.folder / ".lock")
+            removed[0].unlink()
+            run.folder.rmdir()
+        real(descriptor, how)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with run, pytest.raises(UsageError, match="another llmkit process"), Run(run.folder):
+        pass
+    assert not run.folder.exists()

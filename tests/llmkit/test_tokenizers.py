@@ -147,7 +147,13 @@ def test_a_vocabulary_that_the_corpus_cannot_fill_is_said(tokenizer: Call) -> No
         ("train  --vocab-size 999 --out new", "a source has no name"),
         ("train empty.txt.gz --vocab-size 999 --out new", "no text was found in it. It is empty."),
         ("train broken.txt.gz --vocab-size 999 --out new", "damaged gzip data"),
-        ("report MODEL --on text.jsonl --by lang", "no text in field 'lang'"),
+        (
+            "report MODEL --on text.jsonl --by lang",
+            "no text in field 'lang'. Name another field to",
+        ),
+        ("report MODEL --on text.jsonl --by lang", "tell texts apart by: --by NAME, or leave it"),
+        ("report MODEL --on rows-without.jsonl --by lang", "apart by: --by NAME, or leave it out"),
+        ("report MODEL --on text.jsonl --field a --by lang", "Name the fields that hold text:"),
         ("report MODEL --on text.txt --by lang", "text has no fields, so it has no 'lang' either"),
     ],
 )
@@ -163,6 +169,7 @@ def test_wrong_usage_ends_with_two_and_leaves_nothing(
     Path("taken", "file").write_text("mine")
     write_rows("other.jsonl", [{"a": 1}])
     write_rows("text.jsonl", [{"text": "x"}])
+    write_rows("rows-without.jsonl", [{"instruction": "q", "output": "a"}])
     code, _, err = tokenizer(*[str(tiny) if word == "MODEL" else word for word in words.split(" ")])
     assert code == 2
     assert said in " ".join(err.split())

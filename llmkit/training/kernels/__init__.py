@@ -1,0 +1,1 @@
+"""Faster forms of what a model computes in training; the plain form is the reference of each."""
