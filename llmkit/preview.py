@@ -5,12 +5,12 @@ from itertools import groupby, islice
 from rich.console import Console
 from rich.text import Text
 
-from data_prep.chat_templates import ChatTemplate, load_template
+from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
 from data_prep.reading import Unusable, read_rows
 from data_prep.rendering import Rendered, render
 from data_prep.tokenizer import load_tokenizer
-from llmkit.models.catalog import resolve_language_model
+from llmkit.beginnings import find_tokenizer, load_recipe_template
 from llmkit.recipe import Recipe
 
 SUPERVISED = "black on green"
@@ -23,8 +23,8 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
     Rows that cannot be used are printed with the reason. Nothing is written.
     """
     console = console or Console(highlight=False)
-    tokenizer = load_tokenizer(resolve_language_model(recipe.model.base).folder)
-    template = load_template(recipe.model.chat_template, tokenizer, recipe.model.template_date)
+    tokenizer = load_tokenizer(find_tokenizer(recipe.model, lambda _text: None))
+    template = load_recipe_template(recipe, tokenizer)
     console.print(
         Text.assemble(
             "supervised tokens are ",

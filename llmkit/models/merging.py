@@ -104,7 +104,7 @@ def merge(
         model_folder: the base model.
         result: the folder that training left.
         samples: real rows to measure on.
-        chat_template: the template's source, saved with the model.
+        chat_template: the template's source, saved with the model; empty for none.
         stop_ids: tokens that end an assistant turn; the saved model stops on them.
         folder: an empty folder to write into.
 
@@ -246,7 +246,7 @@ def save_model(
     follows the template instead, in config and generation config alike.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_folder, local_files_only=True)
-    tokenizer.chat_template = chat_template
+    tokenizer.chat_template = chat_template or None
     if tokenizer.eos_token_id is None or tokenizer.eos_token_id not in stop_ids:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stop_ids[0])
     tokenizer.save_pretrained(folder)

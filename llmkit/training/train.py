@@ -18,9 +18,10 @@ from llmkit.models.vocabulary import read_extension
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
 from llmkit.training.cross_entropy import CrossEntropy
+from llmkit.training.distillation import Distillation, load_teacher
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.isolation import check_loss_is_the_models_own, check_rows_are_apart
-from llmkit.training.objective import accept_objectives
+from llmkit.training.objective import Objective, accept_objectives
 from llmkit.training.planning import Plan, plan_steps
 from llmkit.training.progress import (
     Best,
@@ -32,7 +33,8 @@ from llmkit.training.progress import (
     read_events,
 )
 from llmkit.training.settings import Full, LoraAdapter, TrainingConfig
-from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure, spelled
+from llmkit.training.trackers import tracking
+from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
 
 START_SAMPLE = 4
@@ -50,6 +52,8 @@ class Places:
     """One line a step."""
     result: Path
     """An empty folder for what was trained."""
+    teacher: Path | None = None
+    """The folder of the model that is distilled."""
 
 
 def train(
@@ -87,9 +91,13 @@ def train(
     device = choose_device(model_config.device)
     refuse_what_cannot_run(config, device)
     dtype = compute_dtype(device)
-    view.say(f"loading {model_config.base} ({model_config.quantization}, {device}, {dtype})")
+    view.say(f"loading {model_config.name} ({model_config.quantization}, {device}, {dtype})")
     model, isolation = _load_model(config, model_config, data, places, device, dtype)
-    objective = CrossEntropy()
+    objective: Objective = CrossEntropy()
+    if config.distillation and places.teacher:
+        view.say(f"loading {config.distillation.teacher}, the teacher")
+        teacher = load_teacher(places.teacher, data.train, device, dtype)
+        objective = Distillation(config.distillation, teacher)
     start = measure(model, objective, data.watched, dtype)
     events = Events(places.events, step_of(resume_from) if resume_from else 0)
     run = Running(
@@ -104,15 +112,15 @@ def train(
         dtype,
     )
     if not resume_from and len(data.validation):
-        events.write({"event": "validation", "step": 0, **start})
-        view.say(f"step 0: validation {spelled(start)}")
+        run.report(0, start)
     try:
-        steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
+        with tracking(config.trackers, places.checkpoints.parent, fresh=not resume_from):
+            steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
     except Diverged as error:
         raise Diverged(f"{error}\n{_last_good(places.checkpoints)}") from None
     finally:
         events.close()
-    trained.save(model, places.result, model_config.base, places.checkpoints)
+    trained.save(model, places.result, model_config.name, places.checkpoints)
     return {
         "steps": steps,
         "sequences": plan.sequences,
@@ -203,6 +211,7 @@ def _run(
     if resume_from and (steps >= plan.steps or run.best.exhausted):
         trainer._load_from_checkpoint(str(resume_from))  # the Trainer would do one step more
     else:
+        run.tell = trainer.tell
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         steps = trainer.state.global_step
     end_loss = run.validate(steps)
