@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from itertools import pairwise
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def _logits(model, batch):
     parts = []
     starts = batch["row_starts"]
     model.set_attn_implementation("eager")
-    for start, end in zip(starts, starts[1:]):
+    for start, end in pairwise(starts):
         parts.append(model(input_ids=batch["input_ids"][:, start:end], use_cache=False).logits[0])
     model.set_attn_implementation("llmkit_rows")
     return torch.cat(parts)[batch["predict_at"]].float()
