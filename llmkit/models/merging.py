@@ -112,11 +112,17 @@ def merge(
         Figures: the closeness of every merge that was tried, and which was kept.
 
     Raises:
-        CheckFailed: the closest merge is further than ``max_divergence`` from what was trained.
+        CheckFailed: the closest merge is further than ``max_divergence`` from what was trained, or
+            there are no rows to measure on.
     """
     quiet()
     device = choose_device(model_config.device)
     rows = some_rows(samples)
+    if not rows:
+        raise CheckFailed(
+            "there is no row to compare the merged with the trained model on: every one was cut "
+            "before its answer. Raise data.max_tokens, or drop them: data.overlong=drop."
+        )
     tuned = trained.load(
         load_base(model_folder, quantization=model_config.quantization, device=device), result
     )

@@ -117,3 +117,20 @@ def test_texts_of_one_sequence_stay_rows_of_their_own(tmp_path: Path, plain: Cha
         assert [ids[start + n - 1] for start, n in zip(starts, lengths)] == [plain.stop_id] * len(
             lengths
         )
+
+
+def test_of_texts_that_are_all_cut_the_server_is_asked_for_their_beginnings(
+    tmp_path: Path, plain: ChatTemplate
+):
+    rows: list[object] = [{"text": f"{n}: {' '.join(SENTENCES)}"} for n in range(3)]
+    for overlong in ("split", "truncate"):
+        (tmp_path / overlong).mkdir()
+        data = made(tmp_path / overlong, plain, rows, overlong=overlong, validation=1)
+        samples = data.samples()
+        assert len(samples) == 3
+        for sample in samples:
+            assert len(sample.ids) == 32
+            begin = sample.ids[: sample.prompt_tokens]
+            assert f"<s>{sample.prompt}" == plain.tokenizer.decode(begin)
+            assert any(row["text"].startswith(sample.prompt) for row in rows)
+            assert sum(sample.supervised) == 31
