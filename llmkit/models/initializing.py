@@ -70,11 +70,10 @@ def initialize(shape: NewModel, tokenizer_folder: Path, folder: Path) -> dict[st
 
 
 def _config(shape: NewModel, tokenizer: Tokenizer) -> LlamaConfig:
-    special = {
-        name: tokenizer.id_of(tokenizer.special.get(f"{name}_token", ""))
-        for name in ("bos", "eos", "pad")
-    }
-    if special["eos"] is None:
+    bos, eos = (
+        tokenizer.id_of(tokenizer.special.get(name, "")) for name in ("bos_token", "eos_token")
+    )
+    if eos is None:
         raise UsageError(
             f"{tokenizer.folder}: the tokenizer names no end-of-text token, so the model would "
             'never learn to stop. Name one in tokenizer_config.json: "eos_token".'
@@ -90,7 +89,9 @@ def _config(shape: NewModel, tokenizer: Tokenizer) -> LlamaConfig:
         initializer_range=_deviation(shape.width),
         tie_word_embeddings=shape.tied,
         dtype="float32",
-        **{f"{name}_token_id": index for name, index in special.items()},
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=None,  # or its embedding would never train, and it may be the end of a text
     )
 
 

@@ -73,6 +73,13 @@ def test_the_shape_is_the_one_asked_for(make, tokenizer):
     assert (folder / "tokenizer.json").read_bytes() == (tokenizer / "tokenizer.json").read_bytes()
 
 
+def test_every_row_of_the_embeddings_can_train(make):
+    folder, _ = make()
+    model = load_base(folder, quantization="none", device=torch.device("cpu"))
+    assert model.get_input_embeddings().padding_idx is None
+    assert float(model.get_input_embeddings().weight.abs().sum(-1).min()) > 0
+
+
 def test_what_is_left_out_is_chosen(make):
     folder, _ = make(kv_heads=None)
     config = AutoConfig.from_pretrained(folder)
