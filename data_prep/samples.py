@@ -27,20 +27,26 @@ def choose_samples(
         validation: the rows that are held out.
         tokenizer: the base model's, with which they were rendered.
     """
-    # Of a cut or split row, the prompt before its last answer may be gone.
-    kept = rows.array("kept")
-    whole = (kept == rows.array("tokens")) & (rows.array("prompt_tokens") < kept)
-    whole &= rows.array("piece_count") == 1
-    chosen = _spread(validation[whole[validation]], SAMPLES)
-    more = _spread(np.unique(train[whole[train]]), SAMPLES - len(chosen))
-    columns = ("where", "row", "ids", "supervised", "prompt_tokens", "stop_id")
-    found = rows.take(np.concatenate([chosen, more]), *columns).to_pylist()
+    # Of a cut or split row, the prompt before its last answer may be gone; of a text nothing is.
+    kept, pieces = rows.array("kept"), rows.array("piece_count")
+    whole = (kept == rows.array("tokens")) & (pieces == 1) & (rows.array("prompt_tokens") < kept)
+    cut = (pieces > 0) & ~whole
+    chosen: list[NDArray[np.int64]] = []
+    for usable in (whole, cut):
+        for side in (validation, np.unique(train)):
+            chosen.append(_spread(side[usable[side]], SAMPLES - sum(map(len, chosen))))
+    columns = ("where", "row", "ids", "supervised", "prompt_tokens", "stop_id", "pieces")
+    found = rows.take(np.concatenate(chosen), *columns).to_pylist()
     samples = []
-    for each in found:
-        ids, supervised = np.array(each["ids"], np.int32), np.array(each["supervised"], np.bool_)
-        rendered = Rendered(ids, supervised, each["prompt_tokens"], each["stop_id"])
-        for row, asked in _askable(decode_row(each["row"]), rendered, tokenizer):
-            samples.append((each["where"], row, asked))
+    for each, is_whole in zip(found, whole[np.concatenate(chosen)], strict=True):
+        row, end = decode_row(each["row"]), each["pieces"][0]
+        if not is_whole and not isinstance(row, Text):
+            continue
+        ids = np.array(each["ids"][:end], np.int32)
+        supervised = np.array(each["supervised"][:end], np.bool_)
+        first = Rendered(ids, supervised, each["prompt_tokens"], each["stop_id"])
+        for asked, rendered in _askable(row, first, tokenizer):
+            samples.append((each["where"], asked, rendered))
     return samples
 
 

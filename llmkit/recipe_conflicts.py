@@ -42,17 +42,6 @@ def method_conflicts(training: TrainingConfig) -> Iterator[Problem]:
             "training.preference: with desirable_weight=0 and undesirable_weight=0 no row weighs "
             "anything",
         )
-    if method == "distill" and training.distillation is None:
-        yield (
-            ("training", "method"),
-            "training.method=distill needs a teacher: set training.distillation.teacher",
-        )
-    if training.distillation is not None and method != "distill":
-        yield (
-            ("training", "distillation"),
-            f"training.distillation does nothing under training.method={method}: set method=distill"
-            ", or leave it out",
-        )
 
 
 def evaluation_conflicts(

@@ -67,7 +67,7 @@ def serve_run_or_model(
     else:
         settings = with_overrides(ServeSettings(), words)
         model = _plain_model(what)
-    run_server(model, settings, on_ready=lambda url: _say_ready(url, model.name))
+    run_server(model, settings, on_ready=lambda url: _say_ready(url, model, settings))
 
 
 DECISIVE = (
@@ -190,11 +190,23 @@ def _plain_model(what: str) -> ServedModel:
     return open_model(found.folder, name=Path(found.name).name)
 
 
-def _say_ready(url: str, name: str) -> None:
+def _say_ready(url: str, model: ServedModel, settings: ServeSettings) -> None:
+    asked: dict[str, Any] = {"model": model.name, "prompt": "Once upon a time", "max_tokens": 64}
+    route = "completions"
+    if settings.chat_template or carries_template(model.path):
+        asked = {"model": model.name, "messages": [{"role": "user", "content": "Hello"}]}
+        route = "chat/completions"
     sys.stdout.write(
-        f"serving {name} at {url}\n"
-        f"  curl {url}/chat/completions -H 'Content-Type: application/json' -d "
-        f'\'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
+        f"serving {model.name} at {url}\n"
+        f"  curl {url}/{route} -H 'Content-Type: application/json' -d '{json.dumps(asked)}'\n"
         "  Ctrl-C ends it; requests in flight are finished first.\n"
     )
     sys.stdout.flush()
+
+
+def carries_template(folder: Path) -> bool:
+    """Whether a model folder says how to render a conversation."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and bool(json.loads(path.read_text("utf-8")).get("chat_template"))

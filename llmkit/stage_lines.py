@@ -3,6 +3,15 @@
 from typing import Any
 
 
+def initialize_line(figures: dict[str, Any]) -> str:
+    """How large the new model is, and the loss to expect of it."""
+    return (
+        f"{figures['parameters']:,} random weights, {figures['tokens']} tokens in "
+        f"{figures['embedding_rows']} rows; a guess among them has a loss of "
+        f"{figures['loss_of_a_guess']:.2f}"
+    )
+
+
 def prep_line(figures: dict[str, Any]) -> str:
     """Rows in, kept, held out and dropped."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in figures["dropped"].items())

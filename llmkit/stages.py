@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit import stage_lines
+from llmkit.beginnings import refuse_another_vocabulary
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash, whole_folder, write_json
 from llmkit.models.catalog import context_length
@@ -44,10 +45,18 @@ def check_ahead(project: Project) -> None:
     recipe = project.recipe
     if recipe.evaluation.questions:
         read_questions(Path(recipe.evaluation.questions))
+        if not project.template.source:
+            raise UsageError(
+                f"evaluation.questions: are asked as chat, and {recipe.model.name} carries no chat "
+                "template. Leave them out, or name one: model.chat_template."
+            )
+    if project.teacher:
+        name, folder = project.teacher.name, project.teacher.folder
+        refuse_another_vocabulary(name, folder, project.model.folder)
     longest, wanted = context_length(project.model.folder), recipe.serve.max_model_len
     if longest and wanted and wanted > longest:
         raise UsageError(
-            f"serve.max_model_len: {wanted} tokens, but {recipe.model.base} was made for "
+            f"serve.max_model_len: {wanted} tokens, but {recipe.model.name} was made for "
             f"{longest}. Lower it, or leave it out."
         )
     template = recipe.serve.chat_template
@@ -78,6 +87,10 @@ def train(project: Project) -> Outcome:
         "quantization": recipe.model.quantization,
         "compute": f"{device} {compute_dtype(device)}",
     }
+    teacher = project.teacher
+    if teacher:
+        refuse_another_vocabulary(teacher.name, teacher.folder, project.model.folder)
+        inputs["teacher"] = teacher.content_hash()
 
     def work() -> dict[str, Any]:
         checkpoints = project.folder / "checkpoints"
@@ -89,6 +102,7 @@ def train(project: Project) -> Outcome:
                 checkpoints=checkpoints,
                 events=project.folder / "events.jsonl",
                 result=folder,
+                teacher=teacher.folder if teacher else None,
             )
             figures = run_training(
                 recipe.training,

@@ -147,7 +147,7 @@ def merge(
         model_folder: the base model.
         result: the folder that training left.
         samples: real rows to measure on.
-        chat_template: the template's source, saved with the model.
+        chat_template: the template's source, saved with the model; empty for none.
         stop_ids: tokens that end an assistant turn; the saved model stops on them.
         folder: an empty folder to write into.
         kind: ``LANGUAGE_MODEL`` or ``REWARD_MODEL``.
@@ -156,11 +156,17 @@ def merge(
         Figures: the closeness of every merge that was tried, and which was kept.
 
     Raises:
-        CheckFailed: the closest merge is further than ``max_divergence`` from what was trained.
+        CheckFailed: the closest merge is further than ``max_divergence`` from what was trained, or
+            there are no rows to measure on.
     """
     quiet()
     device = choose_device(model_config.device)
     rows = some_rows(samples)
+    if not rows:
+        raise CheckFailed(
+            "there is no row to compare the merged with the trained model on: every one was cut "
+            "before its answer. Raise data.max_tokens, or drop them: data.overlong=drop."
+        )
     tuned = trained.load(
         kind.load(model_folder, quantization=model_config.quantization, device=device), result
     )
@@ -292,7 +298,7 @@ def save_model(
     follows the template instead, in config and generation config alike.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_folder, local_files_only=True)
-    tokenizer.chat_template = chat_template
+    tokenizer.chat_template = chat_template or None
     if tokenizer.eos_token_id is None or tokenizer.eos_token_id not in stop_ids:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stop_ids[0])
     tokenizer.save_pretrained(folder)

@@ -185,3 +185,17 @@ class TrainingConfig(BaseModel):
     trackers: tuple[Tracker, ...] = ()
     """Where else the figures of every step go."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _a_teacher_is_for_distilling(self) -> Self:
+        if self.method == "distill" and self.distillation is None:
+            raise ValueError(
+                "method=distill needs a teacher: distillation: {teacher: a catalogue name, a "
+                "folder or a hub id}"
+            )
+        if self.method != "distill" and self.distillation is not None:
+            raise ValueError(
+                f"distillation is for method=distill, and method is {self.method}: set that, or "
+                "leave distillation out"
+            )
+        return self

@@ -17,13 +17,14 @@ from llmkit.models.trained import TrainedModel
 from llmkit.models.vocabulary import read_extension
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
+from llmkit.training.distillation import Distillation, load_teacher
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.isolation import (
     check_loss_is_the_models_own,
     check_rows_are_apart,
     check_scores_are_the_rows_own,
 )
-from llmkit.training.objective import accept_objectives
+from llmkit.training.objective import Objective, accept_objectives
 from llmkit.training.objectives import REFERENCED, objective_for, refuse_other_rows
 from llmkit.training.planning import Plan, plan_steps
 from llmkit.training.progress import (
@@ -37,7 +38,8 @@ from llmkit.training.progress import (
 )
 from llmkit.training.reference import with_references
 from llmkit.training.settings import Full, LoraAdapter, TrainingConfig
-from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure, spelled
+from llmkit.training.trackers import tracking
+from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
 
 WATCHED = ("margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
@@ -57,6 +59,8 @@ class Places:
     """One line a step."""
     result: Path
     """An empty folder for what was trained."""
+    teacher: Path | None = None
+    """The folder of the model that is distilled."""
 
 
 def train(
@@ -89,7 +93,6 @@ def train(
             our loss leaves out.
     """
     quiet()
-    objective = objective_for(config)
     data = _load_data(prepared)
     for split in (data.train, data.validation):
         refuse_other_rows(config.method, split)
@@ -97,8 +100,9 @@ def train(
     device = choose_device(model_config.device)
     refuse_what_cannot_run(config, device)
     dtype = compute_dtype(device)
-    view.say(f"loading {model_config.base} ({model_config.quantization}, {device}, {dtype})")
+    view.say(f"loading {model_config.name} ({model_config.quantization}, {device}, {dtype})")
     model, isolation = _load_model(config, model_config, data, places, device, dtype)
+    objective = _objective(config, places, data, device, dtype, view)
     if config.method in REFERENCED:
         view.say("reference log-probabilities of every row")
         data = _with_references(data, model, places, dtype, resumed=resume_from is not None)
@@ -116,15 +120,15 @@ def train(
         dtype,
     )
     if not resume_from and len(data.validation):
-        events.write({"event": "validation", "step": 0, **start})
-        view.say(f"step 0: validation {spelled(start)}")
+        run.report(0, start)
     try:
-        steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
+        with tracking(config.trackers, places.checkpoints.parent, fresh=not resume_from):
+            steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
     except Diverged as error:
         raise Diverged(f"{error}\n{_last_good(places.checkpoints)}") from None
     finally:
         events.close()
-    trained.save(model, places.result, model_config.base, places.checkpoints)
+    trained.save(model, places.result, model_config.name, places.checkpoints)
     return {
         "steps": steps,
         "sequences": plan.sequences,
@@ -159,6 +163,22 @@ def _load_data(prepared: PreparedDataset) -> _Data:
 def _watching(train: Sequences, validation: Sequences) -> _Data:
     few = [train[index] for index in range(min(START_SAMPLE, len(train)))]
     return _Data(train, validation, list(validation) or few)
+
+
+def _objective(
+    config: TrainingConfig,
+    places: Places,
+    data: _Data,
+    device: torch.device,
+    dtype: torch.dtype,
+    view: TrainingView,
+) -> Objective:
+    """What the method makes smaller, with the teacher loaded where there is one."""
+    if not (config.distillation and places.teacher):
+        return objective_for(config)
+    view.say(f"loading {config.distillation.teacher}, the teacher")
+    teacher = load_teacher(places.teacher, data.train, device, dtype)
+    return Distillation(config.distillation, teacher)
 
 
 def _with_references(
@@ -241,6 +261,7 @@ def _run(
     if resume_from and (steps >= plan.steps or run.best.exhausted):
         trainer._load_from_checkpoint(str(resume_from))  # the Trainer would do one step more
     else:
+        run.tell = trainer.tell
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         steps = trainer.state.global_step
     end_loss = run.validate(steps)

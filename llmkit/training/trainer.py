@@ -20,6 +20,7 @@ from llmkit.training.objective import Objective, add_counts, looked_ahead, step_
 from llmkit.training.planning import Plan
 from llmkit.training.progress import Best, Events, Guard, Meter, TrainingView, memory_mib
 from llmkit.training.settings import LoraAdapter, TrainingConfig
+from llmkit.training.trackers import Tell, validation_figures
 
 
 class ObjectiveTrainer(Trainer):
@@ -90,8 +91,14 @@ class ObjectiveTrainer(Trainer):
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """What trackers are told: the Trainer's own figures and the step's."""
-        super().log(logs | self.meter.last, start_time)
+        """What trackers are told: the Trainer's own figures, and with a step's loss all of it."""
+        super().log(logs | self.meter.last if "loss" in logs else logs, start_time)
+
+    def tell(self, figures: Mapping[str, float]) -> None:
+        """Pass other figures on to the trackers; `log` would take the step's turn."""
+        self.callback_handler.call_event(
+            "on_log", self.args, self.state, self.control, logs=dict(figures)
+        )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -107,6 +114,11 @@ class Watch(TrainerCallback):
         self.plan = plan
         self.run = run
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell trackers, which are ready only now, of the validation before the first step."""
+        if not state.global_step and self.run.validated:
+            self.run.tell(validation_figures(self.run.validated[1]))
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock after whatever was validated or saved."""
         self.run.meter.restart()
@@ -119,8 +131,9 @@ class Watch(TrainerCallback):
         is_last = state.global_step >= self.plan.steps
         control.should_save = (due or is_last) and self.run.guard.streak == 0
         every = self.config.evaluate_every
+        if is_last or (every and state.global_step % every == 0):
+            self.run.validate(state.global_step)  # now: trackers are closed when training has ended
         if every and state.global_step % every == 0 and not is_last:
-            self.run.validate(state.global_step)
             control.should_training_stop = self.run.best.exhausted
             control.should_save |= self.run.best.step == state.global_step
             control.should_save |= control.should_training_stop
@@ -163,16 +176,28 @@ class Running:
     events: Events
     view: TrainingView
     dtype: torch.dtype
+    tell: Tell = lambda _figures: None
+    """Tells the trackers."""
+    validated: tuple[int, dict[str, float]] | None = None
+    """The step and the figures of the last validation."""
 
     def validate(self, step: int) -> float | None:
-        """Measure and report the validation loss; None when nothing is held out."""
+        """Measure and report the validation loss, once a step; None when nothing is held out."""
         if not len(self.validation):
             return None
-        found = measure(self.model, self.objective, list(self.validation), self.dtype)
+        if self.validated and self.validated[0] == step:
+            return self.validated[1]["loss"]
+        self.report(step, measure(self.model, self.objective, list(self.validation), self.dtype))
+        return self.validated[1]["loss"] if self.validated else None
+
+    def report(self, step: int, found: dict[str, float]) -> None:
+        """Say and keep what a validation found."""
         self.events.write({"event": "validation", "step": step, **found})
-        self.view.say(f"step {step}: validation " + spelled(found))
-        self.best.see(step, found["loss"])
-        return found["loss"]
+        self.view.say(f"step {step}: validation {spelled(found)}")
+        self.validated = step, found
+        self.tell(validation_figures(found))
+        if step:
+            self.best.see(step, found["loss"])
 
 
 def spelled(figures: Mapping[str, float]) -> str:

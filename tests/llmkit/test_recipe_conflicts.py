@@ -57,13 +57,6 @@ def test_settings_of_one_method_that_exclude_each_other_are_refused(recipe: Path
     _refused(recipe, _method("kto", nothing), "training.preference: with desirable_weight=0 and")
 
 
-def test_distillation_and_its_section_go_together(recipe: Path) -> None:
-    teacher = "training.distillation={teacher: smollm2-360m}"
-    _refused(recipe, _method("distill"), "training.method=distill needs a teacher: set")
-    _refused(recipe, [teacher], "training.distillation does nothing under training.method=sft")
-    load_recipe(recipe, _method("distill", teacher))
-
-
 @pytest.mark.parametrize("wish", ["keep=best", "early_stopping={evaluations: 2}"])
 @pytest.mark.parametrize(
     ("words", "missing"),
