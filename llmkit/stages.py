@@ -7,7 +7,7 @@ in the packages; this module names inputs and outputs. The stage before these is
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmkit import stage_lines
 from llmkit.errors import CheckFailed, UsageError
@@ -18,6 +18,9 @@ from llmkit.project import Project
 from llmkit.run import Outcome, code_hash, differences, flatten, package_inputs
 from llmkit.servers import Servers
 from llmkit.serving import serve_inputs
+
+if TYPE_CHECKING:
+    from llmkit.training.launching import Processes
 
 
 def check_ahead(project: Project) -> None:
@@ -47,10 +50,10 @@ def check_ahead(project: Project) -> None:
     refuse_rows_longer_than_the_model(project)
 
 
-def train(project: Project) -> Outcome:
-    """Packed sequences -> an adapter."""
+def train(project: Project, processes: "Processes | None" = None) -> Outcome:
+    """Packed sequences -> an adapter, in this process or in several."""
     from llmkit.models.loading import choose_device, compute_dtype, release
-    from llmkit.training import planning
+    from llmkit.training import launching, planning
     from llmkit.training.checkpoints import prepare_folder
     from llmkit.training.train import Places
     from llmkit.training.train import train as run_training
@@ -59,13 +62,20 @@ def train(project: Project) -> Outcome:
     data_hash = project.output_hash("prep", "data")
     data = project.data()
     device = choose_device(recipe.model.device)
-    planning.plan_steps(recipe.training, data.figures["packs"])
+    together = processes.count if processes else 1
+    planning.plan_steps(recipe.training, data.figures["packs"], together)
+    if processes:
+        launching.refuse_what_cannot_run_together(
+            processes, recipe.training, recipe.model, device.type
+        )
     inputs = flatten(recipe.training.model_dump(mode="json"), "training.")
     inputs |= {
         "data": data_hash,
         "model": project.model.content_hash(),
         "quantization": recipe.model.quantization,
         "compute": f"{device} {compute_dtype(device)}",
+        "processes": str(together),
+        **(processes.inputs() if processes else {}),
     }
 
     def work() -> dict[str, Any]:
@@ -79,14 +89,27 @@ def train(project: Project) -> Outcome:
                 events=project.folder / "events.jsonl",
                 result=folder,
             )
-            figures = run_training(
-                recipe.training,
-                recipe.model,
-                data,
-                places,
-                project.view,
-                resume_from=resume_from,
-            )
+            if processes:
+                figures = launching.train_together(
+                    processes,
+                    recipe.training,
+                    recipe.model,
+                    data,
+                    places,
+                    project.view,
+                    device=device.type,
+                    resume_from=resume_from,
+                    folder=project.folder / launching.FOLDER,
+                )
+            else:
+                figures = run_training(
+                    recipe.training,
+                    recipe.model,
+                    data,
+                    places,
+                    project.view,
+                    resume_from=resume_from,
+                )
         release()
         return figures
 

@@ -15,6 +15,7 @@ from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
 from llmkit.models.settings import ModelConfig
 from llmkit.models.trained import TrainedModel
 from llmkit.models.vocabulary import read_extension
+from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
 from llmkit.training.cross_entropy import CrossEntropy
@@ -28,6 +29,7 @@ from llmkit.training.progress import (
     Events,
     Guard,
     Meter,
+    NoEvents,
     TrainingView,
     read_events,
 )
@@ -61,7 +63,7 @@ def train(
     *,
     resume_from: Path | None,
 ) -> dict[str, Any]:
-    """Train on a prepared data set.
+    """Train on a prepared data set, alone or as one of several processes.
 
     Args:
         config: how.
@@ -72,7 +74,8 @@ def train(
         resume_from: a whole checkpoint of this very training, or None.
 
     Returns:
-        Figures: steps, losses, tokens per second, memory, what trained.
+        Figures: steps, losses, tokens per second, memory, what trained. Only the first of several
+        processes writes, and has figures of speed.
 
     Raises:
         Diverged: the loss became NaN, stayed above its start, or ended there; the last good
@@ -83,22 +86,27 @@ def train(
     """
     quiet()
     data = _load_data(prepared)
-    plan = plan_steps(config, len(data.train))
+    plan = plan_steps(config, len(data.train), processes.count())
     device = choose_device(model_config.device)
+    if device.type == "cuda" and processes.count() > 1:
+        device = torch.device("cuda", processes.local_rank())
     refuse_what_cannot_run(config, device)
     dtype = compute_dtype(device)
     view.say(f"loading {model_config.base} ({model_config.quantization}, {device}, {dtype})")
     model, isolation = _load_model(config, model_config, data, places, device, dtype)
     objective = CrossEntropy()
     start = measure(model, objective, data.watched, dtype)
-    events = Events(places.events, step_of(resume_from) if resume_from else 0)
+    before = processes.from_first(read_events(places.events))
+    events: Events | NoEvents = NoEvents()
+    if processes.is_first():
+        events = Events(places.events, step_of(resume_from) if resume_from else 0)
     run = Running(
         model,
         objective,
         data.validation,
         Meter(),
         Guard(start["loss"], config.patience),
-        Best(config.early_stopping, read_events(places.events)),
+        Best(config.early_stopping, before),
         events,
         view,
         dtype,
@@ -112,7 +120,9 @@ def train(
         raise Diverged(f"{error}\n{_last_good(places.checkpoints)}") from None
     finally:
         events.close()
-    trained.save(model, places.result, model_config.base, places.checkpoints)
+    gathered = processes.gathered(model)
+    if processes.is_first():
+        trained.save(model, places.result, model_config.base, places.checkpoints, gathered)
     return {
         "steps": steps,
         "sequences": plan.sequences,
@@ -120,10 +130,11 @@ def train(
         "validation_loss_start": start["loss"] if len(data.validation) else None,
         "validation_loss_end": end_loss,
         "kept_step": run.best.step if config.keep == "best" else steps,
-        **_speed(places.events),
+        "processes": processes.count(),
+        **(_speed(places.events) if processes.is_first() else {}),
         **trained.figures(model),
         "compute_dtype": str(dtype).removeprefix("torch."),
-        "device": str(device),
+        "device": device.type,
     }
 
 
@@ -196,6 +207,8 @@ def _run(
         data_collator=collate,
         callbacks=[Watch(config, plan, run)],
     )
+    if processes.rank():  # the others' noise and dropout would be copies of the first's
+        torch.manual_seed(config.seed + processes.rank())
     steps = step_of(resume_from) if resume_from else 0
     run.meter.close()
     if resume_from:

@@ -13,13 +13,23 @@ from torch.autograd.graph import save_on_cpu
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from llmkit.models.loading import computing_in
+from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.checkpoints import keep_newest, mark_whole
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.objective import Counts, Objective, add_counts, step_loss
 from llmkit.training.planning import Plan
-from llmkit.training.progress import Best, Events, Guard, Meter, TrainingView, memory_mib
+from llmkit.training.progress import (
+    Best,
+    Events,
+    Guard,
+    Meter,
+    NoEvents,
+    TrainingView,
+    memory_mib,
+)
 from llmkit.training.settings import LoraAdapter, TrainingConfig
+from llmkit.training.shares import Share, ShareLoader
 
 
 class ObjectiveTrainer(Trainer):
@@ -51,7 +61,11 @@ class ObjectiveTrainer(Trainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002 (the Trainer's signature)
         num_items_in_batch: Any = None,
     ) -> Any:
-        """A batch's part of the loss of the whole optimiser step."""
+        """A batch's part of the loss of the whole optimiser step.
+
+        Gradients are averaged over processes, by whatever shares the model out, while the parts of
+        all processes add up to the loss: so each is given times the number of processes.
+        """
         del return_outputs
         if num_items_in_batch is None:
             raise RuntimeError("the Trainer did not count what an optimiser step is averaged over")
@@ -61,15 +75,27 @@ class ObjectiveTrainer(Trainer):
         saving = save_on_cpu(self.args.device.type == "cuda") if offload else nullcontext()
         with computing_in(self.dtype, self.args.device), saving:
             loss = step_loss(model, self.wanted, inputs, num_items_in_batch)
-        self.meter.add(loss, self.wanted.count(inputs), inputs["input_ids"].numel())
-        return loss.value
+        counted = inputs["counted"]
+        counts = _or_nothing(self.wanted.count(inputs), counted)
+        self.meter.add(loss, counts, inputs["input_ids"].numel(), counted=counted)
+        # What is not counted has its backward pass all the same, or the others would wait for it.
+        return loss.value * (processes.count() if counted else 0)
 
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, Any]], device: torch.device
     ) -> Any:
-        """What all forward passes of one step have; the Trainer's own counts labels."""
-        del device
-        return add_counts([self.wanted.count(batch) for batch in batch_samples])
+        """What all forward passes of one step have, on all processes."""
+        del device  # the Trainer's own counts labels, which our batches have not
+        counts = [(self.wanted.count(batch), batch["counted"]) for batch in batch_samples]
+        return processes.total(add_counts([_or_nothing(*each) for each in counts]))
+
+    def get_train_dataloader(self) -> ShareLoader:
+        """This process's share of every step; see `shares` for why not accelerate's."""
+        sequences: Any = self.train_dataset
+        rows, seed = self.config.batch.rows, self.config.seed
+        share = Share(len(sequences), rows, seed, processes.rank(), processes.count())
+        pin = self.args.dataloader_pin_memory
+        return ShareLoader(sequences, share, self.data_collator, pin_memory=pin)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser; with LoRA+, B learns faster than A."""
@@ -94,8 +120,9 @@ class ObjectiveTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(str(self.args.output_dir))
-        mark_whole(folder / f"checkpoint-{self.state.global_step}")
+        processes.wait()  # each has written files of its own: its random numbers
+        if processes.is_first():
+            mark_whole(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
 
 
 class Watch(TrainerCallback):
@@ -138,7 +165,7 @@ class Watch(TrainerCallback):
                 **self.run.meter.last,
                 "learning_rate": logs["learning_rate"],
                 "gradient_norm": float(logs.get("grad_norm", 0.0)),
-                "memory_mib": memory_mib(),
+                "memory_mib": int(processes.largest(memory_mib())),
             }
             self.run.events.write(event)
             self.run.view.step(event, self.plan.steps)
@@ -146,6 +173,8 @@ class Watch(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Older checkpoints go only after the new one is whole."""
         best = self.run.best.step if self.config.keep == "best" else None
+        if not processes.is_first():
+            return
         keep_newest(Path(args.output_dir), self.config.keep_checkpoints, best)
 
 
@@ -159,7 +188,7 @@ class Running:
     meter: Meter
     guard: Guard
     best: Best
-    events: Events
+    events: Events | NoEvents
     view: TrainingView
     dtype: torch.dtype
 
@@ -183,17 +212,31 @@ def spelled(figures: Mapping[str, float]) -> str:
 def measure(
     model: nn.Module, objective: Objective, sequences: list[Sequence], dtype: torch.dtype
 ) -> dict[str, float]:
-    """The objective and its figures over sequences, one at a time, without training."""
+    """The objective and its figures over sequences, one at a time, without training.
+
+    Processes share the sequences out. One that has none left runs the first once more, uncounted:
+    where weights are spread over processes, all must take part in every forward pass.
+    """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    batches = [collate([sequence]) for sequence in sequences]
-    totals: Counts = add_counts([objective.count(batch) for batch in batches])
+    turns = range(
+        processes.rank(), len(sequences) + -len(sequences) % processes.count(), processes.count()
+    )
+    batches = [collate([sequences[turn if turn < len(sequences) else 0]]) for turn in turns]
+    counted = [turn < len(sequences) for turn in turns]
+    counts = [objective.count(batch) for batch in batches]
+    totals = processes.total(add_counts(list(map(_or_nothing, counts, counted))))
     sums: dict[str, float] = {}
-    for batch in batches:
+    for batch, counts_here in zip(batches, counted, strict=True):
         with computing_in(dtype, device):
             loss = step_loss(model, objective, to_device(batch, device), totals)
         for name, part in {"loss": loss.value, **loss.figures}.items():
-            sums[name] = sums.get(name, 0.0) + float(part)
+            sums[name] = sums.get(name, 0.0) + float(part) * counts_here
     model.train(was_training)
-    return sums
+    return processes.total(sums)
+
+
+def _or_nothing(counts: Counts, counted: bool) -> Counts:  # noqa: FBT001
+    """Counts of a batch; zeros of one that only keeps the other processes company."""
+    return {name: number * counted for name, number in counts.items()}
