@@ -139,7 +139,7 @@ def refuse_what_cannot_run_together(
     if asked.kind == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise UsageError(
             f"--accelerate {asked.config.stem}: DeepSpeed is not installed. `pip install "
-            "deepspeed` brings it; fsdp2 shares the same things out and needs no more than is there."
+            "deepspeed` brings it; fsdp2 shares the same things out without it."
         )
     if not asked.shares_weights:
         return
@@ -192,21 +192,34 @@ def train_together(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MESSAGES).touch()
-    job = {
-        "training": config.model_dump(mode="json"),
-        "model": model_config.model_dump(mode="json"),
-        "data": str(prepared.folder.resolve()),
-        "places": {name: str(path.resolve()) for name, path in vars(places).items()},
-        "resume_from": str(resume_from.resolve()) if resume_from else None,
-        "device": device,
-    }
-    write_json(folder / JOB, job)
+    write_job(folder / JOB, config, model_config, prepared, places, device, resume_from)
     view.say(
         f"training in {asked.count} processes ({asked.config.stem}, {asked.machines} machines)"
     )
     _run(asked, folder, device, view)
     figures: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return figures
+
+
+def write_job(
+    path: Path,
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    prepared: PreparedDataset,
+    places: Places,
+    device: str,
+    resume_from: Path | None,
+) -> None:
+    """Write down for the processes what a training is given."""
+    job = {
+        "training": config.model_dump(mode="json"),
+        "model": model_config.model_dump(mode="json"),
+        "data": str(prepared.folder.resolve()),
+        "places": {name: str(place.resolve()) for name, place in vars(places).items()},
+        "resume_from": str(resume_from.resolve()) if resume_from else None,
+        "device": device,
+    }
+    write_json(path, job)
 
 
 def help_train(asked: Processes, folder: Path, device: str, view: TrainingView) -> None:
