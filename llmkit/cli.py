@@ -359,14 +359,18 @@ def _project(recipe: Path, overrides: list[str] | None, runs: Path, view: "View"
 
 
 def _processes(project: "Project", count: int | None, accelerate: str | None) -> "Processes | None":
-    """The processes that the options ask for; None, without loading anything, for this one."""
+    """The processes that the options ask for, if they can run; None where this one trains."""
     if accelerate is None and count in (None, 1):
         return None
     from llmkit.models.loading import choose_device
-    from llmkit.training.launching import read_processes
+    from llmkit.training.launching import read_processes, refuse_what_cannot_run_together
 
-    device = choose_device(project.recipe.model.device).type
-    return read_processes(count, accelerate, device)
+    recipe = project.recipe
+    device = choose_device(recipe.model.device).type
+    found = read_processes(count, accelerate, device)
+    if found:
+        refuse_what_cannot_run_together(found, recipe.training, recipe.model, device)
+    return found
 
 
 def _helped_train(project: "Project", processes: "Processes | None") -> bool:

@@ -64,10 +64,6 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
     device = choose_device(recipe.model.device)
     together = processes.count if processes else 1
     planning.plan_steps(recipe.training, data.figures["packs"], together)
-    if processes:
-        launching.refuse_what_cannot_run_together(
-            processes, recipe.training, recipe.model, device.type
-        )
     inputs = flatten(recipe.training.model_dump(mode="json"), "training.")
     inputs |= {
         "data": data_hash,

@@ -320,10 +320,11 @@ def _reason(asked: Processes, folder: Path, log: Path, began: float) -> LlmkitEr
     killed = [(int(r), int(code)) for r, code in _KILLED.findall(text) if int(code) not in (-15, 1)]
     if killed:
         rank, code = killed[0]
+        memory = ", as systems do with one that takes too much memory" if code == -9 else ""
         return LlmkitError(
-            f"process {rank} of {asked.count} was killed (signal {-code}), as systems do with one "
-            "that takes too much memory. The last whole checkpoint is kept: run the same command "
-            f"again to go on from it. All output is in {log}."
+            f"process {rank} of {asked.count} was ended by {signal.Signals(-code).name}{memory}. "
+            "The last whole checkpoint is kept: run the same command again to go on from it. All "
+            f"output is in {log}."
         )
     if failures:
         rank, first = min(failures.items(), key=lambda each: each[1]["at"])

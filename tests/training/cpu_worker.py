@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 from accelerate.state import DistributedType, PartialState
 
-from llmkit.training import processes, train, trainer, worker
+from llmkit.training import loss, processes, train, trainer, worker
 
 train.compute_dtype = lambda device: torch.float32
 torch.set_num_threads(1)
+loss.CHUNK = 16  # so that a forward pass has several
 
 if os.environ.get("FSDP_ON_CPU"):
     gloo = "gloo", DistributedType.MULTI_GPU
