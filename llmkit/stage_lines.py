@@ -40,8 +40,10 @@ def _cut(figures: dict[str, Any]) -> str:
 
 def train_line(figures: dict[str, Any]) -> str:
     """Steps, losses, speed and memory."""
+    together = figures.get("processes", 1)
+    how = f" in {together} processes" if together > 1 else ""
     return (
-        f"{figures['steps']} steps, loss {figures['loss_first']:.3f} -> "
+        f"{figures['steps']} steps{how}, loss {figures['loss_first']:.3f} -> "
         f"{figures['loss_last']:.3f}, {figures['tokens_per_second']:.0f} tokens/s, "
         f"{figures['peak_memory_mib']} MiB, {figures['trainable_parameters']:,} parameters trained"
     )

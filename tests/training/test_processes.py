@@ -1,18 +1,23 @@
 """Several processes train as one: the same sequences, losses, norms and weights."""
 
+import io
 import json
+import sys
 import time
 from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_prep.prepared import PreparedDataset
+from llmkit import cli
 from llmkit.errors import LlmkitError, UsageError
 from llmkit.models.settings import ModelConfig
 from llmkit.training import launching
-from llmkit.training.checkpoints import last_whole, prepare_folder
+from llmkit.training.checkpoints import last_whole
 from llmkit.training.launching import (
     Processes,
     read_processes,
@@ -35,76 +40,115 @@ SETTINGS = {
     "checkpoint_every": 3,
     "keep_checkpoints": 9,
 }
+MODEL = ModelConfig(base="tiny", device="cpu")
 TWO = Processes(2, launching.shipped()["ddp"], "ddp")
 
 
-class View:
-    """Remembers what it is told."""
+def rows(count):
+    """Conversations of different lengths."""
+    for number in range(count):
+        question, answer = "how " * (1 + number % 7), f"run {number} " * (1 + number % 4)
+        messages = [("user", question), ("assistant", answer)]
+        yield {"messages": [{"role": role, "content": text} for role, text in messages]}
 
-    def __init__(self):
-        self.said, self.steps = [], []
+
+class View:
+    """Nobody looks."""
 
     def step(self, event, total_steps):
-        self.steps.append(event["step"])
+        pass
 
     def say(self, text):
-        self.said.append(text)
+        pass
 
 
-@pytest.fixture
-def data(prepared):
-    """Twenty rows to train on: two processes of two passes a step end an epoch with one pass."""
-    found = prepared(24, validation=3, packing=False)
-    assert found.sequences("train").num_rows == 21
-    return found
+@pytest.fixture(scope="module")
+def in_float32():
+    """One thread and float32, in this process and in those that it starts."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        patched.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patched.setattr(launching, "WORKER", "cpu_worker")
+        for module in ("llmkit.training.train", "llmkit.models.loading"):
+            patched.setattr(f"{module}.compute_dtype", lambda device: torch.float32)
+        yield patched
 
 
-@pytest.fixture
-def both(tiny, data, monkeypatch):
-    """Train in one process with rows=2 and in two with rows=1, all in float32."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setattr(launching, "WORKER", "cpu_worker")
-    for module in ("llmkit.training.train", "llmkit.models.loading"):
-        monkeypatch.setattr(f"{module}.compute_dtype", lambda device: torch.float32)
+@pytest.fixture(scope="module")
+def recipe(tiny, tmp_path_factory):
+    """21 rows to train on: with 4 a step, an epoch ends with a step that has 1 for 2 processes."""
+    folder = tmp_path_factory.mktemp("together")
+    lines = [json.dumps(row) for row in rows(24)]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    said = {
+        "name": "demo",
+        "model": {"base": str(tiny), "device": "cpu"},
+        "data": {
+            "sources": [{"path": str(folder / "rows.jsonl")}],
+            "validation": 3,
+            "max_tokens": 256,
+            "packing": False,
+        },
+        "training": {**SETTINGS, "adapter": LORA, "batch": {"rows": 1, "accumulate": 2}},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(said))  # JSON is YAML
+    return path
 
-    def settings(adapter, rows):
-        batch = {"rows": rows, "accumulate": 2}
-        return TrainingConfig.model_validate({**SETTINGS, "adapter": adapter, "batch": batch})
 
-    def places(folder):
-        (folder / "result").mkdir(parents=True, exist_ok=True)
-        return Places(tiny, folder / "checkpoints", folder / "events.jsonl", folder / "result")
+def command(*words):
+    """Run the command line in this process: its exit code and what it says of errors."""
+    out, error = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(error):
+        patched.setattr(sys, "argv", ["llmkit", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return ended.value.code, out.getvalue(), error.getvalue()
 
-    class Both:
-        model = ModelConfig(base="tiny", device="cpu")
 
-        def one(self, folder, adapter):
-            config = settings(adapter, rows=2)
-            return train(config, self.model, data, places(folder), View(), resume_from=None)
+def settings(adapter, row_count):
+    batch = {"rows": row_count, "accumulate": 2}
+    return TrainingConfig.model_validate({**SETTINGS, "adapter": adapter, "batch": batch})
 
-        def two(self, folder, adapter, *, processes=TWO, view=None, resume_from=None):
-            return train_together(
-                processes,
-                settings(adapter, rows=1),
-                self.model,
-                data,
-                places(folder),
-                view or View(),
-                device="cpu",
-                resume_from=resume_from,
-                folder=folder / "processes",
-            )
 
-        def job(self, folder, adapter, resume_from=None):
-            """A job to be done by the processes of another."""
-            (folder / "processes").mkdir(parents=True)
-            job = folder / "processes" / launching.JOB
-            config = settings(adapter, rows=1)
-            launching.write_job(job, config, self.model, data, places(folder), "cpu", resume_from)
-            return str(job)
+def places(tiny, folder):
+    (folder / "result").mkdir(parents=True, exist_ok=True)
+    return Places(tiny, folder / "checkpoints", folder / "events.jsonl", folder / "result")
 
-    return Both()
+
+def alone(tiny, data, folder, adapter):
+    """Train in this process, with rows=2."""
+    train(settings(adapter, 2), MODEL, data, places(tiny, folder), View(), resume_from=None)
+
+
+def job(tiny, data, folder, adapter, resume_from=None):
+    """A training with rows=1 that the processes of another do after it."""
+    (folder / "processes").mkdir(parents=True)
+    path = folder / "processes" / launching.JOB
+    where = places(tiny, folder)
+    launching.write_job(path, settings(adapter, 1), MODEL, data, where, "cpu", resume_from)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def done(in_float32, recipe, tiny):
+    """The command, whose second process is killed in step 5; another number; the command again."""
+    runs, folder = recipe.parent / "runs", recipe.parent
+    words = ["train", recipe, "--runs", runs, "--quiet"]
+    in_float32.setenv("DIE_AT", "5")
+    said = {"killed": command(*words, "--processes", 2)}
+    in_float32.delenv("DIE_AT")
+    said["last good"] = last_whole(runs / "demo" / "checkpoints").name
+    said["another"] = command(*words, "--processes", 3)
+    data = PreparedDataset.open(runs / "demo" / "data")
+    assert data.sequences("train").num_rows == 21
+    more = [job(tiny, data, folder / name, a) for name, a in {"lora": LORA, "full": FULL}.items()]
+    in_float32.setenv("MORE_JOBS", json.dumps(more))
+    said["again"] = command(*words[:-1], "--json", "--processes", 2)
+    in_float32.delenv("MORE_JOBS")
+    for name, adapter in {"lora-alone": LORA, "full-alone": FULL}.items():
+        alone(tiny, data, folder / name, adapter)
+    return said, folder
 
 
 def steps(folder):
@@ -117,70 +161,86 @@ def losses(folder):
 
 
 def weights(folder):
-    (path,) = (folder / "result").glob("*.safetensors")
+    (path,) = folder.glob("*.safetensors")
     return load_file(path)
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def assert_same_training(one, two):
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
-    for name, close in {
-        "gradient_norm": 1e-4,
-        "learning_rate": 0,
-        "tokens": 0,
-        "supervised": 0,
-    }.items():
+    close = {"gradient_norm": 1e-4, "learning_rate": 0, "tokens": 0, "supervised": 0}
+    for name, relative in close.items():
         expected = [event[name] for event in steps(one)]
-        assert [event[name] for event in steps(two)] == pytest.approx(expected, rel=close)
-    expected, found = weights(one), weights(two)
+        assert [event[name] for event in steps(two)] == pytest.approx(expected, rel=relative)
+    expected, found = weights(one / "result"), weights(two / "result")
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4)
 
 
-def test_two_processes_train_as_one_with_twice_the_rows(both, tmp_path, monkeypatch):
-    both.one(tmp_path / "lora-1", LORA)
-    both.one(tmp_path / "full-1", FULL)
-    view = View()
-    monkeypatch.setenv("MORE_JOBS", json.dumps([both.job(tmp_path / "full-2", FULL)]))
-    figures = both.two(tmp_path / "lora-2", LORA, view=view)
-    assert_same_training(tmp_path / "lora-1", tmp_path / "lora-2")
-    assert_same_training(tmp_path / "full-1", tmp_path / "full-2")
-    assert figures["processes"] == 2
-    assert view.steps == list(range(1, figures["steps"] + 1))
-    assert any("validation loss" in line for line in view.said)
-    assert len({event["loss"] for event in steps(tmp_path / "lora-2")}) > 5
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_two_processes_train_as_one_with_twice_the_rows(done, kind):
+    _, folder = done
+    assert_same_training(folder / f"{kind}-alone", folder / kind)
+    assert len(steps(folder / kind)) == 12
+    assert steps(folder / kind)[-1]["loss"] < 0.9 * steps(folder / kind)[0]["loss"]
 
 
-def test_a_killed_process_is_named_and_the_training_goes_on_bitwise(both, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIE_AT", "5")
-    with pytest.raises(LlmkitError, match=r"process 1 of 2 was ended by SIGKILL, as systems do"):
-        both.two(tmp_path / "cut", LORA)
-    monkeypatch.delenv("DIE_AT")
-    good = last_whole(tmp_path / "cut" / "checkpoints")
-    assert good.name == "checkpoint-3"
-    monkeypatch.setenv("MORE_JOBS", json.dumps([both.job(tmp_path / "whole", LORA)]))
-    both.two(tmp_path / "cut", LORA, resume_from=good)
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
-    assert all(torch.equal(one[name], other[name]) for name in one)
+def test_a_killed_process_is_named_and_the_command_goes_on_from_the_last_checkpoint(done):
+    said, folder = done
+    code, _, error = said["killed"]
+    assert code == 1
+    assert "process 1 of 2 was ended by SIGKILL, as systems do" in error
+    assert "Traceback" not in error
+    assert said["last good"] == "checkpoint-3"
+    code, out, error = said["again"]
+    assert code == 0, error
+    shown = [json.loads(line) for line in out.splitlines()]
+    assert [line["step"] for line in shown if line.get("event") == "step"] == list(range(4, 13))
+    assert any("resuming after step 3" in line.get("note", "") for line in shown)
+    assert_equal(weights(folder / "runs" / "demo" / "adapter"), weights(folder / "lora" / "result"))
+    manifest = json.loads((folder / "runs" / "demo" / "manifest.json").read_text())
+    assert manifest["stages"]["train"]["inputs"]["processes"] == "2"
+    assert manifest["stages"]["train"]["figures"]["processes"] == 2
 
 
-def test_weights_shared_out_by_fsdp2_train_as_in_one_process(both, tmp_path, monkeypatch):
-    monkeypatch.setenv("FSDP_ON_CPU", "1")
-    both.one(tmp_path / "lora-1", LORA)
-    both.one(tmp_path / "full-1", FULL)
-    kept = tmp_path / "full-2" / "checkpoints" / "checkpoint-6"
+def test_an_unfinished_training_is_not_resumed_by_another_number_of_processes(done):
+    code, _, error = done[0]["another"]
+    assert code == 2
+    assert "processes: 2 -> 3" in error
+
+
+def test_weights_shared_out_by_fsdp2_train_as_in_one_process(done, in_float32, tiny):
+    _, folder = done
+    data = PreparedDataset.open(folder / "runs" / "demo" / "data")
+    kept = folder / "full-fsdp" / "checkpoints" / "checkpoint-6"
     more = [
-        both.job(tmp_path / "full-2", FULL),
-        both.job(tmp_path / "again", FULL, resume_from=kept),
+        job(tiny, data, folder / "full-fsdp", FULL),
+        job(tiny, data, folder / "full-fsdp-again", FULL, resume_from=kept),
     ]
-    monkeypatch.setenv("MORE_JOBS", json.dumps(more))
-    sharded = Processes(2, launching.shipped()["fsdp2"], "fsdp")
-    both.two(tmp_path / "lora-2", LORA, processes=sharded)
-    assert_same_training(tmp_path / "lora-1", tmp_path / "lora-2")
-    assert_same_training(tmp_path / "full-1", tmp_path / "full-2")
-    one, other = weights(tmp_path / "full-2"), weights(tmp_path / "again")
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FSDP_ON_CPU", "1")
+        patched.setenv("MORE_JOBS", json.dumps(more))
+        train_together(
+            Processes(2, launching.shipped()["fsdp2"], "fsdp"),
+            settings(LORA, 1),
+            MODEL,
+            data,
+            places(tiny, folder / "lora-fsdp"),
+            View(),
+            device="cpu",
+            resume_from=None,
+            folder=folder / "lora-fsdp" / "processes",
+        )
+    assert_same_training(folder / "lora-alone", folder / "lora-fsdp")
+    assert_same_training(folder / "full-alone", folder / "full-fsdp")
+    assert_equal(
+        weights(folder / "full-fsdp" / "result"), weights(folder / "full-fsdp-again" / "result")
+    )
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])
@@ -203,19 +263,6 @@ def test_a_plan_counts_the_batches_of_every_process():
     assert plan_steps(config, 100, processes=4).steps == 7
     alone = TrainingConfig(batch={"rows": 8, "accumulate": 2}, epochs=1)
     assert plan_steps(alone, 100).steps == 7
-
-
-def test_an_unfinished_training_is_not_resumed_by_another_number_of_processes(tmp_path):
-    folder = tmp_path / "checkpoints"
-    assert prepare_folder(folder, {"processes": "2"}, None) is None
-    checkpoint = folder / "checkpoint-3"
-    checkpoint.mkdir()
-    (checkpoint / "whole.json").write_text('{"whole.json": 19}')
-    (checkpoint / "weights").write_text("x")
-    (checkpoint / "whole.json").write_text('{"weights": 1}')
-    assert prepare_folder(folder, {"processes": "2"}, None) == checkpoint
-    with pytest.raises(UsageError, match="processes: 2 -> 4"):
-        prepare_folder(folder, {"processes": "4"}, None)
 
 
 def test_every_configuration_that_ships_is_one_of_accelerates(monkeypatch):
@@ -330,6 +377,11 @@ def test_a_configuration_is_a_name_or_a_file_of_accelerates(tmp_path):
     path.write_text(text + "nonsense: 1\n")
     with pytest.raises(UsageError, match="not a configuration of accelerate"):
         read_processes(2, str(path), "cuda")
+
+
+def test_the_document_names_every_configuration_that_ships():
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}`" in text for name in launching.shipped())
 
 
 def test_the_error_that_began_it_is_told_and_not_those_that_followed(tmp_path):
