@@ -111,7 +111,7 @@ def read_processes(count: int | None, config: str | None, device: str) -> Proces
         kind,
         read.num_machines,
         read.machine_rank,
-        int(read.deepspeed_config.get("zero_stage", 2)) if kind == "deepspeed" else 0,
+        _zero_stage(path, read.deepspeed_config) if kind == "deepspeed" else 0,
     )
     if found.count % found.machines:
         raise UsageError(
@@ -382,6 +382,20 @@ def _refuse_unfit_fsdp(path: Path, settings: dict[str, Any]) -> None:
             raise UsageError(
                 f"{path}: fsdp_config.{name}: {settings.get(name)}; it must be {value}: {why}."
             )
+
+
+def _zero_stage(path: Path, settings: dict[str, Any]) -> int:
+    """What DeepSpeed shares out, as the configuration says or the file of DeepSpeed's it names."""
+    file = settings.get("deepspeed_config_file")
+    if not file:
+        return int(settings.get("zero_stage", 2))
+    try:
+        return int(json.loads(Path(file).read_text(encoding="utf-8"))["zero_optimization"]["stage"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path}: deepspeed_config.deepspeed_config_file: {file}: says no "
+            f"zero_optimization.stage ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _count_of(read: Any, path: Path, device: str) -> int:

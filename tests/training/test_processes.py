@@ -379,6 +379,16 @@ def test_a_configuration_is_a_name_or_a_file_of_accelerates(tmp_path):
         read_processes(2, str(path), "cuda")
 
 
+def test_the_stage_of_a_file_of_deepspeeds_counts(tmp_path):
+    path, inner = tmp_path / "mine.yaml", tmp_path / "deepspeed.json"
+    text = launching.shipped()["deepspeed_zero2"].read_text().partition("deepspeed_config:")[0]
+    path.write_text(f"{text}deepspeed_config:\n  deepspeed_config_file: {inner}\n")
+    with pytest.raises(UsageError, match="says no zero_optimization.stage"):
+        read_processes(2, str(path), "cuda")
+    inner.write_text('{"zero_optimization": {"stage": 3}}')
+    assert read_processes(2, str(path), "cuda").shares_weights
+
+
 def test_the_document_names_every_configuration_that_ships():
     text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     assert all(f"| `{name}`" in text for name in launching.shipped())
