@@ -383,7 +383,7 @@ def test_the_stage_of_a_file_of_deepspeeds_counts(tmp_path):
     path, inner = tmp_path / "mine.yaml", tmp_path / "deepspeed.json"
     text = launching.shipped()["deepspeed_zero2"].read_text().partition("deepspeed_config:")[0]
     path.write_text(f"{text}deepspeed_config:\n  deepspeed_config_file: {inner}\n")
-    with pytest.raises(UsageError, match="says no zero_optimization.stage"):
+    with pytest.raises(UsageError, match=r"says no zero_optimization\.stage"):
         read_processes(2, str(path), "cuda")
     inner.write_text('{"zero_optimization": {"stage": 3}}')
     assert read_processes(2, str(path), "cuda").shares_weights
