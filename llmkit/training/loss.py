@@ -70,7 +70,7 @@ class Head:
             logits = logits * self.multiply_by
         if self.cap:
             logits = self.cap * torch.tanh(logits / self.cap)
-        return logits  # type: ignore[no-any-return]
+        return logits
 
     def _project(self, hidden: torch.Tensor) -> torch.Tensor:
         """The layer's product, past its hooks where it is an ordinary one.

@@ -110,7 +110,7 @@ def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
     if isinstance(parameter, DTensor):
         return parameter.full_tensor()
     if hasattr(parameter, "ds_id"):  # DeepSpeed's ZeRO 3
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.zero import GatheredParameters  # type: ignore[import-not-found]
 
         with GatheredParameters([parameter]):
             return parameter.detach().clone()
