@@ -25,7 +25,8 @@ from llmkit.training.batching import Sequence
 class Turn(NamedTuple):
     """One sequence of a batch."""
 
-    index: int
+    place: int
+    """Of the sequence in the data set."""
     counted: bool
     """False where a process only keeps the others company."""
 
@@ -71,7 +72,7 @@ class _Turns(Dataset[tuple[Sequence, bool]]):
         return len(self._sequences)  # type: ignore[arg-type]
 
     def __getitem__(self, turn: Turn) -> tuple[Sequence, bool]:
-        return self._sequences[turn.index], turn.counted
+        return self._sequences[turn.place], turn.counted
 
 
 class ShareLoader(DataLoader[Any]):

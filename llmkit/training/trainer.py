@@ -92,10 +92,11 @@ class ObjectiveTrainer(Trainer):
     def get_train_dataloader(self) -> ShareLoader:
         """This process's share of every step; see `shares` for why not accelerate's."""
         sequences: Any = self.train_dataset
+        together: Any = self.data_collator
         rows, seed = self.config.batch.rows, self.config.seed
         share = Share(len(sequences), rows, seed, processes.rank(), processes.count())
         pin = self.args.dataloader_pin_memory
-        return ShareLoader(sequences, share, self.data_collator, pin_memory=pin)
+        return ShareLoader(sequences, share, together, pin_memory=pin)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser; with LoRA+, B learns faster than A."""

@@ -249,11 +249,11 @@ def test_every_sequence_is_counted_once_an_epoch(processes, rows):
     shares = [Share(22, rows, 0, rank, processes) for rank in range(processes)]
     batches = [list(share) for share in shares]
     assert {len(each) for each in batches} == {len(shares[0])}  # or some would wait for ever
-    counted = [turn.index for each in batches for batch in each for turn in batch if turn.counted]
+    counted = [turn.place for each in batches for batch in each for turn in batch if turn.counted]
     assert Counter(counted) == Counter(range(22))
     alone = list(Share(22, rows * processes, 0, 0, 1))
-    together = [{t.index for b in step for t in b if t.counted} for step in zip(*batches)]
-    assert together == [{turn.index for turn in batch} for batch in alone]
+    together = [{t.place for b in step for t in b if t.counted} for step in zip(*batches)]
+    assert together == [{turn.place for turn in batch} for batch in alone]
     shares[0].set_epoch(1)
     assert list(shares[0]) != batches[0]
 
