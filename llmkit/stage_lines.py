@@ -61,13 +61,15 @@ def _cut(figures: dict[str, Any]) -> str:
 
 def train_line(figures: dict[str, Any]) -> str:
     """Steps, losses, speed and memory."""
+    together = figures.get("processes", 1)
+    how = f" in {together} processes" if together > 1 else ""
     watched = "".join(
         f", {name} {ends[0]:.3f} -> {ends[1]:.3f}"
         for name, ends in figures.get("watched", {}).items()
         if name in ("margin", "accuracy")
     )
     return (
-        f"{figures['steps']} steps, loss {figures['loss_first']:.3f} -> "
+        f"{figures['steps']} steps{how}, loss {figures['loss_first']:.3f} -> "
         f"{figures['loss_last']:.3f}{watched}, {figures['tokens_per_second']:.0f} tokens/s, "
         f"{figures['peak_memory_mib']} MiB, {figures['trainable_parameters']:,} parameters trained"
     )

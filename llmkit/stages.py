@@ -7,7 +7,7 @@ in the packages; this module names inputs and outputs. The stage before these is
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmkit import stage_lines
 from llmkit.beginnings import refuse_another_vocabulary
@@ -19,6 +19,9 @@ from llmkit.project import Project
 from llmkit.run import Outcome, code_hash, differences, flatten, package_inputs
 from llmkit.servers import Servers
 from llmkit.serving import NOT_SERVED, serve_inputs
+
+if TYPE_CHECKING:
+    from llmkit.training.launching import Processes
 
 
 def refuse_reward_model(project: Project) -> None:
@@ -67,10 +70,10 @@ def check_ahead(project: Project) -> None:
     refuse_rows_longer_than_the_model(project)
 
 
-def train(project: Project) -> Outcome:
-    """Packed sequences -> an adapter."""
+def train(project: Project, processes: "Processes | None" = None) -> Outcome:
+    """Packed sequences -> an adapter, in this process or in several."""
     from llmkit.models.loading import choose_device, compute_dtype, release
-    from llmkit.training import planning
+    from llmkit.training import launching, planning
     from llmkit.training.checkpoints import prepare_folder
     from llmkit.training.train import Places
     from llmkit.training.train import train as run_training
@@ -79,13 +82,16 @@ def train(project: Project) -> Outcome:
     data_hash = project.output_hash("prep", "data")
     data = project.data()
     device = choose_device(recipe.model.device)
-    planning.plan_steps(recipe.training, data.figures["packs"])
+    together = processes.count if processes else 1
+    planning.plan_steps(recipe.training, data.figures["packs"], together)
     inputs = flatten(recipe.training.model_dump(mode="json"), "training.")
     inputs |= {
         "data": data_hash,
         "model": project.model.content_hash(),
         "quantization": recipe.model.quantization,
         "compute": f"{device} {compute_dtype(device)}",
+        "processes": str(together),
+        **(processes.inputs() if processes else {}),
     }
     teacher = project.teacher
     if teacher:
@@ -104,14 +110,27 @@ def train(project: Project) -> Outcome:
                 result=folder,
                 teacher=teacher.folder if teacher else None,
             )
-            figures = run_training(
-                recipe.training,
-                recipe.model,
-                data,
-                places,
-                project.view,
-                resume_from=resume_from,
-            )
+            if processes:
+                figures = launching.train_together(
+                    processes,
+                    recipe.training,
+                    recipe.model,
+                    data,
+                    places,
+                    project.view,
+                    device=device.type,
+                    resume_from=resume_from,
+                    folder=project.folder / launching.FOLDER,
+                )
+            else:
+                figures = run_training(
+                    recipe.training,
+                    recipe.model,
+                    data,
+                    places,
+                    project.view,
+                    resume_from=resume_from,
+                )
         release()
         return figures
 

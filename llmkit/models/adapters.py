@@ -79,14 +79,22 @@ def note_start(model: PeftModel, folder: Path) -> None:
     config.init_lora_weights = init
 
 
-def save(model: PeftModel, folder: Path, base_name: str, initial: Path) -> None:
+def save(
+    model: PeftModel,
+    folder: Path,
+    base_name: str,
+    initial: Path,
+    gathered: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write an adapter of the base as it is; its files name the base as the person does.
 
     A PiSSA adapter belongs to a base without its largest directions, which nobody else has: it is
     written as the difference from its start, an ordinary adapter of twice the rank.
     """
     start = str(initial / START) if (initial / START).is_dir() else None
-    model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=start)
+    model.save_pretrained(
+        str(folder), path_initial_model_for_weight_conversion=start, state_dict=gathered
+    )
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_name

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch import nn
+from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
 CHUNK = 512
@@ -127,14 +128,26 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Float32 logits, shape ``[positions, vocabulary]``."""
-        logits = self.layer(hidden).float()
+        logits = self._project(hidden).float()
         if self.divide_by:
             logits = logits / self.divide_by
         if self.multiply_by:
             logits = logits * self.multiply_by
         if self.cap:
             logits = self.cap * torch.tanh(logits / self.cap)
-        return logits  # type: ignore[no-any-return]
+        return logits
+
+    def _project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The layer's product, past its hooks where it is an ordinary one.
+
+        FSDP hangs the exchange of gradients on hooks, and a chunk's gradient, taken inside the
+        forward pass, would set it off before there is anything to exchange. The weights are whole
+        here: the norm before the head has gathered them.
+        """
+        layer = self.layer
+        if type(layer).forward is nn.Linear.forward and "forward" not in vars(layer):
+            return linear(hidden, layer.weight, layer.bias)
+        return layer(hidden)  # type: ignore[no-any-return]
 
 
 def hidden_states(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:

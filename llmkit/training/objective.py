@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from llmkit.training import processes
 from llmkit.training.batching import to_device
 
 Counts = dict[str, int]
@@ -91,7 +92,11 @@ def looked_ahead(
     batches: Sequence[Mapping[str, Any]],
     device: torch.device,
 ) -> dict[str, float]:
-    """What an objective wants to know of all the batches of a step; nothing for most."""
+    """What an objective wants to know of all the batches of a step; nothing for most.
+
+    Batches that are not ``counted`` are looked at too, for nothing: where weights are spread over
+    processes, all must take part in every forward pass.
+    """
     sums: dict[str, float] = {}
     if not isinstance(objective, LooksAhead):
         return sums
@@ -100,15 +105,20 @@ def looked_ahead(
     for batch in batches:
         here = to_device(batch, device)
         for name, part in model(objective=_look_ahead(objective, here)).items():
-            sums[name] = sums.get(name, 0.0) + part
+            sums[name] = sums.get(name, 0.0) + part * batch["counted"]
     model.train(was_training)
-    return sums
+    return processes.total(sums)
 
 
 def _look_ahead(
     objective: LooksAhead, batch: Mapping[str, Any]
 ) -> Callable[[PreTrainedModel], dict[str, float]]:
     return lambda base: objective.look_ahead(base, batch)
+
+
+def counted(objective: Objective, batch: Mapping[str, Any]) -> Counts:
+    """Counts of a batch; zeros of one that only keeps the other processes company."""
+    return {name: number * batch["counted"] for name, number in objective.count(batch).items()}
 
 
 def add_counts(parts: list[Counts]) -> Counts:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel
 
 from llmkit.models.loading import computing_in
+from llmkit.training import processes
 from llmkit.training.batching import Sequences, collate, to_device
 from llmkit.training.loss import row_log_probabilities
 
@@ -45,24 +46,32 @@ def with_references(
         name: split.rows for name, split in splits.items()
     }:
         kept = {name: _log_probabilities(model, split, dtype) for name, split in splits.items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{REFERENCE}.{os.getpid()}")
-        save_file(kept, beside)
-        beside.replace(path)
+        if processes.is_first():  # after all have looked: the values wait for every process
+            _write(kept, path)
     return {name: split.with_reference(kept[name]) for name, split in splits.items()}
+
+
+def _write(values: dict[str, NDArray[np.float32]], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{REFERENCE}.{os.getpid()}")
+    save_file(values, beside)
+    beside.replace(path)
 
 
 @torch.no_grad()
 def _log_probabilities(
     model: PreTrainedModel, sequences: Sequences, dtype: torch.dtype
 ) -> NDArray[np.float32]:
-    """One a row of the split, in order."""
+    """One a row of the split, in order; processes share the sequences out."""
     was_training = model.training
     model.eval()
-    found = []
-    for sequence in sequences:
+    found = [np.zeros(0, np.float32)]
+    for place, sequence in enumerate(sequences):
+        if place % processes.count() != processes.rank():
+            found.append(np.zeros(len(sequence.row_lengths), np.float32))
+            continue
         batch = to_device(collate([sequence.without_kinds()]), model.device)
         with computing_in(dtype, model.device):
             found.append(row_log_probabilities(model, batch).cpu().numpy())
     model.train(was_training)
-    return np.concatenate([np.zeros(0, np.float32), *found])
+    return processes.total_of_each(np.concatenate(found))

@@ -89,12 +89,15 @@ Tracker = Literal["wandb", "tensorboard", "mlflow", "trackio"]
 
 
 class BatchConfig(BaseModel):
-    """How many sequences make one optimiser step."""
+    """How many sequences make one optimiser step: ``rows * accumulate``, on every process.
+
+    With several processes (``llmkit train --processes``) a step has as many times more.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int = Field(default=1, ge=1)
-    """Sequences (packs, when packing) in one forward pass."""
+    """Sequences (packs, when packing) in one forward pass of one process."""
     accumulate: int = Field(default=1, ge=1)
     """Forward passes summed, weighted by their tokens, before the optimiser steps."""
 

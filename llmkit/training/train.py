@@ -15,6 +15,7 @@ from llmkit.models.loading import choose_device, compute_dtype, load_base, load_
 from llmkit.models.settings import ModelConfig
 from llmkit.models.trained import TrainedModel
 from llmkit.models.vocabulary import read_extension
+from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
 from llmkit.training.distillation import Distillation, load_teacher
@@ -33,6 +34,7 @@ from llmkit.training.progress import (
     Events,
     Guard,
     Meter,
+    NoEvents,
     TrainingView,
     read_events,
 )
@@ -72,7 +74,7 @@ def train(
     *,
     resume_from: Path | None,
 ) -> dict[str, Any]:
-    """Train on a prepared data set.
+    """Train on a prepared data set, alone or as one of several processes.
 
     Args:
         config: how.
@@ -83,7 +85,8 @@ def train(
         resume_from: a whole checkpoint of this very training, or None.
 
     Returns:
-        Figures: steps, losses, tokens per second, memory, what trained.
+        Figures: steps, losses, tokens per second, memory, what trained. Only the first of several
+        processes writes, and has figures of speed.
 
     Raises:
         Diverged: the loss became NaN, stayed above its start, or ended there; the last good
@@ -96,8 +99,10 @@ def train(
     data = _load_data(prepared)
     for split in (data.train, data.validation):
         refuse_other_rows(config.method, split)
-    plan = plan_steps(config, len(data.train))
+    plan = plan_steps(config, len(data.train), processes.count())
     device = choose_device(model_config.device)
+    if device.type == "cuda" and processes.count() > 1:
+        device = torch.device("cuda", processes.local_rank())
     refuse_what_cannot_run(config, device)
     dtype = compute_dtype(device)
     view.say(f"loading {model_config.name} ({model_config.quantization}, {device}, {dtype})")
@@ -107,14 +112,17 @@ def train(
         view.say("reference log-probabilities of every row")
         data = _with_references(data, model, places, dtype, resumed=resume_from is not None)
     start = measure(model, objective, data.watched, dtype)
-    events = Events(places.events, step_of(resume_from) if resume_from else 0)
+    before = processes.from_first(read_events(places.events))
+    events: Events | NoEvents = NoEvents()
+    if processes.is_first():
+        events = Events(places.events, step_of(resume_from) if resume_from else 0)
     run = Running(
         model,
         objective,
         data.validation,
         Meter(),
         Guard(start["loss"], config.patience),
-        Best(config.early_stopping, read_events(places.events)),
+        Best(config.early_stopping, before),
         events,
         view,
         dtype,
@@ -122,13 +130,16 @@ def train(
     if not resume_from and len(data.validation):
         run.report(0, start)
     try:
-        with tracking(config.trackers, places.checkpoints.parent, fresh=not resume_from):
+        fresh = not resume_from and processes.is_first()
+        with tracking(config.trackers, places.checkpoints.parent, fresh=fresh):
             steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
     except Diverged as error:
         raise Diverged(f"{error}\n{_last_good(places.checkpoints)}") from None
     finally:
         events.close()
-    trained.save(model, places.result, model_config.name, places.checkpoints)
+    gathered = processes.gathered(model)
+    if processes.is_first():
+        trained.save(model, places.result, model_config.name, places.checkpoints, gathered)
     return {
         "steps": steps,
         "sequences": plan.sequences,
@@ -136,11 +147,11 @@ def train(
         "validation_loss_start": start["loss"] if len(data.validation) else None,
         "validation_loss_end": end_loss,
         "kept_step": run.best.step if config.keep == "best" else steps,
-        **_speed(places.events),
-        "watched": _watched(places.events),
+        "processes": processes.count(),
+        **(_told(places.events) if processes.is_first() else {}),
         **trained.figures(model),
         "compute_dtype": str(dtype).removeprefix("torch."),
-        "device": str(device),
+        "device": device.type,
     }
 
 
@@ -254,6 +265,8 @@ def _run(
         data_collator=collate,
         callbacks=[Watch(config, plan, run)],
     )
+    if processes.rank():  # the others' noise and dropout would be copies of the first's
+        torch.manual_seed(config.seed + processes.rank())
     steps = step_of(resume_from) if resume_from else 0
     run.meter.close()
     if resume_from:
@@ -322,9 +335,14 @@ def _last_good(checkpoints: Path) -> str:
     return f"{kept} Try a lower training.learning_rate, or a warm-up: training.warmup_steps."
 
 
-def _watched(events_path: Path) -> dict[str, list[float]]:
-    """What an objective shows beside its loss: at the start, or first step, and at the end."""
+def _told(events_path: Path) -> dict[str, Any]:
+    """The figures that the events of all steps come to."""
     events = read_events(events_path)
+    return {**_speed(events), "watched": _watched(events)}
+
+
+def _watched(events: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """What an objective shows beside its loss: at the start, or first step, and at the end."""
     measured = [event for event in events if event["event"] == "validation"]
     seen = measured or [event for event in events if event["event"] == "step"]
     return {
@@ -334,8 +352,8 @@ def _watched(events_path: Path) -> dict[str, list[float]]:
     }
 
 
-def _speed(events_path: Path) -> dict[str, Any]:
-    steps = [event for event in read_events(events_path) if event["event"] == "step"]
+def _speed(events: list[dict[str, Any]]) -> dict[str, Any]:
+    steps = [event for event in events if event["event"] == "step"]
     timed = steps[2:] or steps  # the first steps warm caches up
     return {
         "loss_first": steps[0]["loss"],

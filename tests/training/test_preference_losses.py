@@ -71,7 +71,7 @@ def _ours(
     """Loss, gradients and figures of one optimiser step over several passes."""
     config = TrainingConfig.model_validate({"method": method, "preference": preference})
     objective = objective_for(config)
-    batches = [collate([sequence]) for sequence in sequences]
+    batches = [collate([sequence]) | {"counted": True} for sequence in sequences]
     totals: dict[str, float] = {**add_counts([objective.count(batch) for batch in batches])}
     accept_objectives(base_of(model))
     totals |= looked_ahead(model, objective, batches, CPU)
