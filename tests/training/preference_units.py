@@ -11,6 +11,8 @@ from data_prep.columns import list_array
 from data_prep.prepared import PreparedDataset, Sample
 from llmkit.training.batching import Sequence
 
+TOKENS = 280
+"""The tiny model knows at least so many."""
 PROMPTS = ["train", "run", "merge", "serve", "verify", "model", "data", "recipe"]
 GOOD_WORDS = ["the", "command", "model", "do"]
 BAD_WORDS = ["why", "yes", "no", "?"]
@@ -31,8 +33,8 @@ def pairs(count: int, prompt_tokens: int | None = None, seed: int = 0) -> list[S
     draw = np.random.default_rng(seed)
     made = []
     for _ in range(count):
-        prompt = draw.integers(3, 300, prompt_tokens or draw.integers(2, 9)).tolist()
-        chosen, rejected = (draw.integers(3, 300, draw.integers(2, 12)).tolist() for _ in "ab")
+        prompt = draw.integers(3, TOKENS, prompt_tokens or draw.integers(2, 9)).tolist()
+        chosen, rejected = (draw.integers(3, TOKENS, draw.integers(2, 12)).tolist() for _ in "ab")
         made.append(Sequence.joined(side(prompt, chosen, 1), side(prompt, rejected, 0)))
     return made
 
@@ -41,7 +43,10 @@ def labelled(labels: list[bool], seed: int = 0) -> list[Sequence]:
     """Random labelled rows, each with a mismatched one: the next row's answer."""
     draw = np.random.default_rng(seed)
     rows = [
-        (draw.integers(3, 300, draw.integers(2, 9)).tolist(), draw.integers(3, 300, n).tolist())
+        (
+            draw.integers(3, TOKENS, draw.integers(2, 9)).tolist(),
+            draw.integers(3, TOKENS, n).tolist(),
+        )
         for n in draw.integers(2, 12, len(labels))
     ]
     return [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from preference_units import labelled, pairs, prepared_of
 from safetensors.torch import load_file
 
 from data_prep.prepared import PreparedDataset
@@ -26,12 +27,19 @@ from llmkit.training.launching import (
 )
 from llmkit.training.planning import plan_steps
 from llmkit.training.progress import Diverged, read_events
+from llmkit.training.reference import REFERENCE
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.shares import Share
 from llmkit.training.train import Places, train
 from llmkit.training.worker import failure_path
 
 LORA, FULL = {"rank": 4}, {"kind": "full"}
+METHODS = {
+    method: {"method": method, "learning_rate": 1e-3} for method in ("dpo", "kto", "orpo", "reward")
+}
+METHODS["distill"] = {"method": "distill", "distillation": {"teacher": "tiny", "weight": 0.5}}
+SHARED = {"kto": ("kto", LORA), "dpo-full": ("dpo", FULL), "distill-full": ("distill", FULL)}
+"""Of other objectives, those that look ahead, and those that compute with a head that trains."""
 SETTINGS = {
     "learning_rate": 3e-3,
     "warmup_steps": 1,
@@ -106,28 +114,40 @@ def command(*words):
     return ended.value.code, out.getvalue(), error.getvalue()
 
 
-def settings(adapter, row_count):
+def settings(adapter, row_count, method=None):
     batch = {"rows": row_count, "accumulate": 2}
-    return TrainingConfig.model_validate({**SETTINGS, "adapter": adapter, "batch": batch})
+    said = {**SETTINGS, "adapter": adapter, "batch": batch, **METHODS.get(method, {})}
+    return TrainingConfig.model_validate(said)
 
 
-def places(tiny, folder):
+def places(tiny, folder, method=None):
     (folder / "result").mkdir(parents=True, exist_ok=True)
-    return Places(tiny, folder / "checkpoints", folder / "events.jsonl", folder / "result")
+    teacher = tiny if method == "distill" else None
+    files = folder / "checkpoints", folder / "events.jsonl", folder / "result"
+    return Places(tiny, *files, teacher)
 
 
-def alone(tiny, data, folder, adapter):
+def alone(tiny, data, folder, adapter, method=None):
     """Train in this process, with rows=2."""
-    train(settings(adapter, 2), MODEL, data, places(tiny, folder), View(), resume_from=None)
+    config, where = settings(adapter, 2, method), places(tiny, folder, method)
+    train(config, MODEL, data, where, View(), resume_from=None)
 
 
-def job(tiny, data, folder, adapter, resume_from=None):
+def job(tiny, data, folder, adapter, resume_from=None, method=None):
     """A training with rows=1 that the processes of another do after it."""
     (folder / "processes").mkdir(parents=True)
     path = folder / "processes" / launching.JOB
-    where = places(tiny, folder)
-    launching.write_job(path, settings(adapter, 1), MODEL, data, where, "cpu", resume_from)
+    config, where = settings(adapter, 1, method), places(tiny, folder, method)
+    launching.write_job(path, config, MODEL, data, where, "cpu", resume_from)
     return str(path)
+
+
+def units(folder, method, conversations):
+    """What a method learns from: 21 units, one in a sequence, and 3 held out."""
+    if method == "distill":
+        return conversations
+    made = labelled([index % 3 > 0 for index in range(24)]) if method == "kto" else pairs(24)
+    return prepared_of(folder / f"{method}-units", made[:21], made[21:])
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +163,15 @@ def done(in_float32, recipe, tiny):
     data = PreparedDataset.open(runs / "demo" / "data")
     assert data.sequences("train").num_rows == 21
     more = [job(tiny, data, folder / name, a) for name, a in {"lora": LORA, "full": FULL}.items()]
+    of = {method: units(folder, method, data) for method in METHODS}
+    more += [job(tiny, of[m], folder / m, LORA, method=m) for m in METHODS]
     in_float32.setenv("MORE_JOBS", json.dumps(more))
     said["again"] = command(*words[:-1], "--json", "--processes", 2)
     in_float32.delenv("MORE_JOBS")
     for name, adapter in {"lora-alone": LORA, "full-alone": FULL}.items():
         alone(tiny, data, folder / name, adapter)
+    for method in METHODS:
+        alone(tiny, of[method], folder / f"{method}-alone", LORA, method)
     return said, folder
 
 
@@ -172,10 +196,13 @@ def assert_equal(one, other):
 
 def assert_same_training(one, two):
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
-    close = {"gradient_norm": 1e-4, "learning_rate": 0, "tokens": 0, "supervised": 0}
-    for name, relative in close.items():
-        expected = [event[name] for event in steps(one)]
-        assert [event[name] for event in steps(two)] == pytest.approx(expected, rel=relative)
+    close = {"gradient_norm": 1e-4, "learning_rate": 0, "tokens": 0}
+    close |= dict.fromkeys(("supervised", "pairs", "good", "bad", "chosen_tokens"), 0)
+    close |= dict.fromkeys(("margin", "kl", "divergence"), 1e-4)
+    for expected, found in zip(steps(one), steps(two), strict=True):
+        assert found.keys() == expected.keys()
+        for name in close.keys() & expected.keys():
+            assert found[name] == pytest.approx(expected[name], rel=close[name], abs=1e-6)
     expected, found = weights(one / "result"), weights(two / "result")
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
@@ -190,18 +217,36 @@ def test_two_processes_train_as_one_with_twice_the_rows(done, kind):
     assert steps(folder / kind)[-1]["loss"] < 0.9 * steps(folder / kind)[0]["loss"]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_in_two_processes_as_in_one(done, method):
+    _, folder = done
+    assert_same_training(folder / f"{method}-alone", folder / method)
+    one, two = (folder / name / "checkpoints" / REFERENCE for name in (f"{method}-alone", method))
+    assert one.exists() == two.exists() == (method in ("dpo", "kto"))
+    if one.exists():
+        expected, found = load_file(one), load_file(two)
+        assert found.keys() == expected.keys() == {"train", "validation"}
+        for name, values in expected.items():
+            torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-5)
+    if method == "kto":
+        assert any(event["kl"] > 0 for event in steps(folder / method))
+
+
 def test_a_killed_process_is_named_and_the_command_goes_on_from_the_last_checkpoint(done):
     said, folder = done
     code, _, error = said["killed"]
     assert code == 1
     assert "process 1 of 2 was ended by SIGKILL, as systems do" in error
     assert "Traceback" not in error
-    assert said["last good"] == "checkpoint-3"
+    good = int(said["last good"].removeprefix("checkpoint-"))
+    assert good in (3, 4)  # the one that was due, or that of a better evaluation after it
     code, out, error = said["again"]
     assert code == 0, error
     shown = [json.loads(line) for line in out.splitlines()]
-    assert [line["step"] for line in shown if line.get("event") == "step"] == list(range(4, 13))
-    assert any("resuming after step 3" in line.get("note", "") for line in shown)
+    assert [line["step"] for line in shown if line.get("event") == "step"] == list(
+        range(good + 1, 13)
+    )
+    assert any(f"resuming after step {good}" in line.get("note", "") for line in shown)
     assert_equal(weights(folder / "runs" / "demo" / "adapter"), weights(folder / "lora" / "result"))
     manifest = json.loads((folder / "runs" / "demo" / "manifest.json").read_text())
     assert manifest["stages"]["train"]["inputs"]["processes"] == "2"
@@ -222,6 +267,11 @@ def test_weights_shared_out_by_fsdp2_train_as_in_one_process(done, in_float32, t
         job(tiny, data, folder / "full-fsdp", FULL),
         job(tiny, data, folder / "full-fsdp-again", FULL, resume_from=kept),
     ]
+    for name, (method, adapter) in SHARED.items():
+        those = units(folder / f"{name}-shared", method, data)
+        more.append(job(tiny, those, folder / f"{name}-fsdp", adapter, method=method))
+        if not (folder / f"{name}-alone").exists():
+            alone(tiny, those, folder / f"{name}-alone", adapter, method)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("FSDP_ON_CPU", "1")
         patched.setenv("MORE_JOBS", json.dumps(more))
@@ -238,6 +288,8 @@ def test_weights_shared_out_by_fsdp2_train_as_in_one_process(done, in_float32, t
         )
     assert_same_training(folder / "lora-alone", folder / "lora-fsdp")
     assert_same_training(folder / "full-alone", folder / "full-fsdp")
+    for name in SHARED:
+        assert_same_training(folder / f"{name}-alone", folder / f"{name}-fsdp")
     assert_equal(
         weights(folder / "full-fsdp" / "result"), weights(folder / "full-fsdp-again" / "result")
     )
