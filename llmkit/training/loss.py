@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
@@ -121,6 +122,8 @@ class Head:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.layer = model.get_output_embeddings()
+        if isinstance(self.layer, FSDPModule):
+            self.layer.unshard()  # its own hook would, and is passed by; see `_project`
         config = model.config.get_text_config()
         self.cap = getattr(config, "final_logit_softcapping", None)
         self.divide_by = getattr(config, "logits_scaling", None)  # Granite
@@ -142,7 +145,7 @@ class Head:
 
         FSDP hangs the exchange of gradients on hooks, and a chunk's gradient, taken inside the
         forward pass, would set it off before there is anything to exchange. The weights are whole
-        here: the norm before the head has gathered them.
+        here: `Head` has gathered them.
         """
         layer = self.layer
         if type(layer).forward is nn.Linear.forward and "forward" not in vars(layer):

@@ -92,7 +92,7 @@ def test_accumulating_is_one_batch_of_all_units(exact, run, tmp_path, method):
     run(data, tmp_path / "four", batch={"rows": 2, "accumulate": 4}, **settings)
     one, four = (_events(tmp_path / side, "step") for side in ("one", "four"))
     for whole, parts in zip(one, four, strict=True):
-        names = whole.keys() - {"seconds", "memory_mib", "learning_rate"}
+        names = whole.keys() - {"event", "seconds", "memory_mib", "learning_rate"}
         assert {n: parts[n] for n in names} == pytest.approx(
             {n: whole[n] for n in names}, rel=1e-3, abs=1e-5
         )
