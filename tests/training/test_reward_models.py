@@ -64,7 +64,7 @@ def test_the_merged_model_scores_as_the_trained_one(run, tiny, units, tmp_path, 
     found = _merge(tiny, tmp_path / "result", units, tmp_path / "merged", dtype="float32")
     assert found["closeness"]["base"]["kl"] < 1e-3
     assert found["kl_without_adapter"] > 0.05
-    base = load_scorer(tiny, quantization="none", device=CPU, dtype=torch.float32)
+    base = load_scorer(tiny, quantization="none", device=CPU, dtype=torch.bfloat16).float()
     tuned = trained.load(base, tmp_path / "result")
     merged = load_scorer(tmp_path / "merged", quantization="none", device=CPU, dtype=torch.float32)
     expected = _scores(merging.adapters.base_of(tuned), units)
