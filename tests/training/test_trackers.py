@@ -51,7 +51,7 @@ def recorder(monkeypatch):
     monkeypatch.setattr("llmkit.training.trainer_arguments.refuse_missing", lambda _: None)
     monkeypatch.setattr(
         "transformers.trainer.get_reporting_integration_callbacks",
-        lambda wanted: [lambda: made] if wanted else [],
+        lambda wanted: [made] if wanted else [],
     )
     return made
 
