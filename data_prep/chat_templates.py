@@ -30,8 +30,11 @@ class ChatTemplate:
     source: str
     tokenizer: Tokenizer
     stop_id: int
-    """The token that ends an assistant turn, measured on a probe conversation."""
+    """The token that ends an assistant turn, measured on a probe conversation; without turns, the
+    one that ends a text."""
     _compiled: jinja2.Template
+    turns: bool = True
+    """Whether rows may have turns; if not, they are plain text and this is only carried along."""
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: compiled templates do not travel, their source does."""
@@ -126,6 +129,39 @@ def load_template(
             f"{tokenizer.special['bos_token']!r} twice. Remove one from the template."
         )
     return ChatTemplate(choice, source, tokenizer, _stop_id(choice, text, tokenizer), compiled)
+
+
+def without_turns(
+    choice: str, tokenizer: Tokenizer, date: datetime.date | None = None
+) -> ChatTemplate:
+    """What stands in a template's place where all rows are plain text.
+
+    A model need not have a template for that. One that it carries is passed on as it is, unmeasured
+    and unused; one that is named is measured as ever.
+
+    Args:
+        choice: as for `load_template`; with ``keep`` there may be none, and the source is empty.
+        tokenizer: the tokenizer of the base model.
+        date: as for `load_template`.
+
+    Raises:
+        TemplateError: the tokenizer names no token that ends a text, or the template that was named
+            cannot be used.
+    """
+    stop = tokenizer.id_of(tokenizer.special.get("eos_token", ""))
+    if stop is None:
+        raise TemplateError(
+            f"{tokenizer.folder}: the tokenizer names no end-of-text token, so nothing would end a "
+            'text. Name one in tokenizer_config.json: "eos_token".'
+        )
+    source = tokenizer.chat_template or ""
+    if choice != "keep":
+        source = load_template(choice, tokenizer, date).source
+    try:
+        compiled = compile_template(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(f"chat template {choice!r}, line {error.lineno}: {error}") from None
+    return ChatTemplate(choice, source, tokenizer, stop, compiled, turns=False)
 
 
 def _fix_date(choice: str, source: str, date: datetime.date | None) -> str:

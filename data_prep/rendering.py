@@ -25,7 +25,7 @@ from data_prep.errors import RowError
 from data_prep.formats.fields import NOT_FOR_SFT
 from data_prep.lost_parts import refuse_lost_parts
 from data_prep.markers import markers_of, refuse_markers
-from data_prep.rows import Completion, Conversation, Labelled, Preference, Row
+from data_prep.rows import Completion, Conversation, Labelled, Preference, Row, Text
 from data_prep.template_engine import to_json
 from data_prep.tokenizer import Tokenizer
 
@@ -131,7 +131,15 @@ def _attempt(action: Callable[..., T], *arguments: Any) -> T | RowError:
         return error
 
 
+NOT_PLAIN = (
+    "pre-training learns plain text, all of it. Leave the row out, learn its answers with "
+    'training.method=sft, or write it as text: {"text": ...}'
+)
+
+
 def _plan(row: Row, template: ChatTemplate, supervise: Supervise) -> _Plan:
+    if not template.turns and not isinstance(row, Text):
+        raise RowError(f"{_KINDS.get(type(row), 'preference')} row", NOT_PLAIN)
     if isinstance(row, Preference | Labelled):
         raise RowError("preference row", NOT_FOR_SFT)
     if isinstance(row, Conversation):
@@ -150,6 +158,9 @@ def _plan(row: Row, template: ChatTemplate, supervise: Supervise) -> _Plan:
     if not row.text.strip():
         raise RowError("empty answer", "there is no text to learn")
     return _Plan(row.text + eos, [], [], eos_id, eos, context=True, prefix=prefix)
+
+
+_KINDS: dict[type, str] = {Conversation: "chat", Completion: "prompt with completion"}
 
 
 def _conversation_plan(row: Conversation, template: ChatTemplate, supervise: Supervise) -> _Plan:

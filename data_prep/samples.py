@@ -35,25 +35,30 @@ def choose_samples(
         tokenizer: the base model's, with which they were rendered.
         units: what is learned from together.
     """
-    # Of a cut or split row, the prompt before its last answer may be gone.
-    kept = rows.array("kept")
+    # Of a cut or split row, the prompt before its last answer may be gone; of a text nothing is.
+    kept, pieces = rows.array("kept"), rows.array("piece_count")
     whole = (kept == rows.array("tokens")) & (rows.array("prompt_tokens") < kept)
-    whole &= rows.array("piece_count") == (2 if units == "pairs" else 1)
+    whole &= pieces == (2 if units == "pairs" else 1)
+    cut = (pieces > 0) & ~whole
     if units == "labelled":
         whole &= rows.array("good") == GOOD
-    chosen = _spread(validation[whole[validation]], SAMPLES)
-    more = _spread(np.unique(train[whole[train]]), SAMPLES - len(chosen))
+    chosen: list[NDArray[np.int64]] = []
+    for usable in (whole, cut) if units == "rows" else (whole,):
+        for side in (validation, np.unique(train)):
+            chosen.append(_spread(side[usable[side]], SAMPLES - sum(map(len, chosen))))
     columns = ("where", "row", "pieces", "ids", "supervised", "prompt_tokens", "stop_id")
-    found = rows.take(np.concatenate([chosen, more]), *columns).to_pylist()
+    found = rows.take(np.concatenate(chosen), *columns).to_pylist()
     samples = []
-    for each in found:
-        first = each["pieces"][0]
+    for each, is_whole in zip(found, whole[np.concatenate(chosen)], strict=True):
+        row, first = decode_row(each["row"]), each["pieces"][0]
+        if not is_whole and not isinstance(row, Text):
+            continue
         ids = np.array(each["ids"][:first], np.int32)
         supervised = np.array(each["supervised"][:first], np.bool_)
         rendered = Rendered(ids, supervised, each["prompt_tokens"], each["stop_id"])
-        said = rows_of(decode_row(each["row"]), units)[0]
-        for row, asked in _askable(said, rendered, tokenizer):
-            samples.append((each["where"], row, asked))
+        said = rows_of(row, units)[0]
+        for asked, its in _askable(said, rendered, tokenizer):
+            samples.append((each["where"], asked, its))
     return samples
 
 

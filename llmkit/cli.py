@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llmkit.console import View
     from llmkit.project import Project
     from llmkit.servers import Servers
+    from llmkit.training.launching import Processes
 
 app = typer.Typer(
     help="Raw rows in, a fine-tuned model behind an OpenAI-compatible endpoint out, and every "
@@ -39,6 +40,21 @@ Overrides = Annotated[
     typer.Argument(metavar="key=value", help="Replace values, e.g. training.epochs=2."),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Where run directories are.")]
+ProcessCount = Annotated[
+    int | None,
+    typer.Option(
+        "--processes", min=1, help="Train in so many processes, each on a GPU of its own."
+    ),
+]
+AccelerateConfig = Annotated[
+    str | None,
+    typer.Option(
+        "--accelerate",
+        metavar="CONFIG",
+        help="How they share the model: ddp, fsdp2, fsdp2_offload, deepspeed_zero2, "
+        "deepspeed_zero3, or a configuration file of accelerate's.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
@@ -84,6 +100,8 @@ def run(
     recipe: RecipeFile,
     overrides: Overrides = None,
     runs: Runs = DEFAULT_RUNS,
+    processes: ProcessCount = None,
+    accelerate: AccelerateConfig = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +114,10 @@ def run(
 
     view = _view(quiet, as_json)
     project = _project(recipe, overrides, runs, view)
-    path = run_recipe(project)
+    together = _processes(project, processes, accelerate)
+    if _helped_train(project, together):
+        return
+    path = run_recipe(project, together)
     view.say(f"report: {path}")
     view.say(f"serve it: llmkit serve {project.folder}")
 
@@ -184,6 +205,8 @@ def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
     runs: Runs = DEFAULT_RUNS,
+    processes: ProcessCount = None,
+    accelerate: AccelerateConfig = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -193,9 +216,13 @@ def train(
     """
     from llmkit import preparing, stages
 
-    with _project(recipe, overrides, runs, _view(quiet, as_json)) as project:
+    project = _project(recipe, overrides, runs, _view(quiet, as_json))
+    together = _processes(project, processes, accelerate)
+    if _helped_train(project, together):
+        return
+    with project:
         preparing.prep(project)
-        stages.train(project)
+        stages.train(project, together)
 
 
 @app.command()
@@ -330,6 +357,33 @@ def _project(recipe: Path, overrides: list[str] | None, runs: Path, view: "View"
 
     loaded = load_recipe(recipe, overrides or [])
     return Project(loaded, Run(runs / loaded.name), view)
+
+
+def _processes(project: "Project", count: int | None, accelerate: str | None) -> "Processes | None":
+    """The processes that the options ask for, if they can run; None where this one trains."""
+    if accelerate is None and count in (None, 1):
+        return None
+    from llmkit.models.loading import choose_device
+    from llmkit.training.launching import read_processes, refuse_what_cannot_run_together
+
+    recipe = project.recipe
+    device = choose_device(recipe.model.device).type
+    found = read_processes(count, accelerate, device)
+    if found:
+        refuse_what_cannot_run_together(found, recipe.training, recipe.model, device)
+    return found
+
+
+def _helped_train(project: "Project", processes: "Processes | None") -> bool:
+    """Whether this is not the first of several machines, and has done its part: the training."""
+    if processes is None or processes.machine_rank == 0:
+        return False
+    from llmkit.models.loading import choose_device
+    from llmkit.training.launching import FOLDER, help_train
+
+    device = choose_device(project.recipe.model.device).type
+    help_train(processes, project.folder / FOLDER, device, project.view)
+    return True
 
 
 def _opened(folder: Path, quiet: bool, as_json: bool) -> "Project":

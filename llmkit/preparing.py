@@ -48,6 +48,7 @@ def prep(project: Project) -> Outcome:
         "units": units,
         "code": code_hash("data_prep"),
     }
+    inputs |= {} if template.turns else {"rows": "plain text"}
     unfinished = project.folder / f"{UNFINISHED}{_text_hash(json.dumps(inputs))[:16]}"
 
     def work() -> dict[str, Any]:
@@ -149,7 +150,7 @@ def refuse_rows_longer_than_the_model(project: Project) -> None:
     longest, wanted = context_length(project.model.folder), project.recipe.data.max_tokens
     if longest and wanted > longest:
         raise UsageError(
-            f"data.max_tokens: {wanted}, but {project.recipe.model.base} was made for {longest} "
+            f"data.max_tokens: {wanted}, but {project.recipe.model.name} was made for {longest} "
             "tokens. Lower it."
         )
 
@@ -192,7 +193,7 @@ def _models(project: Project) -> dict[str, str]:
 
 def _data_models(project: Project) -> DataModels:
     model = project.recipe.model
-    return DataModels(project.model.folder, model.base, model.device, project.view.say)
+    return DataModels(project.model.folder, model.name, model.device, project.view.say)
 
 
 def _text_hash(text: str) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from data_prep.batches import Batch
-from data_prep.chat_templates import ChatTemplate, load_template
+from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import DataError
 from data_prep.making import Made, make_batch
 from data_prep.overview import shown_text
@@ -20,7 +20,7 @@ from data_prep.row_codec import encode_row
 from data_prep.settings import DataConfig
 from data_prep.tokenizer import load_tokenizer
 from data_prep.units import Units, names_of
-from llmkit.models.catalog import resolve_language_model
+from llmkit.beginnings import find_tokenizer, load_recipe_template
 from llmkit.recipe import Recipe
 from llmkit.training.units import UNITS_OF
 
@@ -44,8 +44,8 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
         DataError: a source cannot be read, or none of the rows shown can be trained on.
     """
     console = console or Console(highlight=False)
-    tokenizer = load_tokenizer(resolve_language_model(recipe.model.base).folder)
-    template = load_template(recipe.model.chat_template, tokenizer, recipe.model.template_date)
+    tokenizer = load_tokenizer(find_tokenizer(recipe.model, lambda _text: None))
+    template = load_recipe_template(recipe, tokenizer)
     console.print(
         Text.assemble(
             "supervised tokens are ",

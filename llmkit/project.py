@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from data_prep.chat_templates import ChatTemplate, load_template
+from data_prep.chat_templates import ChatTemplate
 from data_prep.prepared import PreparedDataset
 from data_prep.tokenizer import load_tokenizer
+from llmkit.beginnings import load_recipe_template, make_new_model
 from llmkit.console import View
 from llmkit.errors import UsageError
 from llmkit.files import write_text
@@ -29,16 +30,25 @@ class Project:
 
     @cached_property
     def model(self) -> ResolvedModel:
-        """The base model, fetched when needed."""
+        """The base model, fetched or made when needed."""
+        if self.recipe.model.initialize:
+            return make_new_model(self.recipe, self.run, self.view)
         with self.view.working(f"finding {self.recipe.model.base}"):
             return resolve_language_model(self.recipe.model.base, self.view.say)
 
     @cached_property
+    def teacher(self) -> ResolvedModel | None:
+        """The model that is distilled, fetched when needed."""
+        distillation = self.recipe.training.distillation
+        if distillation is None:
+            return None
+        with self.view.working(f"finding {distillation.teacher}"):
+            return resolve_language_model(distillation.teacher, self.view.say)
+
+    @cached_property
     def template(self) -> ChatTemplate:
         """The chat template that data is rendered with, saved and served."""
-        tokenizer = load_tokenizer(self.model.folder)
-        model = self.recipe.model
-        return load_template(model.chat_template, tokenizer, model.template_date)
+        return load_recipe_template(self.recipe, load_tokenizer(self.model.folder))
 
     @property
     def folder(self) -> Path:

@@ -21,6 +21,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
 
+from data_prep.filters.settings import perplexity_filter
 from data_prep.settings import DataConfig
 from data_prep.sources.config import SourceConfig
 from data_prep.sources.kinds import kind_of
@@ -28,6 +29,11 @@ from data_prep.units import settings_that_do_not_fit
 from llmkit.errors import UsageError
 from llmkit.evaluation.settings import EvaluationConfig
 from llmkit.models.settings import MergeConfig, ModelConfig
+from llmkit.recipe_conflicts import (
+    evaluation_conflicts,
+    method_conflicts,
+    quantization_conflicts,
+)
 from llmkit.recipe_problems import Conflicts, Problem, explain, infinite_numbers, problems_of
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.units import UNITS_OF
@@ -72,12 +78,17 @@ def _conflicts(recipe: Recipe) -> Iterator[Problem]:
             ("training", "evaluate_every"),
             "training.evaluate_every needs rows held out: set data.validation",
         )
+    yield from method_conflicts(training)
+    yield from evaluation_conflicts(training, data, recipe.evaluation)
+    yield from quantization_conflicts(training, model)
     if recipe.evaluation.generate and not data.validation:
         yield (
             ("evaluation", "generate"),
             "evaluation.generate asks the prompts of rows held out: set data.validation, or ask "
             "your own with evaluation.questions",
         )
+    yield from _conflicts_of_pretraining(recipe)
+    yield from _conflicts_of_a_new_model(recipe)
     if recipe.merge.target != "closest" and model.quantization == "none":
         yield (
             ("merge", "target"),
@@ -90,6 +101,66 @@ def _conflicts(recipe: Recipe) -> Iterator[Problem]:
             f"serve.max_model_len ({serve.max_model_len}) is below data.max_tokens "
             f"({data.max_tokens}): rows it was trained on could not be served",
         )
+
+
+def _conflicts_of_pretraining(recipe: Recipe) -> Iterator[Problem]:
+    """What is made for turns, where all rows are plain text."""
+    if recipe.training.method != "pretrain":
+        return
+    if recipe.data.supervise == "last":
+        yield (
+            ("data", "supervise"),
+            "data.supervise (last) is for rows with turns, and training.method=pretrain learns all "
+            "of a text: leave it out",
+        )
+    if recipe.evaluation.generate:
+        yield (
+            ("evaluation", "generate"),
+            "evaluation.generate asks the prompts of chat rows, and training.method=pretrain "
+            "learns plain text, which has none: leave it out",
+        )
+
+
+def _conflicts_of_a_new_model(recipe: Recipe) -> Iterator[Problem]:
+    """What a model that begins at random cannot do, or be too small for."""
+    shape, training = recipe.model.initialize, recipe.training
+    if shape is None:
+        return
+    if training.adapter.kind != "full":
+        yield (
+            ("training", "adapter", "kind"),
+            f"training.adapter.kind ({training.adapter.kind}) leaves weights as they are, and "
+            "those of model.initialize are random: set it to full",
+        )
+    if training.method not in FROM_NOTHING:
+        yield (
+            ("training", "method"),
+            f"training.method ({training.method}) weighs what a model can write already, and "
+            "model.initialize begins with one that can write nothing: train it first "
+            f"({', '.join(FROM_NOTHING)}), then name that run's merged folder as model.base",
+        )
+    lengths = (
+        (("data", "max_tokens"), recipe.data.max_tokens),
+        (("serve", "max_model_len"), recipe.serve.max_model_len),
+    )
+    for place, length in lengths:
+        if length and length > shape.context:
+            yield (
+                place,
+                f"{'.'.join(place)} ({length}) is above model.initialize.context "
+                f"({shape.context}): make that longer, or this shorter",
+            )
+    scored = perplexity_filter(recipe.data.filters)
+    if scored and not scored.model:
+        yield (
+            ("data", "filters", recipe.data.filters.index(scored), "model"),
+            "a perplexity filter asks the base unless it names a model, and model.initialize "
+            "begins with one that knows nothing: name one",
+        )
+
+
+FROM_NOTHING = ("pretrain", "distill", "sft")
+"""Methods that teach a model to write."""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -254,7 +325,15 @@ def _located(recipe: Recipe, folder: Path) -> Recipe:
             path = _pattern(path, folder)
         return config.model_copy(update={"path": path})
 
-    model, serve = recipe.model, recipe.serve
+    def named(name: str) -> str:
+        return found(name) if "/" in name else name
+
+    model, serve, training = recipe.model, recipe.serve, recipe.training
+    shape, distillation = model.initialize, training.distillation
+    if shape:
+        shape = shape.model_copy(update={"tokenizer": found(shape.tokenizer)})
+    if distillation:
+        distillation = distillation.model_copy(update={"teacher": named(distillation.teacher)})
     questions = recipe.evaluation.questions
     template = model.chat_template
     return recipe.model_copy(
@@ -262,10 +341,12 @@ def _located(recipe: Recipe, folder: Path) -> Recipe:
             "data": _located_data(recipe.data, found, source),
             "model": model.model_copy(
                 update={
-                    "base": found(model.base) if "/" in model.base else model.base,
+                    "base": named(model.base),
+                    "initialize": shape,
                     "chat_template": found(template) if template.endswith(".jinja") else template,
                 }
             ),
+            "training": training.model_copy(update={"distillation": distillation}),
             "evaluation": recipe.evaluation.model_copy(
                 update={"questions": found(questions) if questions else None}
             ),

@@ -5,17 +5,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.chat_templates import known_templates, load_template
+from data_prep.chat_templates import known_templates
 from data_prep.errors import DataError
 from data_prep.filters.settings import perplexity_filter
 from data_prep.settings import DataConfig
 from data_prep.sources.config import SourceConfig
 from data_prep.sources.files import find_files, refuse_shared_files
 from data_prep.tokenizer import load_tokenizer
+from llmkit.beginnings import (
+    find_local_tokenizer,
+    load_recipe_template,
+    refuse_another_vocabulary,
+)
 from llmkit.errors import UsageError
 from llmkit.evaluation.answers import read_questions
 from llmkit.models.catalog import Kind, context_length, find_local, refuse_other_kind
-from llmkit.models.settings import ModelConfig
 from llmkit.recipe import Recipe, read_recipe
 from llmkit.recipe_problems import Location, Problem, explain
 
@@ -104,14 +108,22 @@ EMBEDDER: Kind = "sentence embeddings"
 
 
 def _look_at_base(recipe: Recipe, problems: _Problems) -> None:
-    """The base model, and what must fit it: the template, and how long rows may be."""
+    """The base model, and what must fit it: template, teacher, and how long rows may be."""
     model, folder = recipe.model, None
+    if model.initialize:
+        with problems.at("model", "initialize", "tokenizer"):
+            folder = find_local_tokenizer(model)
+        with problems.at("model", "chat_template"):
+            _look_at_template(recipe, folder)
+        _look_at_teacher(recipe, folder, problems)
+        return  # its context is the recipe's own, and was compared there
     with problems.at("model", "base"):
         found = find_local(model.base)
         refuse_other_kind(model.base, "language model", found)
         folder = found
     with problems.at("model", "chat_template"):
-        _look_at_template(model, folder)
+        _look_at_template(recipe, folder)
+    _look_at_teacher(recipe, folder, problems)
     longest = context_length(folder) if folder else None
     lengths: tuple[tuple[Location, int | None], ...] = (
         (("data", "max_tokens"), recipe.data.max_tokens),
@@ -126,11 +138,23 @@ def _look_at_base(recipe: Recipe, problems: _Problems) -> None:
                 )
 
 
-def _look_at_template(model: ModelConfig, folder: Path | None) -> None:
+def _look_at_teacher(recipe: Recipe, folder: Path | None, problems: _Problems) -> None:
+    """A distilled model, and whether it has the vocabulary of the one that trains."""
+    distillation = recipe.training.distillation
+    if distillation is None:
+        return
+    with problems.at("training", "distillation", "teacher"):
+        teacher = find_local(distillation.teacher)
+        refuse_other_kind(distillation.teacher, "language model", teacher)
+        if teacher and folder:
+            refuse_another_vocabulary(distillation.teacher, teacher, folder)
+
+
+def _look_at_template(recipe: Recipe, folder: Path | None) -> None:
     """Measure the template on the model's tokenizer where that is here; else whether it exists."""
-    choice = model.chat_template
+    choice = recipe.model.chat_template
     if folder:
-        load_template(choice, load_tokenizer(folder), model.template_date)
+        load_recipe_template(recipe, load_tokenizer(folder))
     elif choice != "keep" and choice not in known_templates() and not Path(choice).is_file():
         raise UsageError(
             f"chat template {choice!r}: neither a known name ({', '.join(known_templates())}), nor "
@@ -153,6 +177,10 @@ def _unseen(recipe: Recipe) -> Iterator[str]:
     for path in dict.fromkeys(s.path for s in sources if find_files(s.path, s.split) is None):
         yield f"not looked at: data set {path} (`datasets` loads it, maybe from the hub)"
     models = [name for _, name, _ in data_models(recipe.data)]
-    for name in dict.fromkeys([recipe.model.base, *models]):
+    distillation, shape = recipe.training.distillation, recipe.model.initialize
+    models += [distillation.teacher] if distillation else []
+    if shape and find_local_tokenizer(recipe.model) is None:
+        yield f"not looked at: tokenizer {shape.tokenizer} (not on this machine yet)"
+    for name in dict.fromkeys([*([] if shape else [recipe.model.base]), *models]):
         if find_local(name) is None:
             yield f"not looked at: model {name} (not on this machine yet)"

@@ -47,7 +47,8 @@ class Servers:
             if side == "base" and settings.chat_template is None:
                 # A base need not have a template; it is asked as its tuned model is.
                 template = self._project.folder / "merged" / "chat_template.jinja"
-                settings = settings.model_copy(update={"chat_template": template})
+                if template.is_file():
+                    settings = settings.model_copy(update={"chat_template": template})
             process = ServerProcess(open_model(folder, name=name), log, settings)
             with self._project.view.working(f"starting the server on the {side} model"):
                 self._running[side] = self._open.enter_context(process)

@@ -21,6 +21,13 @@ from serve.model import ServedModel, open_model
 from serve.settings import ServeSettings
 from serve.vllm_settings import compiles
 
+NOT_SERVED = (
+    "a reward model scores answers and writes none, so no chat endpoint can serve it: there is "
+    "nothing to verify or to ask. Load it with transformers' AutoModelForSequenceClassification: "
+    "{folder}"
+)
+"""Said of a run that trains a reward model."""
+
 
 def serve_run_or_model(
     what: str,
@@ -40,7 +47,7 @@ def serve_run_or_model(
 
     Raises:
         CheckFailed: a run whose verification failed, was not done, or was of something else.
-        UsageError: an unknown setting, or nothing of that name.
+        UsageError: an unknown setting, nothing of that name, or a reward model.
     """
     from serve.app import run_server
 
@@ -50,14 +57,17 @@ def serve_run_or_model(
     words += [f"host={json.dumps(host)}"] if host else []
     words += [f"port={port}"] if port is not None else []
     if is_run:
-        settings = with_overrides(load_recipe(folder / "recipe.yaml").serve, words)
+        recipe = load_recipe(folder / "recipe.yaml")
+        if recipe.training.method == "reward":
+            raise UsageError(NOT_SERVED.format(folder=folder / "merged"))
+        settings = with_overrides(recipe.serve, words)
         if not unverified:
             refuse_unverified(Run(folder), settings)
         model = open_model(folder / "merged", name=folder.resolve().name)
     else:
         settings = with_overrides(ServeSettings(), words)
         model = _plain_model(what)
-    run_server(model, settings, on_ready=lambda url: _say_ready(url, model.name))
+    run_server(model, settings, on_ready=lambda url: _say_ready(url, model, settings))
 
 
 DECISIVE = (
@@ -180,11 +190,23 @@ def _plain_model(what: str) -> ServedModel:
     return open_model(found.folder, name=Path(found.name).name)
 
 
-def _say_ready(url: str, name: str) -> None:
+def _say_ready(url: str, model: ServedModel, settings: ServeSettings) -> None:
+    asked: dict[str, Any] = {"model": model.name, "prompt": "Once upon a time", "max_tokens": 64}
+    route = "completions"
+    if settings.chat_template or carries_template(model.path):
+        asked = {"model": model.name, "messages": [{"role": "user", "content": "Hello"}]}
+        route = "chat/completions"
     sys.stdout.write(
-        f"serving {name} at {url}\n"
-        f"  curl {url}/chat/completions -H 'Content-Type: application/json' -d "
-        f'\'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
+        f"serving {model.name} at {url}\n"
+        f"  curl {url}/{route} -H 'Content-Type: application/json' -d '{json.dumps(asked)}'\n"
         "  Ctrl-C ends it; requests in flight are finished first.\n"
     )
     sys.stdout.flush()
+
+
+def carries_template(folder: Path) -> bool:
+    """Whether a model folder says how to render a conversation."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and bool(json.loads(path.read_text("utf-8")).get("chat_template"))

@@ -3,6 +3,15 @@
 from typing import Any
 
 
+def initialize_line(figures: dict[str, Any]) -> str:
+    """How large the new model is, and the loss to expect of it."""
+    return (
+        f"{figures['parameters']:,} random weights, {figures['tokens']} tokens in "
+        f"{figures['embedding_rows']} rows; a guess among them has a loss of "
+        f"{figures['loss_of_a_guess']:.2f}"
+    )
+
+
 def prep_line(figures: dict[str, Any]) -> str:
     """Rows in, kept, held out and dropped."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in figures["dropped"].items())
@@ -52,9 +61,16 @@ def _cut(figures: dict[str, Any]) -> str:
 
 def train_line(figures: dict[str, Any]) -> str:
     """Steps, losses, speed and memory."""
+    together = figures.get("processes", 1)
+    how = f" in {together} processes" if together > 1 else ""
+    watched = "".join(
+        f", {name} {ends[0]:.3f} -> {ends[1]:.3f}"
+        for name, ends in figures.get("watched", {}).items()
+        if name in ("margin", "accuracy")
+    )
     return (
-        f"{figures['steps']} steps, loss {figures['loss_first']:.3f} -> "
-        f"{figures['loss_last']:.3f}, {figures['tokens_per_second']:.0f} tokens/s, "
+        f"{figures['steps']} steps{how}, loss {figures['loss_first']:.3f} -> "
+        f"{figures['loss_last']:.3f}{watched}, {figures['tokens_per_second']:.0f} tokens/s, "
         f"{figures['peak_memory_mib']} MiB, {figures['trainable_parameters']:,} parameters trained"
     )
 

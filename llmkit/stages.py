@@ -7,9 +7,10 @@ in the packages; this module names inputs and outputs. The stage before these is
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmkit import stage_lines
+from llmkit.beginnings import refuse_another_vocabulary
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash, whole_folder, write_json
 from llmkit.models.catalog import context_length
@@ -17,7 +18,20 @@ from llmkit.preparing import refuse_rows_longer_than_the_model
 from llmkit.project import Project
 from llmkit.run import Outcome, code_hash, differences, flatten, package_inputs
 from llmkit.servers import Servers
-from llmkit.serving import serve_inputs
+from llmkit.serving import NOT_SERVED, serve_inputs
+
+if TYPE_CHECKING:
+    from llmkit.training.launching import Processes
+
+
+def refuse_reward_model(project: Project) -> None:
+    """Refuse what needs a model that answers.
+
+    Raises:
+        UsageError: the run trains a reward model.
+    """
+    if project.recipe.training.method == "reward":
+        raise UsageError(NOT_SERVED.format(folder=project.folder / "merged"))
 
 
 def check_ahead(project: Project) -> None:
@@ -34,23 +48,32 @@ def check_ahead(project: Project) -> None:
     recipe = project.recipe
     if recipe.evaluation.questions:
         read_questions(Path(recipe.evaluation.questions))
+        if not project.template.source:
+            raise UsageError(
+                f"evaluation.questions: are asked as chat, and {recipe.model.name} carries no chat "
+                "template. Leave them out, or name one: model.chat_template."
+            )
+    if project.teacher:
+        name, folder = project.teacher.name, project.teacher.folder
+        refuse_another_vocabulary(name, folder, project.model.folder)
     longest, wanted = context_length(project.model.folder), recipe.serve.max_model_len
     if longest and wanted and wanted > longest:
         raise UsageError(
-            f"serve.max_model_len: {wanted} tokens, but {recipe.model.base} was made for "
+            f"serve.max_model_len: {wanted} tokens, but {recipe.model.name} was made for "
             f"{longest}. Lower it, or leave it out."
         )
     template = recipe.serve.chat_template
     if template and not template.is_file():
         raise UsageError(f"serve.chat_template: {template}: no such file.")
-    serving_device(recipe.serve.device)
+    if recipe.training.method != "reward":
+        serving_device(recipe.serve.device)
     refuse_rows_longer_than_the_model(project)
 
 
-def train(project: Project) -> Outcome:
-    """Packed sequences -> an adapter."""
+def train(project: Project, processes: "Processes | None" = None) -> Outcome:
+    """Packed sequences -> an adapter, in this process or in several."""
     from llmkit.models.loading import choose_device, compute_dtype, release
-    from llmkit.training import planning
+    from llmkit.training import launching, planning
     from llmkit.training.checkpoints import prepare_folder
     from llmkit.training.train import Places
     from llmkit.training.train import train as run_training
@@ -59,14 +82,21 @@ def train(project: Project) -> Outcome:
     data_hash = project.output_hash("prep", "data")
     data = project.data()
     device = choose_device(recipe.model.device)
-    planning.plan_steps(recipe.training, data.figures["packs"])
+    together = processes.count if processes else 1
+    planning.plan_steps(recipe.training, data.figures["packs"], together)
     inputs = flatten(recipe.training.model_dump(mode="json"), "training.")
     inputs |= {
         "data": data_hash,
         "model": project.model.content_hash(),
         "quantization": recipe.model.quantization,
         "compute": f"{device} {compute_dtype(device)}",
+        "processes": str(together),
+        **(processes.inputs() if processes else {}),
     }
+    teacher = project.teacher
+    if teacher:
+        refuse_another_vocabulary(teacher.name, teacher.folder, project.model.folder)
+        inputs["teacher"] = teacher.content_hash()
 
     def work() -> dict[str, Any]:
         checkpoints = project.folder / "checkpoints"
@@ -78,15 +108,29 @@ def train(project: Project) -> Outcome:
                 checkpoints=checkpoints,
                 events=project.folder / "events.jsonl",
                 result=folder,
+                teacher=teacher.folder if teacher else None,
             )
-            figures = run_training(
-                recipe.training,
-                recipe.model,
-                data,
-                places,
-                project.view,
-                resume_from=resume_from,
-            )
+            if processes:
+                figures = launching.train_together(
+                    processes,
+                    recipe.training,
+                    recipe.model,
+                    data,
+                    places,
+                    project.view,
+                    device=device.type,
+                    resume_from=resume_from,
+                    folder=project.folder / launching.FOLDER,
+                )
+            else:
+                figures = run_training(
+                    recipe.training,
+                    recipe.model,
+                    data,
+                    places,
+                    project.view,
+                    resume_from=resume_from,
+                )
         release()
         return figures
 
@@ -105,6 +149,7 @@ def merge(project: Project) -> Outcome:
     template = project.template
     samples = project.data().samples()
     adapter = project.folder / "adapter"
+    scores = recipe.training.method == "reward"
 
     def work() -> dict[str, Any]:
         from llmkit.models import merging
@@ -123,6 +168,7 @@ def merge(project: Project) -> Outcome:
                 chat_template=template.source,
                 stop_ids=project.data().figures["stop_ids"],
                 folder=folder,
+                kind=merging.REWARD_MODEL if scores else merging.LANGUAGE_MODEL,
             )
         release()
         return figures
@@ -164,9 +210,11 @@ def verify(project: Project, servers: Servers) -> Outcome:
 
     Raises:
         CheckFailed: a check did not hold; ``verification.json`` has every figure.
+        UsageError: the run trains a reward model.
     """
     from llmkit.models.loading import choose_device, release
 
+    refuse_reward_model(project)
     recipe = project.recipe
     device = choose_device(recipe.model.device).type
     merged_hash = project.output_hash("merge", "merged")
@@ -214,9 +262,14 @@ def verify(project: Project, servers: Servers) -> Outcome:
 
 
 def evaluate(project: Project, servers: Servers) -> Outcome:
-    """The same questions to the base and to the tuned model."""
+    """The same questions to the base and to the tuned model.
+
+    Raises:
+        UsageError: the run trains a reward model.
+    """
     from llmkit.evaluation import answers
 
+    refuse_reward_model(project)
     recipe, config = project.recipe, project.recipe.evaluation
     merged_hash = project.output_hash("merge", "merged")
     samples = project.data().samples()

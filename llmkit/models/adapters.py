@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from llmkit.errors import UsageError
+from llmkit.models.scoring import has_score
 from llmkit.training.settings import LoraAdapter
 
 
@@ -49,7 +50,8 @@ def attach(
         modules_to_save=saved or None,
         trainable_token_indices=rows,
         ensure_weight_tying=bool(saved or rows) and _is_tied(model),
-        task_type="CAUSAL_LM",
+        # A reward model's score trains whole beside its adapters: PEFT adds it to what it saves.
+        task_type="SEQ_CLS" if has_score(model) else "CAUSAL_LM",
     )
     tuned = get_peft_model(model, lora)
     for parameter in tuned.parameters():
@@ -77,14 +79,22 @@ def note_start(model: PeftModel, folder: Path) -> None:
     config.init_lora_weights = init
 
 
-def save(model: PeftModel, folder: Path, base_name: str, initial: Path) -> None:
+def save(
+    model: PeftModel,
+    folder: Path,
+    base_name: str,
+    initial: Path,
+    gathered: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write an adapter of the base as it is; its files name the base as the person does.
 
     A PiSSA adapter belongs to a base without its largest directions, which nobody else has: it is
     written as the difference from its start, an ordinary adapter of twice the rank.
     """
     start = str(initial / START) if (initial / START).is_dir() else None
-    model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=start)
+    model.save_pretrained(
+        str(folder), path_initial_model_for_weight_conversion=start, state_dict=gathered
+    )
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_name
@@ -100,12 +110,12 @@ def load(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def _linear_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
-    """Every linear layer but the head, by its path."""
-    head = model.get_output_embeddings()
+    """Every linear layer but the head or the score, by its path."""
+    heads = [model.get_output_embeddings(), getattr(model, "score", None)]
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
+        if isinstance(module, torch.nn.Linear) and not any(module is head for head in heads)
     }
 
 

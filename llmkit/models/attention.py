@@ -72,6 +72,9 @@ def rows_attention(
         sliding_window is not None and max(map(sub, row_starts[1:], row_starts)) > sliding_window
     )
     if query.device.type == "cpu" and not windowed and not dropout:
+        if torch.is_autocast_enabled("cpu"):  # as for torch's own, whose kernel this calls
+            dtype = torch.get_autocast_dtype("cpu")
+            query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         return RowsAttention.apply(query, key, value, row_starts, scaling), None  # type: ignore[no-untyped-call]
     pieces = []
     for start, end in pairwise(row_starts):

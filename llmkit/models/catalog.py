@@ -180,6 +180,11 @@ def refuse_other_kind(name: str, wanted: Kind, folder: Path | None) -> None:
             f"model {name!r} embeds sentences; it writes no text. Name a language model: "
             "`llmkit models list` shows those in the catalogue."
         )
+    if folder and wanted == "language model" and scores_rows(folder):
+        raise UsageError(
+            f"model {name!r} scores texts (a reward model, or another of sequence classification); "
+            "it has no head to write with. Name the language model that it was made from."
+        )
     if not embeds and wanted == "sentence embeddings":
         why = f": {folder} has no modules.json" if folder else ""
         raise UsageError(
@@ -191,6 +196,17 @@ def refuse_other_kind(name: str, wanted: Kind, folder: Path | None) -> None:
 def embeds_sentences(folder: Path) -> bool:
     """Whether a folder is a sentence-transformers model."""
     return (folder / "modules.json").is_file()
+
+
+def scores_rows(folder: Path) -> bool:
+    """Whether a folder's model classifies or scores whole texts, and writes none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return False
+    config = json.loads(path.read_text(encoding="utf-8"))
+    return any(
+        name.endswith("ForSequenceClassification") for name in config.get("architectures") or []
+    )
 
 
 class _NotOnHub(Exception):

@@ -7,7 +7,13 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from llmkit.errors import UsageError
@@ -78,21 +84,76 @@ def load_base(
     Raises:
         UsageError: it cannot be loaded as a causal language model, or does not fit in memory.
     """
-    dtype = dtype or compute_dtype(device)
-    refuse_if_too_large(folder, quantization, device, dtype)
+    options = _options(folder, quantization, device, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map={"": device},
-            quantization_config=_quantization_config(quantization, dtype),
-            attn_implementation=ROWS_ATTENTION,
-            local_files_only=True,
-        )
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"{folder}: cannot be loaded as a causal language model: {error}"
         ) from error
+    return _frozen(model)
+
+
+def load_scorer(
+    folder: Path,
+    *,
+    quantization: Quantization,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """Load frozen weights as a reward model: a decoder, and one score in place of its head.
+
+    Args:
+        folder: a folder of a language model, or of a reward model.
+        quantization: as for `load_base`; the score is never quantised.
+        device: where to.
+        dtype: of all but the score, which is float32.
+        seed: decides a score that the folder does not have.
+
+    Raises:
+        UsageError: transformers knows no scoring model of this architecture, or it does not fit in
+            memory.
+    """
+    options = _options(folder, quantization, device, dtype)
+    if options["quantization_config"] is not None:
+        options["quantization_config"].llm_int8_skip_modules = ["score"]
+    try:
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=1, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{folder}: cannot be loaded as a reward model: {error}") from error
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise UsageError(
+            f"{folder}: {type(model).__name__} does not score the last token of a row, so it "
+            "cannot become a reward model here."
+        )
+    model.score.weight.data = model.score.weight.data.float()
+    if "score.weight" in found["missing_keys"]:
+        generator = torch.Generator().manual_seed(seed)
+        spread = getattr(model.config.get_text_config(), "initializer_range", 0.02)
+        drawn = torch.randn(model.score.weight.shape, generator=generator) * spread
+        model.score.weight.data.copy_(drawn)
+    return _frozen(model)
+
+
+def _options(
+    folder: Path, quantization: Quantization, device: torch.device, dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """How transformers is asked for a model, once it is known to fit."""
+    dtype = dtype or compute_dtype(device)
+    refuse_if_too_large(folder, quantization, device, dtype)
+    return {
+        "dtype": dtype,
+        "device_map": {"": device},
+        "quantization_config": _quantization_config(quantization, dtype),
+        "attn_implementation": ROWS_ATTENTION,
+        "local_files_only": True,
+    }
+
+
+def _frozen(model: PreTrainedModel) -> PreTrainedModel:
     model.requires_grad_(requires_grad=False)
     model.eval()
     _keep_4bit_weights_differentiable(model)

@@ -5,7 +5,7 @@ training really saw, the dequantised ones. Both are measured against the adapter
 base, on real rows, and by default the closer one is kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,15 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from data_prep.prepared import Sample
 from llmkit.errors import CheckFailed
 from llmkit.models import adapters, trained
-from llmkit.models.loading import choose_device, compute_dtype, computing_in, load_base, quiet
+from llmkit.models.loading import (
+    choose_device,
+    compute_dtype,
+    computing_in,
+    load_base,
+    load_scorer,
+    quiet,
+)
+from llmkit.models.scoring import row_scores, save_scorer
 from llmkit.models.settings import MergeConfig, ModelConfig
 from llmkit.models.trained import TrainedModel
 from llmkit.training.batching import Sequence as TokenSequence
@@ -59,12 +67,46 @@ def logits_on(model: torch.nn.Module, samples: Sequence[Sample]) -> Iterator[tor
             yield supervised_logits(base, to_device(batch, device))
 
 
+@torch.no_grad()
+def preferences_on(model: torch.nn.Module, samples: Sequence[Sample]) -> Iterator[torch.Tensor]:
+    """A reward model's scores of every two rows, and of every row and nothing (0).
+
+    Two scores are the logits of which row is preferred. So how near two reward models are is
+    measured as for language models, a pair being a position.
+
+    Yields:
+        One tensor, ``[pairs, 2]``, float32.
+    """
+    base = adapters.base_of(model)
+    dtype = compute_dtype(base.device)
+    scores = [torch.zeros(1, device=base.device)]
+    for sample in samples:
+        batch = collate([TokenSequence.of_row(sample.ids, sample.supervised)])
+        with computing_in(dtype, base.device):
+            scores.append(row_scores(base, to_device(batch, base.device)))
+    yield torch.combinations(torch.cat(scores))
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """What differs between merging a language model and a reward model."""
+
+    load: Callable[..., PreTrainedModel]
+    """Given a folder, quantization and device."""
+    predictions: Callable[[torch.nn.Module, Sequence[Sample]], Iterator[torch.Tensor]]
+    """Logits of what the model decides on rows, ``[decisions, choices]``."""
+    save: Callable[[PreTrainedModel, Path, Path, str, Sequence[int]], None]
+
+
 def compare(
-    reference: Sequence[torch.Tensor], model: torch.nn.Module, samples: Sequence[Sample]
+    reference: Sequence[torch.Tensor],
+    model: torch.nn.Module,
+    samples: Sequence[Sample],
+    predictions: Callable[[torch.nn.Module, Sequence[Sample]], Iterator[torch.Tensor]] = logits_on,
 ) -> Closeness:
     """Measure a model against reference logits of the same rows."""
     kl, changed, positions, largest = 0.0, 0, 0, 0.0
-    for expected, found in zip(reference, logits_on(model, samples), strict=True):
+    for expected, found in zip(reference, predictions(model, samples), strict=True):
         expected_log, found_log = expected.log_softmax(-1), found.log_softmax(-1)
         kl += float((expected_log.exp() * (expected_log - found_log)).sum())
         top = expected_log.argmax(-1, keepdim=True)
@@ -95,6 +137,7 @@ def merge(
     chat_template: str,
     stop_ids: Sequence[int],
     folder: Path,
+    kind: ModelKind,
 ) -> dict[str, Any]:
     """Write the merged model, ready to be served.
 
@@ -104,31 +147,38 @@ def merge(
         model_folder: the base model.
         result: the folder that training left.
         samples: real rows to measure on.
-        chat_template: the template's source, saved with the model.
+        chat_template: the template's source, saved with the model; empty for none.
         stop_ids: tokens that end an assistant turn; the saved model stops on them.
         folder: an empty folder to write into.
+        kind: ``LANGUAGE_MODEL`` or ``REWARD_MODEL``.
 
     Returns:
         Figures: the closeness of every merge that was tried, and which was kept.
 
     Raises:
-        CheckFailed: the closest merge is further than ``max_divergence`` from what was trained.
+        CheckFailed: the closest merge is further than ``max_divergence`` from what was trained, or
+            there are no rows to measure on.
     """
     quiet()
     device = choose_device(model_config.device)
     rows = some_rows(samples)
+    if not rows:
+        raise CheckFailed(
+            "there is no row to compare the merged with the trained model on: every one was cut "
+            "before its answer. Raise data.max_tokens, or drop them: data.overlong=drop."
+        )
     tuned = trained.load(
-        load_base(model_folder, quantization=model_config.quantization, device=device), result
+        kind.load(model_folder, quantization=model_config.quantization, device=device), result
     )
-    reference = list(logits_on(tuned, rows))
-    without = _without(tuned, model_folder, reference, rows)
+    reference = list(kind.predictions(tuned, rows))
+    without = _without(tuned, model_folder, reference, rows, kind)
     dtype = getattr(torch, config.dtype)
     tried: dict[str, Closeness] = {}
     kept: tuple[str, PreTrainedModel] | None = None
     for target in _targets(config, model_config):
-        base = _base_for(target, model_folder, tuned, device)
+        base = _base_for(target, model_folder, tuned, device, kind)
         merged = merged_into(base, result, dtype)
-        tried[target] = compare(reference, merged, rows)
+        tried[target] = compare(reference, merged, rows, kind.predictions)
         if kept is None or tried[target].kl < tried[kept[0]].kl:
             kept = (target, merged)
     if kept is None:
@@ -147,7 +197,7 @@ def merge(
             f"the model before training {without:.4f}: merging lost what was trained. Nothing "
             "was kept; serve the adapter beside its base instead."
         )
-    save_model(merged, model_folder, folder, chat_template, stop_ids)
+    kind.save(merged, model_folder, folder, chat_template, stop_ids)
     return {
         "target": name,
         "dtype": config.dtype,
@@ -162,13 +212,14 @@ def _without(
     model_folder: Path,
     reference: Sequence[torch.Tensor],
     rows: Sequence[Sample],
+    kind: ModelKind,
 ) -> float:
     """How far the model is from what it was before it was trained, nats a token."""
     if isinstance(tuned, PeftModel):
         with tuned.disable_adapter():
-            return compare(reference, tuned, rows).kl
-    base = load_base(model_folder, quantization="none", device=tuned.device)
-    return compare(reference, base, rows).kl
+            return compare(reference, tuned, rows, kind.predictions).kl
+    base = kind.load(model_folder, quantization="none", device=tuned.device)
+    return compare(reference, base, rows, kind.predictions).kl
 
 
 def _targets(config: MergeConfig, model_config: ModelConfig) -> list[str]:
@@ -182,8 +233,9 @@ def _base_for(
     model_folder: Path,
     tuned: TrainedModel,
     device: torch.device,
+    kind: ModelKind,
 ) -> PreTrainedModel:
-    base = load_base(model_folder, quantization="none", device=device)
+    base = kind.load(model_folder, quantization="none", device=device)
     if target == "dequantized":
         _copy_dequantized(adapters.base_of(tuned), base)
     return base
@@ -246,7 +298,7 @@ def save_model(
     follows the template instead, in config and generation config alike.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_folder, local_files_only=True)
-    tokenizer.chat_template = chat_template
+    tokenizer.chat_template = chat_template or None
     if tokenizer.eos_token_id is None or tokenizer.eos_token_id not in stop_ids:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stop_ids[0])
     tokenizer.save_pretrained(folder)
@@ -260,3 +312,7 @@ def save_model(
     model.generation_config = generation
     model.config.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
     model.save_pretrained(folder)
+
+
+LANGUAGE_MODEL = ModelKind(load_base, logits_on, save_model)
+REWARD_MODEL = ModelKind(load_scorer, preferences_on, save_scorer)

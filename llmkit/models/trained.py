@@ -26,7 +26,9 @@ from transformers import PreTrainedModel
 from llmkit.errors import UsageError
 from llmkit.files import write_json
 from llmkit.models import adapters
+from llmkit.models.scoring import score_parameters
 from llmkit.models.settings import Quantization
+from llmkit.training import processes
 from llmkit.training.settings import AdapterConfig, Freeze, LoraAdapter
 
 TrainedModel = PreTrainedModel | PeftModel
@@ -64,11 +66,11 @@ def make_trainable(
     """
     if isinstance(config, LoraAdapter):
         model = adapters.attach(base, config, seed, new_tokens)
-        if config.init == "pissa":
+        if config.init == "pissa" and processes.is_first():
             adapters.note_start(model, initial)
         return model
     chosen = _last_layers(base, config) if isinstance(config, Freeze) else base.parameters()
-    for parameter in chosen:
+    for parameter in [*chosen, *score_parameters(base)]:
         if not parameter.is_floating_point():
             raise UsageError(
                 f"training.adapter.kind={config.kind}: the base is quantised, and quantised "
@@ -90,7 +92,13 @@ def base_dtype(
     return torch.float32 if whole else dtype
 
 
-def save(model: nn.Module, folder: Path, base_name: str, initial: Path) -> None:
+def save(
+    model: nn.Module,
+    folder: Path,
+    base_name: str,
+    initial: Path,
+    gathered: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write what was trained; its files name the base as the person does, not by a local path.
 
     Args:
@@ -98,11 +106,13 @@ def save(model: nn.Module, folder: Path, base_name: str, initial: Path) -> None:
         folder: an empty folder.
         base_name: what the recipe calls the base.
         initial: the folder that `make_trainable` was given.
+        gathered: what trained, where the model itself holds a share of it only.
     """
     if isinstance(model, PeftModel):
-        adapters.save(model, folder, base_name, initial)
+        adapters.save(model, folder, base_name, initial, gathered)
         return
-    trained = {name: p.data for name, p in model.named_parameters() if p.requires_grad}
+    own = {name: p.data for name, p in model.named_parameters() if p.requires_grad}
+    trained = own if gathered is None else gathered
     save_file(trained, folder / WEIGHTS)
     write_json(folder / WEIGHTS_CONFIG, {"base_model_name_or_path": base_name})
 

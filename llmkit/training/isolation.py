@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from llmkit.errors import CheckFailed
 from llmkit.models.attention import ROWS_ATTENTION
 from llmkit.models.loading import computing_in
+from llmkit.models.scoring import last_states
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.loss import supervised_logits
 
@@ -20,6 +21,9 @@ MOST_TOKENS = 1024
 LARGEST_DIVERGENCE = 0.02
 """Mean KL in nats a token. bfloat16 rounding alone was measured below 0.001; a visible neighbour
 gives about 1."""
+
+LARGEST_DRIFT = 0.1
+"""Of a row's last state, as a share of its length."""
 
 
 def check_rows_are_apart(
@@ -87,6 +91,46 @@ def check_loss_is_the_models_own(
             "loss would be taken from. This architecture is not supported."
         )
     return {"kl_own_forward": divergence}
+
+
+def check_scores_are_the_rows_own(
+    model: PreTrainedModel, sequences: Sequences, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Compare what a reward model scores of a row: packed, alone, and in the model's own way.
+
+    The score itself is drawn at random before training; the state that it is taken of is not.
+
+    Returns:
+        How far the row's last state moves, as a share of its length, either way.
+
+    Raises:
+        CheckFailed: it moves by more than rounding.
+    """
+    pair = Sequence.joined(sequences[0], sequences[len(sequences) - 1]).without_kinds()
+    pair = _two_rows(pair)
+    batch, alone = (to_device(collate([rows]), model.device) for rows in (pair, pair.row(1)))
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), computing_in(dtype, model.device):
+        packed_state = last_states(model, batch)[-1].float()
+        state = last_states(model, alone)[-1].float()
+        model.set_attn_implementation("eager")
+        own = model.get_decoder()(input_ids=alone["input_ids"], use_cache=False)
+    model.set_attn_implementation(ROWS_ATTENTION)
+    model.train(was_training)
+    own_state = own.last_hidden_state[0, -1].float()
+    found = {
+        "state_packed_vs_alone": float((packed_state - state).norm() / state.norm()),
+        "state_own_forward": float((own_state - state).norm() / own_state.norm()),
+    }
+    if not max(found.values()) <= LARGEST_DRIFT:
+        raise CheckFailed(
+            f"this model ({type(model).__name__}) scores a row otherwise than it would by itself "
+            f"({', '.join(f'{name} {value:.2f}' for name, value in found.items())}): rows of one "
+            "forward pass see each other, or training would leave something out. This "
+            "architecture is not supported as a reward model."
+        )
+    return found
 
 
 def kl_divergence(expected: torch.Tensor, found: torch.Tensor) -> float:

@@ -1,10 +1,12 @@
-"""Cross-entropy at supervised positions, a chunk of logits at a time."""
+"""Cross-entropy and log-probabilities at supervised positions, a chunk of logits at a time."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
 CHUNK = 512
@@ -50,11 +52,78 @@ class _ChunkedLoss(torch.autograd.Function):
         return None, hidden_gradient * upstream, None, *weights
 
 
+class _ChunkedLogProbabilities(torch.autograd.Function):
+    """The log-probability of every target, each with a gradient of its own.
+
+    A target's log-probability depends on its own hidden state alone. So its gradient there can be
+    taken while its logits exist, and be scaled by whatever comes back later. A trained head's
+    gradient is a sum over targets which are scaled differently: its logits are computed again.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, head: "Head", hidden: torch.Tensor, targets: torch.Tensor, *weights: Any
+    ) -> torch.Tensor:
+        """Shapes: hidden ``[positions, width]``, targets ``[positions]``; returns as targets."""
+        learns = context.needs_input_grad[1]
+        gradient = torch.empty_like(hidden) if learns else None
+        found = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(targets), CHUNK):
+            part = slice(start, start + CHUNK)
+            with torch.set_grad_enabled(learns):
+                piece = hidden[part].detach().requires_grad_(learns)
+                each = _log_probabilities(head, piece, targets[part])
+                if gradient is not None:
+                    gradient[part] = torch.autograd.grad(each.sum(), piece)[0]
+            found[part] = each.detach()
+        context.head, context.weights = head, weights
+        context.autocast = _autocast(hidden.device.type)
+        again = any(weight.requires_grad for weight in weights)
+        context.save_for_backward(gradient, hidden if again else None, targets)
+        return found
+
+    @staticmethod
+    def backward(context: Any, *outputs: torch.Tensor) -> Any:
+        """Scale the stored gradients, and take those of a head that trains."""
+        gradient, hidden, targets = context.saved_tensors
+        upstream = outputs[0]
+        wanted = [weight for weight in context.weights if weight.requires_grad]
+        sums = [torch.zeros_like(weight) for weight in wanted]
+        for start in range(0, len(targets) if wanted else 0, CHUNK):
+            part = slice(start, start + CHUNK)
+            with torch.enable_grad(), torch.autocast(**context.autocast):
+                each = _log_probabilities(context.head, hidden[part].detach(), targets[part])
+                scaled = (each * upstream[part]).sum()
+            for running, found in zip(sums, torch.autograd.grad(scaled, wanted), strict=True):
+                running += found
+        given = iter(sums)
+        weights = [next(given) if weight.requires_grad else None for weight in context.weights]
+        of_hidden = gradient
+        if gradient is not None:  # scaled in float32: a loss scale is more than float16 holds
+            of_hidden = (gradient * upstream[:, None]).to(gradient.dtype)
+        return None, of_hidden, None, *weights
+
+
+def _log_probabilities(head: "Head", hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return -cross_entropy(head.logits(hidden), targets, reduction="none")
+
+
+def _autocast(device: str) -> dict[str, Any]:
+    """In what the products of this moment are computed: a backward pass does not know."""
+    return {
+        "device_type": device,
+        "dtype": torch.get_autocast_dtype(device),
+        "enabled": torch.is_autocast_enabled(device),
+    }
+
+
 class Head:
     """The output layer with what some model families do to its logits."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.layer = model.get_output_embeddings()
+        if isinstance(self.layer, FSDPModule):
+            self.layer.unshard()  # its own hook would, and is passed by; see `_project`
         config = model.config.get_text_config()
         self.cap = getattr(config, "final_logit_softcapping", None)
         self.divide_by = getattr(config, "logits_scaling", None)  # Granite
@@ -62,14 +131,26 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Float32 logits, shape ``[positions, vocabulary]``."""
-        logits = self.layer(hidden).float()
+        logits = self._project(hidden).float()
         if self.divide_by:
             logits = logits / self.divide_by
         if self.multiply_by:
             logits = logits * self.multiply_by
         if self.cap:
             logits = self.cap * torch.tanh(logits / self.cap)
-        return logits  # type: ignore[no-any-return]
+        return logits
+
+    def _project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The layer's product, past its hooks where it is an ordinary one.
+
+        FSDP hangs the exchange of gradients on hooks, and a chunk's gradient, taken inside the
+        forward pass, would set it off before there is anything to exchange. The weights are whole
+        here: `Head` has gathered them.
+        """
+        layer = self.layer
+        if type(layer).forward is nn.Linear.forward and "forward" not in vars(layer):
+            return linear(hidden, layer.weight, layer.bias)
+        return layer(hidden)  # type: ignore[no-any-return]
 
 
 def hidden_states(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:
@@ -98,6 +179,24 @@ def supervised_loss(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.T
     head = Head(model)
     weights = list(head.layer.parameters())
     return _ChunkedLoss.apply(head, hidden, batch["shift_labels"], *weights)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def row_log_probabilities(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:
+    """How likely each row's supervised tokens are together, given what is before them.
+
+    Args:
+        model: as for `supervised_loss`.
+        batch: as `llmkit.training.batching.collate` makes it.
+
+    Returns:
+        Shape ``[rows]``, float32, nats.
+    """
+    hidden = hidden_states(model, batch)
+    head = Head(model)
+    weights = list(head.layer.parameters())
+    each = _ChunkedLogProbabilities.apply(head, hidden, batch["shift_labels"], *weights)  # type: ignore[no-untyped-call]
+    # Summed row by row: an index_add on a GPU would add in another order every time.
+    return torch.stack([row.sum() for row in each.split(batch["row_targets"])])
 
 
 @torch.no_grad()

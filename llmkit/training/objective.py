@@ -5,13 +5,16 @@ many of them a whole optimiser step has, on all devices. So accumulation over k 
 one batch of k, and several processes are one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+
+from llmkit.training import processes
+from llmkit.training.batching import to_device
 
 Counts = dict[str, int]
 """What is averaged over: ``{"supervised": 1213}`` (tokens), ``{"pairs": 8}``."""
@@ -41,8 +44,16 @@ class Objective(Protocol):
         Args:
             model: the model that trains, adapters included, without wrappers.
             batch: as `llmkit.training.batching.collate` makes it, on the model's device.
-            totals: the counts of the whole optimiser step.
+            totals: the counts of the whole optimiser step, and what was looked ahead at.
         """
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """An objective whose loss needs to know something of the whole step before its first part."""
+
+    def look_ahead(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> dict[str, float]:
+        """A batch's part of sums over the whole step; computed without gradients."""
 
 
 def accept_objectives(base: PreTrainedModel) -> None:
@@ -72,6 +83,42 @@ def step_loss(
     """A batch's part of the loss, through the model's own ``forward``."""
     found = model(objective=lambda base: vars(objective.loss(base, batch, totals)))
     return Loss(**found)
+
+
+@torch.no_grad()
+def looked_ahead(
+    model: nn.Module,
+    objective: Objective,
+    batches: Sequence[Mapping[str, Any]],
+    device: torch.device,
+) -> dict[str, float]:
+    """What an objective wants to know of all the batches of a step; nothing for most.
+
+    Batches that are not ``counted`` are looked at too, for nothing: where weights are spread over
+    processes, all must take part in every forward pass.
+    """
+    sums: dict[str, float] = {}
+    if not isinstance(objective, LooksAhead):
+        return sums
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        here = to_device(batch, device)
+        for name, part in model(objective=_look_ahead(objective, here)).items():
+            sums[name] = sums.get(name, 0.0) + part * batch["counted"]
+    model.train(was_training)
+    return processes.total(sums)
+
+
+def _look_ahead(
+    objective: LooksAhead, batch: Mapping[str, Any]
+) -> Callable[[PreTrainedModel], dict[str, float]]:
+    return lambda base: objective.look_ahead(base, batch)
+
+
+def counted(objective: Objective, batch: Mapping[str, Any]) -> Counts:
+    """Counts of a batch; zeros of one that only keeps the other processes company."""
+    return {name: number * batch["counted"] for name, number in objective.count(batch).items()}
 
 
 def add_counts(parts: list[Counts]) -> Counts:

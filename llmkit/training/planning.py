@@ -17,15 +17,21 @@ class Plan:
     checkpoint_every: int
 
 
-def plan_steps(config: TrainingConfig, sequences: int) -> Plan:
+def plan_steps(config: TrainingConfig, sequences: int, processes: int = 1) -> Plan:
     """Count the optimiser steps of a training.
+
+    Args:
+        config: how it is trained.
+        sequences: packs, or rows where nothing is packed.
+        processes: how many train together; each takes a batch of its own in every step.
 
     Raises:
         UsageError: the warm-up is as long as the training, so that the learning rate would never
             reach its value.
     """
-    batch = config.batch.rows * config.batch.accumulate
-    an_epoch = math.ceil(math.ceil(sequences / config.batch.rows) / config.batch.accumulate)
+    rows = config.batch.rows * processes
+    batch = rows * config.batch.accumulate
+    an_epoch = math.ceil(math.ceil(sequences / rows) / config.batch.accumulate)
     steps = config.max_steps or math.ceil(config.epochs * an_epoch)
     if config.warmup_steps >= steps:
         raise UsageError(

@@ -12,6 +12,7 @@ import torch
 
 from llmkit.errors import LlmkitError
 from llmkit.files import write_text
+from llmkit.training import processes
 from llmkit.training.objective import Counts, Loss
 from llmkit.training.settings import EarlyStopping
 
@@ -54,26 +55,29 @@ class Meter:
         self.last: dict[str, Any] = {}
         """What the last closed step came to."""
 
-    def add(self, loss: Loss, counts: Counts, tokens: int) -> None:
-        """Count one forward pass."""
+    def add(self, loss: Loss, counts: Counts, tokens: int, *, counted: bool = True) -> None:
+        """Count one forward pass, or only name its figures: processes add up the same names."""
         for name, part in {"loss": loss.value, **loss.figures}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + part.detach().float()
+            self._sums[name] = self._sums.get(name, 0.0) + part.detach().float() * counted
         for name, count in counts.items():
             self._counts[name] = self._counts.get(name, 0) + count
-        self._tokens += tokens
+        self._tokens += tokens * counted
 
     def restart(self) -> None:
         """Begin a step's time now."""
         self._began = time.monotonic()
 
     def close(self) -> dict[str, Any]:
-        """The step's loss and figures, counts, tokens and seconds; starts the next one."""
-        sums = {name: float(part) for name, part in self._sums.items()}
+        """The step's loss and figures, counts, tokens and seconds; starts the next one.
+
+        With several processes they are those of all together.
+        """
+        sums = processes.total({name: float(part) for name, part in self._sums.items()})
+        counts = processes.total({"tokens": self._tokens, **self._counts})
         now = time.monotonic()
         self.last = {
             **sums,
-            "tokens": self._tokens,
-            **self._counts,
+            **{name: int(number) for name, number in counts.items()},
             "seconds": round(now - self._began, 4),
         }
         self._sums, self._counts, self._tokens, self._began = {}, {}, 0, now
@@ -120,9 +124,11 @@ class Guard:
             Diverged: one is not a number. The loss would say so only after the next step.
         """
         trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
-        broken = next((name for name, p in trained if not bool(p.isfinite().all())), None)
-        if broken:
-            raise Diverged(f"step {step}: {broken} holds values that are no numbers.")
+        parts = ((name, processes.local_part(p)) for name, p in trained)
+        broken = next((name for name, part in parts if not bool(part.isfinite().all())), None)
+        if processes.largest(broken is not None):
+            held = broken or "a weight that another process holds"
+            raise Diverged(f"step {step}: {held} has values that are no numbers.")
 
     def check_end(self, loss: float, steps: int) -> None:
         """Look at the loss after the last step.
@@ -184,6 +190,16 @@ class Events:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class NoEvents:
+    """What every process but the first writes."""
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ class LoraAdapter(BaseModel):
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Which layers: every linear layer but the head; names such as ``[q_proj, v_proj]``; or regular
     expressions of whole paths, ``['model\\.layers\\.[0-3]\\..*_proj']``."""
-    modules_to_save: tuple[str, ...] = ()
+    modules_to_save: list[str] = []
     """Layers that are trained whole beside the adapters: ``[embed_tokens, lm_head]``."""
     new_tokens: bool = True
     """Train the embeddings of tokens that `llmkit tokenizer extend` added, and of them alone."""
@@ -89,12 +89,15 @@ Tracker = Literal["wandb", "tensorboard", "mlflow", "trackio"]
 
 
 class BatchConfig(BaseModel):
-    """How many sequences make one optimiser step."""
+    """How many sequences make one optimiser step: ``rows * accumulate``, on every process.
+
+    With several processes (``llmkit train --processes``) a step has as many times more.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int = Field(default=1, ge=1)
-    """Sequences (packs, when packing) in one forward pass."""
+    """Sequences (packs, when packing) in one forward pass of one process."""
     accumulate: int = Field(default=1, ge=1)
     """Forward passes summed, weighted by their tokens, before the optimiser steps."""
 
@@ -185,3 +188,17 @@ class TrainingConfig(BaseModel):
     trackers: tuple[Tracker, ...] = ()
     """Where else the figures of every step go."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _a_teacher_is_for_distilling(self) -> Self:
+        if self.method == "distill" and self.distillation is None:
+            raise ValueError(
+                "method=distill needs a teacher: distillation: {teacher: a catalogue name, a "
+                "folder or a hub id}"
+            )
+        if self.method != "distill" and self.distillation is not None:
+            raise ValueError(
+                f"distillation is for method=distill, and method is {self.method}: set that, or "
+                "leave distillation out"
+            )
+        return self

@@ -11,16 +11,22 @@ from data_prep.prepared import PreparedDataset
 from llmkit.errors import UsageError
 from llmkit.models import trained
 from llmkit.models.adapters import base_of
-from llmkit.models.loading import choose_device, compute_dtype, load_base, quiet
+from llmkit.models.loading import choose_device, compute_dtype, load_base, load_scorer, quiet
 from llmkit.models.settings import ModelConfig
 from llmkit.models.trained import TrainedModel
 from llmkit.models.vocabulary import read_extension
+from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
-from llmkit.training.cross_entropy import CrossEntropy
+from llmkit.training.distillation import Distillation, load_teacher
 from llmkit.training.embedding_noise import EmbeddingNoise
-from llmkit.training.isolation import check_loss_is_the_models_own, check_rows_are_apart
-from llmkit.training.objective import accept_objectives
+from llmkit.training.isolation import (
+    check_loss_is_the_models_own,
+    check_rows_are_apart,
+    check_scores_are_the_rows_own,
+)
+from llmkit.training.objective import Objective, accept_objectives
+from llmkit.training.objectives import REFERENCED, objective_for, refuse_other_rows
 from llmkit.training.planning import Plan, plan_steps
 from llmkit.training.progress import (
     Best,
@@ -28,13 +34,18 @@ from llmkit.training.progress import (
     Events,
     Guard,
     Meter,
+    NoEvents,
     TrainingView,
     read_events,
 )
+from llmkit.training.reference import with_references
 from llmkit.training.settings import Full, LoraAdapter, TrainingConfig
-from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure, spelled
+from llmkit.training.trackers import tracking
+from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
 
+WATCHED = ("margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
+"""Figures of preferences that the manifest keeps."""
 START_SAMPLE = 4
 """Sequences that the loss at the start is measured on when nothing is held out."""
 
@@ -50,6 +61,8 @@ class Places:
     """One line a step."""
     result: Path
     """An empty folder for what was trained."""
+    teacher: Path | None = None
+    """The folder of the model that is distilled."""
 
 
 def train(
@@ -61,7 +74,7 @@ def train(
     *,
     resume_from: Path | None,
 ) -> dict[str, Any]:
-    """Train on a prepared data set.
+    """Train on a prepared data set, alone or as one of several processes.
 
     Args:
         config: how.
@@ -72,7 +85,8 @@ def train(
         resume_from: a whole checkpoint of this very training, or None.
 
     Returns:
-        Figures: steps, losses, tokens per second, memory, what trained.
+        Figures: steps, losses, tokens per second, memory, what trained. Only the first of several
+        processes writes, and has figures of speed.
 
     Raises:
         Diverged: the loss became NaN, stayed above its start, or ended there; the last good
@@ -83,36 +97,49 @@ def train(
     """
     quiet()
     data = _load_data(prepared)
-    plan = plan_steps(config, len(data.train))
+    for split in (data.train, data.validation):
+        refuse_other_rows(config.method, split)
+    plan = plan_steps(config, len(data.train), processes.count())
     device = choose_device(model_config.device)
+    if device.type == "cuda" and processes.count() > 1:
+        device = torch.device("cuda", processes.local_rank())
     refuse_what_cannot_run(config, device)
     dtype = compute_dtype(device)
-    view.say(f"loading {model_config.base} ({model_config.quantization}, {device}, {dtype})")
+    view.say(f"loading {model_config.name} ({model_config.quantization}, {device}, {dtype})")
     model, isolation = _load_model(config, model_config, data, places, device, dtype)
-    objective = CrossEntropy()
+    objective = _objective(config, places, data, device, dtype, view)
+    if config.method in REFERENCED:
+        view.say("reference log-probabilities of every row")
+        data = _with_references(data, model, places, dtype, resumed=resume_from is not None)
     start = measure(model, objective, data.watched, dtype)
-    events = Events(places.events, step_of(resume_from) if resume_from else 0)
+    before = processes.from_first(read_events(places.events))
+    events: Events | NoEvents = NoEvents()
+    if processes.is_first():
+        events = Events(places.events, step_of(resume_from) if resume_from else 0)
     run = Running(
         model,
         objective,
         data.validation,
         Meter(),
         Guard(start["loss"], config.patience),
-        Best(config.early_stopping, read_events(places.events)),
+        Best(config.early_stopping, before),
         events,
         view,
         dtype,
     )
     if not resume_from and len(data.validation):
-        events.write({"event": "validation", "step": 0, **start})
-        view.say(f"step 0: validation {spelled(start)}")
+        run.report(0, start)
     try:
-        steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
+        fresh = not resume_from and processes.is_first()
+        with tracking(config.trackers, places.checkpoints.parent, fresh=fresh):
+            steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
     except Diverged as error:
         raise Diverged(f"{error}\n{_last_good(places.checkpoints)}") from None
     finally:
         events.close()
-    trained.save(model, places.result, model_config.base, places.checkpoints)
+    gathered = processes.gathered(model)
+    if processes.is_first():
+        trained.save(model, places.result, model_config.name, places.checkpoints, gathered)
     return {
         "steps": steps,
         "sequences": plan.sequences,
@@ -120,10 +147,11 @@ def train(
         "validation_loss_start": start["loss"] if len(data.validation) else None,
         "validation_loss_end": end_loss,
         "kept_step": run.best.step if config.keep == "best" else steps,
-        **_speed(places.events),
+        "processes": processes.count(),
+        **(_told(places.events) if processes.is_first() else {}),
         **trained.figures(model),
         "compute_dtype": str(dtype).removeprefix("torch."),
-        "device": str(device),
+        "device": device.type,
     }
 
 
@@ -140,8 +168,37 @@ class _Data:
 def _load_data(prepared: PreparedDataset) -> _Data:
     train = Sequences(prepared.sequences("train"))
     validation = Sequences(prepared.sequences("validation"))
+    return _watching(train, validation)
+
+
+def _watching(train: Sequences, validation: Sequences) -> _Data:
     few = [train[index] for index in range(min(START_SAMPLE, len(train)))]
     return _Data(train, validation, list(validation) or few)
+
+
+def _objective(
+    config: TrainingConfig,
+    places: Places,
+    data: _Data,
+    device: torch.device,
+    dtype: torch.dtype,
+    view: TrainingView,
+) -> Objective:
+    """What the method makes smaller, with the teacher loaded where there is one."""
+    if not (config.distillation and places.teacher):
+        return objective_for(config)
+    view.say(f"loading {config.distillation.teacher}, the teacher")
+    teacher = load_teacher(places.teacher, data.train, device, dtype)
+    return Distillation(config.distillation, teacher)
+
+
+def _with_references(
+    data: _Data, model: TrainedModel, places: Places, dtype: torch.dtype, *, resumed: bool
+) -> _Data:
+    splits = {"train": data.train, "validation": data.validation}
+    base = base_of(model)
+    found = with_references(base, splits, places.checkpoints, dtype, resumed=resumed)
+    return _watching(**found)
 
 
 def _load_model(
@@ -154,23 +211,35 @@ def _load_model(
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """The model with what trains chosen, and the figures of the checks that it passed."""
     new_tokens = _new_tokens(config, places.model, data.train)
-    base = load_base(
-        places.model,
-        quantization=model_config.quantization,
-        device=device,
-        dtype=trained.base_dtype(config.adapter, model_config.quantization, dtype),
-    )
+    held = trained.base_dtype(config.adapter, model_config.quantization, dtype)
+    quantization = model_config.quantization
+    if config.method == "reward":
+        base = load_scorer(
+            places.model, quantization=quantization, device=device, dtype=held, seed=config.seed
+        )
+    else:
+        base = load_base(places.model, quantization=quantization, device=device, dtype=held)
     _refuse_ids_without_embedding(base, data.train)
     if config.gradient_checkpointing:
         base.enable_input_require_grads()  # or checkpointed layers on a frozen base learn nothing
     model = trained.make_trainable(
         base, config.adapter, config.seed, new_tokens, dtype=dtype, initial=places.checkpoints
     )
-    isolation = check_loss_is_the_models_own(base_of(model), data.train, dtype)
-    if config.batch.rows > 1 or any(len(s.row_lengths) > 1 for s in data.train):
-        isolation |= check_rows_are_apart(base_of(model), data.train, dtype)
+    isolation = _checked(base_of(model), config, data.train, dtype)
     accept_objectives(base_of(model))
     return model, isolation
+
+
+def _checked(
+    base: PreTrainedModel, config: TrainingConfig, sequences: Sequences, dtype: torch.dtype
+) -> dict[str, Any]:
+    """The figures of the checks that a model passed before it is trained."""
+    if config.method == "reward":
+        return check_scores_are_the_rows_own(base, sequences, dtype)
+    found = check_loss_is_the_models_own(base, sequences, dtype)
+    if config.batch.rows > 1 or any(len(s.row_lengths) > 1 for s in sequences):
+        found |= check_rows_are_apart(base, sequences, dtype)
+    return found
 
 
 def _run(
@@ -196,6 +265,8 @@ def _run(
         data_collator=collate,
         callbacks=[Watch(config, plan, run)],
     )
+    if processes.rank():  # the others' noise and dropout would be copies of the first's
+        torch.manual_seed(config.seed + processes.rank())
     steps = step_of(resume_from) if resume_from else 0
     run.meter.close()
     if resume_from:
@@ -203,6 +274,7 @@ def _run(
     if resume_from and (steps >= plan.steps or run.best.exhausted):
         trainer._load_from_checkpoint(str(resume_from))  # the Trainer would do one step more
     else:
+        run.tell = trainer.tell
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         steps = trainer.state.global_step
     end_loss = run.validate(steps)
@@ -263,8 +335,25 @@ def _last_good(checkpoints: Path) -> str:
     return f"{kept} Try a lower training.learning_rate, or a warm-up: training.warmup_steps."
 
 
-def _speed(events_path: Path) -> dict[str, Any]:
-    steps = [event for event in read_events(events_path) if event["event"] == "step"]
+def _told(events_path: Path) -> dict[str, Any]:
+    """The figures that the events of all steps come to."""
+    events = read_events(events_path)
+    return {**_speed(events), "watched": _watched(events)}
+
+
+def _watched(events: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """What an objective shows beside its loss: at the start, or first step, and at the end."""
+    measured = [event for event in events if event["event"] == "validation"]
+    seen = measured or [event for event in events if event["event"] == "step"]
+    return {
+        name: [seen[0][name], seen[-1][name]]
+        for name in WATCHED
+        if name in seen[0] and name in seen[-1]
+    }
+
+
+def _speed(events: list[dict[str, Any]]) -> dict[str, Any]:
+    steps = [event for event in events if event["event"] == "step"]
     timed = steps[2:] or steps  # the first steps warm caches up
     return {
         "loss_first": steps[0]["loss"],

@@ -13,13 +13,24 @@ from torch.autograd.graph import save_on_cpu
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from llmkit.models.loading import computing_in
+from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.checkpoints import keep_newest, mark_whole
 from llmkit.training.embedding_noise import EmbeddingNoise
-from llmkit.training.objective import Counts, Objective, add_counts, step_loss
+from llmkit.training.objective import Objective, add_counts, counted, looked_ahead, step_loss
 from llmkit.training.planning import Plan
-from llmkit.training.progress import Best, Events, Guard, Meter, TrainingView, memory_mib
+from llmkit.training.progress import (
+    Best,
+    Events,
+    Guard,
+    Meter,
+    NoEvents,
+    TrainingView,
+    memory_mib,
+)
 from llmkit.training.settings import LoraAdapter, TrainingConfig
+from llmkit.training.shares import Share, ShareLoader
+from llmkit.training.trackers import Tell, validation_figures
 
 
 class ObjectiveTrainer(Trainer):
@@ -51,7 +62,11 @@ class ObjectiveTrainer(Trainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002 (the Trainer's signature)
         num_items_in_batch: Any = None,
     ) -> Any:
-        """A batch's part of the loss of the whole optimiser step."""
+        """A batch's part of the loss of the whole optimiser step.
+
+        Gradients are averaged over processes, by whatever shares the model out, while the parts of
+        all processes add up to the loss: so each is given times the number of processes.
+        """
         del return_outputs
         if num_items_in_batch is None:
             raise RuntimeError("the Trainer did not count what an optimiser step is averaged over")
@@ -61,15 +76,30 @@ class ObjectiveTrainer(Trainer):
         saving = save_on_cpu(self.args.device.type == "cuda") if offload else nullcontext()
         with computing_in(self.dtype, self.args.device), saving:
             loss = step_loss(model, self.wanted, inputs, num_items_in_batch)
-        self.meter.add(loss, self.wanted.count(inputs), inputs["input_ids"].numel())
-        return loss.value
+        counts, tokens = counted(self.wanted, inputs), inputs["input_ids"].numel()
+        self.meter.add(loss, counts, tokens, counted=inputs["counted"])
+        # What is not counted has its backward pass all the same, or the others would wait for it.
+        return loss.value * (processes.count() if inputs["counted"] else 0)
 
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, Any]], device: torch.device
     ) -> Any:
-        """What all forward passes of one step have; the Trainer's own counts labels."""
-        del device
-        return add_counts([self.wanted.count(batch) for batch in batch_samples])
+        """What all forward passes of one step have, on all processes.
+
+        The Trainer's own counts labels, which our batches have not.
+        """
+        counts = processes.total(add_counts([counted(self.wanted, each) for each in batch_samples]))
+        with computing_in(self.dtype, device):
+            return counts | looked_ahead(self.model_wrapped, self.wanted, batch_samples, device)
+
+    def get_train_dataloader(self) -> ShareLoader:
+        """This process's share of every step; see `shares` for why not accelerate's."""
+        sequences: Any = self.train_dataset
+        together: Any = self.data_collator
+        rows, seed = self.config.batch.rows, self.config.seed
+        share = Share(len(sequences), rows, seed, processes.rank(), processes.count())
+        pin = self.args.dataloader_pin_memory
+        return ShareLoader(sequences, share, together, pin_memory=pin)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser; with LoRA+, B learns faster than A."""
@@ -89,13 +119,20 @@ class ObjectiveTrainer(Trainer):
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """What trackers are told: the Trainer's own figures and the step's."""
-        super().log(logs | self.meter.last, start_time)
+        """What trackers are told: the Trainer's own figures, and with a step's loss all of it."""
+        super().log(logs | self.meter.last if "loss" in logs else logs, start_time)
+
+    def tell(self, figures: Mapping[str, float]) -> None:
+        """Pass other figures on to the trackers; `log` would take the step's turn."""
+        self.callback_handler.call_event(
+            "on_log", self.args, self.state, self.control, logs=dict(figures)
+        )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(str(self.args.output_dir))
-        mark_whole(folder / f"checkpoint-{self.state.global_step}")
+        processes.wait()  # each has written files of its own: its random numbers
+        if processes.is_first():
+            mark_whole(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
 
 
 class Watch(TrainerCallback):
@@ -105,6 +142,11 @@ class Watch(TrainerCallback):
         self.config = config
         self.plan = plan
         self.run = run
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell trackers, which are ready only now, of the validation before the first step."""
+        if not state.global_step and self.run.validated:
+            self.run.tell(validation_figures(self.run.validated[1]))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock after whatever was validated or saved."""
@@ -118,8 +160,9 @@ class Watch(TrainerCallback):
         is_last = state.global_step >= self.plan.steps
         control.should_save = (due or is_last) and self.run.guard.streak == 0
         every = self.config.evaluate_every
+        if is_last or (every and state.global_step % every == 0):
+            self.run.validate(state.global_step)  # now: trackers are closed when training has ended
         if every and state.global_step % every == 0 and not is_last:
-            self.run.validate(state.global_step)
             control.should_training_stop = self.run.best.exhausted
             control.should_save |= self.run.best.step == state.global_step
             control.should_save |= control.should_training_stop
@@ -138,7 +181,7 @@ class Watch(TrainerCallback):
                 **self.run.meter.last,
                 "learning_rate": logs["learning_rate"],
                 "gradient_norm": float(logs.get("grad_norm", 0.0)),
-                "memory_mib": memory_mib(),
+                "memory_mib": int(processes.largest(memory_mib())),
             }
             self.run.events.write(event)
             self.run.view.step(event, self.plan.steps)
@@ -146,6 +189,8 @@ class Watch(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Older checkpoints go only after the new one is whole."""
         best = self.run.best.step if self.config.keep == "best" else None
+        if not processes.is_first():
+            return
         keep_newest(Path(args.output_dir), self.config.keep_checkpoints, best)
 
 
@@ -159,19 +204,31 @@ class Running:
     meter: Meter
     guard: Guard
     best: Best
-    events: Events
+    events: Events | NoEvents
     view: TrainingView
     dtype: torch.dtype
+    tell: Tell = lambda _figures: None
+    """Tells the trackers."""
+    validated: tuple[int, dict[str, float]] | None = None
+    """The step and the figures of the last validation."""
 
     def validate(self, step: int) -> float | None:
-        """Measure and report the validation loss; None when nothing is held out."""
+        """Measure and report the validation loss, once a step; None when nothing is held out."""
         if not len(self.validation):
             return None
-        found = measure(self.model, self.objective, list(self.validation), self.dtype)
+        if self.validated and self.validated[0] == step:
+            return self.validated[1]["loss"]
+        self.report(step, measure(self.model, self.objective, list(self.validation), self.dtype))
+        return self.validated[1]["loss"] if self.validated else None
+
+    def report(self, step: int, found: dict[str, float]) -> None:
+        """Say and keep what a validation found."""
         self.events.write({"event": "validation", "step": step, **found})
-        self.view.say(f"step {step}: validation " + spelled(found))
-        self.best.see(step, found["loss"])
-        return found["loss"]
+        self.view.say(f"step {step}: validation {spelled(found)}")
+        self.validated = step, found
+        self.tell(validation_figures(found))
+        if step:
+            self.best.see(step, found["loss"])
 
 
 def spelled(figures: Mapping[str, float]) -> str:
@@ -183,17 +240,32 @@ def spelled(figures: Mapping[str, float]) -> str:
 def measure(
     model: nn.Module, objective: Objective, sequences: list[Sequence], dtype: torch.dtype
 ) -> dict[str, float]:
-    """The objective and its figures over sequences, one at a time, without training."""
+    """The objective and its figures over sequences, one at a time, without training.
+
+    Processes share the sequences out. One that has none left runs the first once more, uncounted:
+    where weights are spread over processes, all must take part in every forward pass.
+    """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    batches = [collate([sequence]) for sequence in sequences]
-    totals: Counts = add_counts([objective.count(batch) for batch in batches])
+    turns = range(
+        processes.rank(), len(sequences) + -len(sequences) % processes.count(), processes.count()
+    )
+    batches = [
+        {
+            **collate([sequences[turn if turn < len(sequences) else 0]]),
+            "counted": turn < len(sequences),
+        }
+        for turn in turns
+    ]
+    totals = processes.total(add_counts([counted(objective, batch) for batch in batches]))
+    with computing_in(dtype, device):
+        totals |= looked_ahead(model, objective, batches, device)
     sums: dict[str, float] = {}
     for batch in batches:
         with computing_in(dtype, device):
             loss = step_loss(model, objective, to_device(batch, device), totals)
         for name, part in {"loss": loss.value, **loss.figures}.items():
-            sums[name] = sums.get(name, 0.0) + float(part)
+            sums[name] = sums.get(name, 0.0) + float(part) * batch["counted"]
     model.train(was_training)
-    return sums
+    return processes.total(sums)

@@ -1,6 +1,5 @@
 """Our settings as the transformers Trainer spells them."""
 
-import importlib.util
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from transformers import TrainingArguments
 from llmkit.errors import UsageError
 from llmkit.training.planning import Plan
 from llmkit.training.settings import TrainingConfig
+from llmkit.training.trackers import PROJECT, refuse_missing
 
 SCHEDULES = {
     "cosine": "cosine",
@@ -38,12 +38,7 @@ def refuse_what_cannot_run(config: TrainingConfig, device: torch.device) -> None
             f"training.optimizer: {config.optimizer} keeps its moments in pages that CUDA moves, "
             f"and this trains on {device}. Use adamw, adamw_8bit, lion, adafactor or sgd."
         )
-    for tracker in config.trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise UsageError(
-                f"training.trackers: {tracker} is not installed. "
-                f"`pip install 'llmkit[trackers]'` brings it."
-            )
+    refuse_missing(config.trackers)
 
 
 def arguments(
@@ -72,7 +67,8 @@ def arguments(
         save_strategy="no",
         save_total_limit=None,
         report_to=list(config.trackers),
-        run_name=folder.parent.name,
+        run_name=folder.absolute().parent.name,
+        project=PROJECT,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=device.type == "cuda",

@@ -65,7 +65,7 @@ def test_a_minimal_recipe_loads_with_defaults(recipe: Path) -> None:
         ),
         ("training: {lora_alpha: 16}", "(did you mean 'training.adapter.alpha'?)"),
         ("training: {lr: 1}", "(did you mean 'training.learning_rate'?)"),
-        ("training: {zzz: 1}", "(allowed here: method, adapter, epochs,"),
+        ("training: {zzz: 1}", "(allowed here: method, adapter, preference,"),
         ("serve: {prot: 1}", "'serve.prot' (did you mean 'port'?)"),
     ],
 )
@@ -162,7 +162,7 @@ def test_missing_keys_are_named(recipe: Path) -> None:
         ("learning_rate: .nan", "must be a finite number (found nan)"),
         ("epochs: .inf", "must be a finite number (found inf)"),
         ("learning_rate: -1", "must be greater than 0 (found -1)"),
-        ("gradient_checkpointing: 1", "must be true or false (found 1)"),
+        ("gradient_checkpointing: 1", "must be true or false, or 'offload' (found 1)"),
         (
             "schedule: cosin",
             "must be 'cosine', 'linear' or 'constant' (found \"cosin\"; did you mean 'cosine'?)",

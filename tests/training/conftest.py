@@ -89,6 +89,7 @@ def run(tiny: Path) -> Callable[..., dict[str, Any]]:
         folder: Path,
         *,
         model: Path | None = None,
+        teacher: Path | None = None,
         quantization: str = "none",
         resume: bool = False,
         stop_after: int | None = None,
@@ -103,7 +104,7 @@ def run(tiny: Path) -> Callable[..., dict[str, Any]]:
             TrainingConfig.model_validate(values),
             ModelConfig(base="tiny", device="cpu", quantization=quantization),
             data,
-            Places(model or tiny, checkpoints, folder / "events.jsonl", folder / "result"),
+            Places(model or tiny, checkpoints, folder / "events.jsonl", folder / "result", teacher),
             view or Silent(stop_after),
             resume_from=last_whole(checkpoints) if resume else None,
         )

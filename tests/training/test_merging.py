@@ -41,6 +41,7 @@ def _merge(tiny, adapter, samples, folder, quantization="none", **settings):
         chat_template="{{ messages }}",
         stop_ids=[2],
         folder=folder,
+        kind=merging.LANGUAGE_MODEL,
     )
 
 
