@@ -50,6 +50,7 @@ def check_ahead(project: Project) -> None:
 def train(project: Project) -> Outcome:
     """Packed sequences -> an adapter."""
     from llmkit.models.loading import choose_device, compute_dtype, release
+    from llmkit.planning.plan import warning_of
     from llmkit.training import planning
     from llmkit.training.checkpoints import prepare_folder
     from llmkit.training.train import Places
@@ -69,6 +70,9 @@ def train(project: Project) -> Outcome:
     }
 
     def work() -> dict[str, Any]:
+        warning = warning_of(recipe, project.model.folder, data)
+        if warning:
+            project.view.say(warning)
         checkpoints = project.folder / "checkpoints"
         record = project.run.record("train")
         resume_from = prepare_folder(checkpoints, inputs, record["finished"] if record else None)

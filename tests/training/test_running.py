@@ -71,9 +71,7 @@ def test_every_kind_resumes_bitwise(run, prepared, tmp_path, adapter):
 
 
 def test_noise_has_the_scale_of_each_rows_own_length(tiny_model, prepared):
-    sequence = next(
-        s for s in Sequences(prepared().sequences("train")) if len(s.row_lengths) > 1
-    )
+    sequence = next(s for s in Sequences(prepared().sequences("train")) if len(s.row_lengths) > 1)
     batch = collate([sequence])
     embeddings = tiny_model.get_input_embeddings()
     plain = embeddings(batch["input_ids"])
