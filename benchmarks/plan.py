@@ -49,7 +49,7 @@ def recipe(
     }
 
 
-CHECKPOINTING = {"gradient_checkpointing": True}
+CHECKPOINTING: dict[str, Any] = {"gradient_checkpointing": True}
 RECIPES = {
     "lora": recipe(LORA),
     "lora, 4 packs": recipe(LORA, rows=4),
@@ -202,16 +202,16 @@ def compare(name: str, work: Path) -> dict[str, Any]:
 def main() -> None:
     """Compare every recipe, print a table, and end with one JSON line."""
     if "--do" in sys.argv:
-        what, name, work = sys.argv[2:]
-        print(json.dumps({"plan": plan, "train": train}[what](RECIPES[name], Path(work))))
+        what, name, folder = sys.argv[2:]
+        print(json.dumps({"plan": plan, "train": train}[what](RECIPES[name], Path(folder))))
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=lambda p: Path(p).resolve(), required=True)
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--together", type=int, default=1, help="recipes at a time")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
         make_models(work)
         for tokens in sorted({RECIPES[name]["tokens"] for name in arguments.only}):
             prepare(arguments.rows, tokens, work / str(tokens))

@@ -148,6 +148,7 @@ def refuse_if_too_large(
 
 
 def quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """How bitsandbytes is to quantise; None for weights as they are."""
     if kind == "nf4":
         return BitsAndBytesConfig(
             load_in_4bit=True,

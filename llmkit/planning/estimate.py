@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -126,7 +127,7 @@ def count_shapes(
     mapped = file_dtypes == first_file
     copied = [2 * _numel(each) for each in quantized]
     supervised = sum(int(each.supervised.sum()) for each in workload.batch)
-    vocabulary = base.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    embeddings: Any = base.get_input_embeddings()
     return Shapes(
         parameters=parameters,
         trainable=sum(p.numel() for p in chosen),
@@ -141,7 +142,7 @@ def count_shapes(
         gradients=_bytes(chosen),
         moments=sum(states),
         largest_quantized=largest,
-        logits=min(supervised, loss.CHUNK) * vocabulary * 4,  # type: ignore[operator]
+        logits=min(supervised, loss.CHUNK) * len(embeddings.weight) * 4,
         tokens=sum(len(each.input_ids) for each in workload.batch),
         rows=sum(len(each.row_lengths) for each in workload.batch),
         supervised=supervised,

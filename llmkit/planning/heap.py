@@ -19,7 +19,7 @@ from bisect import bisect_left, insort
 SMALLEST_THRESHOLD = 128 * 2**10
 LARGEST_THRESHOLD = 32 * 2**20
 ALIGNED = 96
-"""Bytes beyond its size that an aligned block looks for: the alignment of 64 and a smallest block."""
+"""Bytes beyond its size that an aligned block looks for: 64 to align, 32 for a smallest block."""
 TOP_PAD = 128 * 2**10
 GRAIN = 64
 

@@ -10,12 +10,15 @@ from torch.utils._pytree import tree_iter
 
 from llmkit.planning.heap import Heap
 
+RECORD = 512
+"""Bytes of what torch notes about a tensor; they lie between the tensors, and split holes."""
+
 
 class Ledger(TorchDispatchMode):
     """Adds up the tensors that operations make, until nothing refers to them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._seen: set[int] = set()
         self._heap = Heap()
         self.live = 0
@@ -59,19 +62,20 @@ class Ledger(TorchDispatchMode):
             size = storage.nbytes()
             weakref.finalize(storage, self._forget, key, self._add(size), size)
 
-    def _forget(self, key: int, place: int, size: int) -> None:
+    def _forget(self, key: int, place: tuple[int, int], size: int) -> None:
         self._seen.discard(key)
         self._drop(place, size)
 
-    def _add(self, size: int) -> int:
-        place = self._heap.take(size)
+    def _add(self, size: int) -> tuple[int, int]:
+        place = self._heap.take(size), self._heap.take(RECORD)
         self.live += size
         self.live_peak = max(self.live_peak, self.live)
         self.resident_peak = max(self.resident_peak, self._heap.held)
         return place
 
-    def _drop(self, place: int, size: int) -> None:
-        self._heap.free(place, size)
+    def _drop(self, place: tuple[int, int], size: int) -> None:
+        self._heap.free(place[0], size)
+        self._heap.free(place[1], RECORD)
         self.live -= size
 
 

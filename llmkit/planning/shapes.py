@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.quantizers import AutoHfQuantizer
+from transformers.quantizers.auto import AutoHfQuantizer
 
 from llmkit.errors import UsageError
 from llmkit.models import trained
@@ -114,13 +114,13 @@ def without_memory(model: nn.Module, mode: FakeTensorMode) -> None:
 
 def _quantize_shape(module: nn.Module, dtype: torch.dtype) -> None:
     """Give a layer that bitsandbytes replaced the weight that quantising would leave."""
-    import bitsandbytes as bnb
     from bitsandbytes.functional import QuantState
+    from bitsandbytes.nn import modules as layers
 
     def meta(*shape: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    if isinstance(module, bnb.nn.Linear4bit):
+    if isinstance(module, layers.Linear4bit):
         out, width = module.out_features, module.in_features
         blocks = -(-out * width // NF4_BLOCK)
         scales = QuantState(
@@ -139,7 +139,7 @@ def _quantize_shape(module: nn.Module, dtype: torch.dtype) -> None:
             offset=meta(dtype=torch.float32),
             state2=scales,
         )
-        module.weight = bnb.nn.Params4bit(
+        module.weight = layers.Params4bit(
             meta(-(-out * width // 2), 1, dtype=torch.uint8),
             quant_state=state,
             quant_type="nf4",
@@ -147,11 +147,11 @@ def _quantize_shape(module: nn.Module, dtype: torch.dtype) -> None:
             bnb_quantized=True,
         )
         module.quant_state = state
-    elif isinstance(module, bnb.nn.Linear8bitLt):
+    elif isinstance(module, layers.Linear8bitLt):
         module.state.threshold = 0.0  # how many outlier columns there are depends on values
         data = meta(module.out_features, module.in_features, dtype=torch.int8)
         scale = meta(module.out_features, dtype=torch.float32)
-        module.weight = bnb.nn.Int8Params(
+        module.weight = layers.Int8Params(
             data, requires_grad=False, has_fp16_weights=False, CB=data, SCB=scale
         )
 

@@ -138,7 +138,7 @@ def _step(
     before = ledger.live
     loss = _loss(model, objective, batch, dtype)
     kept = ledger.live - before
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     del loss
     model.zero_grad()
     return (ledger.live_peak, ledger.resident_peak), kept
