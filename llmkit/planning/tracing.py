@@ -34,14 +34,17 @@ class CannotTrace(LlmkitError):
 
 @dataclass(frozen=True)
 class Traced:
-    """Bytes beside the base's weights; ``live`` are tensors, ``resident`` what a process holds."""
+    """Bytes beside weights and the optimiser's moments.
+
+    Of two, the first are those of live tensors, the second those that a process on the CPU holds.
+    """
 
     checks: tuple[int, int]
     """The most while the checks before training run, live and resident."""
     evaluation: tuple[int, int]
     """The most while the loss is measured without training, after the last step."""
     step: tuple[int, int]
-    """The most in a longest step, with gradients and moments that stay."""
+    """The most in a longest step."""
     kept: int
     """Of the step, what the forward pass keeps for the backward pass."""
 
@@ -50,8 +53,7 @@ def trace(
     model: TrainedModel,
     config: TrainingConfig,
     workload: Workload,
-    moments: list[int],
-    loaded: list[int],
+    loaded: int,
     dtype: torch.dtype,
 ) -> Traced:
     """Run a training's phases on a model of meta tensors.
@@ -60,15 +62,14 @@ def trace(
         model: with what trains chosen; its tensors are replaced.
         config: how it trains.
         workload: the heaviest sequences.
-        moments: bytes of each of the optimiser's states.
-        loaded: bytes of each block that came and went while the base was loaded.
+        loaded: bytes of small blocks that came and went while the base was loaded.
         dtype: of products.
 
     Raises:
         CannotTrace: the architecture decides by values what it computes (some mixtures of experts).
     """
     try:
-        return _traced(model, config, workload, moments, loaded, dtype)
+        return _traced(model, config, workload, loaded, dtype)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise CannotTrace(
             f"{type(base_of(model)).__name__}: what it computes depends on values ({error}), so "
@@ -81,22 +82,18 @@ def _traced(
     model: TrainedModel,
     config: TrainingConfig,
     workload: Workload,
-    moments: list[int],
-    loaded: list[int],
+    loaded: int,
     dtype: torch.dtype,
 ) -> Traced:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     without_memory(model, mode)
     ledger = Ledger()
     ledger.disregard([*model.parameters(), *model.buffers()])
+    ledger.grow_heap(loaded)
     with mode, ledger:
-        loading = [torch.empty(size, dtype=torch.uint8) for size in loaded]
-        del loading
         checks = _check(model, workload.first, config, dtype, ledger)
-        states = [torch.empty(size, dtype=torch.uint8) for size in moments]
         step, kept = _step(model, config, workload.batch, dtype, ledger)
         evaluation = _evaluate(model, workload.watched, dtype, ledger)
-    del states
     return Traced(checks, evaluation, step, kept)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llmkit import cli
 from llmkit.errors import UsageError
@@ -14,7 +15,7 @@ from llmkit.models.loading import load_base
 from llmkit.planning import plan as planning
 from llmkit.planning.changes import smaller_recipes
 from llmkit.planning.estimate import count_shapes, on_cpu, on_gpu
-from llmkit.planning.heap import LARGEST_THRESHOLD, Heap
+from llmkit.planning.ledger import HOLES, LARGE, Ledger
 from llmkit.planning.moments import moments_of
 from llmkit.planning.probe import probe
 from llmkit.planning.workload import assumed_workload, workload_of
@@ -150,24 +151,21 @@ def test_states_are_those_that_optimisers_keep():
     assert moments_of("adamw_8bit", (96,)) == [384, 384]
 
 
-def test_a_heap_does_not_shrink_while_something_lies_above_a_hole():
-    heap = Heap()
-    heap.free(heap.take(LARGEST_THRESHOLD), LARGEST_THRESHOLD)  # from here on blocks are in it
-    block = 2**20
-    low, high = heap.take(block), heap.take(block)
-    grown = heap.held
-    heap.free(low, block)
-    assert heap.held == grown
-    assert heap.take(block) not in (low, high)  # an aligned block looks for more than its size
-    assert heap.held > grown
-
-
-def test_large_blocks_are_given_back():
-    heap = Heap()
-    place = heap.take(LARGEST_THRESHOLD + 1)
-    assert heap.held == LARGEST_THRESHOLD + 1
-    heap.free(place, LARGEST_THRESHOLD + 1)
-    assert heap.held == 0
+def test_the_ledger_keeps_what_the_heap_grew_to_and_gives_large_blocks_back():
+    with FakeTensorMode(), Ledger() as ledger:
+        small = torch.empty(LARGE // 2, dtype=torch.uint8)
+        view = small[:10]
+        assert ledger.live == LARGE // 2
+        del small
+        assert ledger.live == LARGE // 2  # a view keeps it
+        del view
+        assert ledger.live == 0
+        large = torch.empty(LARGE, dtype=torch.uint8)
+        assert ledger.live_peak == LARGE
+        assert ledger.resident_peak == round(HOLES * LARGE // 2) + LARGE
+        del large
+        ledger.restart()
+        assert ledger.resident_peak == round(HOLES * LARGE // 2)
 
 
 def test_a_workload_is_the_longest_packs(prepared):
