@@ -20,8 +20,8 @@ from llmkit.training.settings import LoraAdapter, TrainingConfig
 
 MIB = 2**20
 FIRST_USE = 65 * MIB
-"""What libraries take when they first compute, beyond having been imported (measured): 25 MiB of
-their files, 40 of kernels that oneDNN made and of threads."""
+"""What libraries take when they first compute, beyond having been imported (seen in one training):
+25 MiB of their files, 40 of kernels that oneDNN made and of threads."""
 CUDA_CONTEXT = 512 * MIB
 """What CUDA and its libraries take of a GPU before any tensor (customary; not measured yet)."""
 CUDA_HOLES = 1.05
