@@ -201,6 +201,37 @@ def preview(
 
 
 @app.command()
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = DEFAULT_RUNS,
+    with_probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Run the longest step too, in a process of its own."),
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a training will take, before it is paid for.
+
+    Memory line by line, steps and time, and which machines it fits or what would make it fit. From
+    the model's shapes: no weights are loaded and nothing is written.
+    """
+    import json
+
+    from llmkit.planning.command import plan_project
+    from llmkit.planning.text import plan_lines
+
+    view = _view(quiet or as_json, False)
+    found = plan_project(_project(recipe, overrides, runs, view), with_probe=with_probe)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
+    elif not quiet:
+        for line in plan_lines(found):
+            typer.echo(line)
+
+
+@app.command()
 def train(
     recipe: RecipeFile,
     overrides: Overrides = None,

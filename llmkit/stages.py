@@ -73,6 +73,7 @@ def check_ahead(project: Project) -> None:
 def train(project: Project, processes: "Processes | None" = None) -> Outcome:
     """Packed sequences -> an adapter, in this process or in several."""
     from llmkit.models.loading import choose_device, compute_dtype, release
+    from llmkit.planning.plan import warning_of
     from llmkit.training import launching, planning
     from llmkit.training.checkpoints import prepare_folder
     from llmkit.training.train import Places
@@ -99,6 +100,9 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
         inputs["teacher"] = teacher.content_hash()
 
     def work() -> dict[str, Any]:
+        warning = warning_of(recipe, project.model.folder, data)
+        if warning:
+            project.view.say(warning)
         checkpoints = project.folder / "checkpoints"
         record = project.run.record("train")
         resume_from = prepare_folder(checkpoints, inputs, record["finished"] if record else None)

@@ -147,7 +147,7 @@ def _options(
     return {
         "dtype": dtype,
         "device_map": {"": device},
-        "quantization_config": _quantization_config(quantization, dtype),
+        "quantization_config": quantization_config(quantization, dtype),
         "attn_implementation": ROWS_ATTENTION,
         "local_files_only": True,
     }
@@ -156,11 +156,11 @@ def _options(
 def _frozen(model: PreTrainedModel) -> PreTrainedModel:
     model.requires_grad_(requires_grad=False)
     model.eval()
-    _keep_4bit_weights_differentiable(model)
+    keep_4bit_weights_differentiable(model)
     return model
 
 
-def _keep_4bit_weights_differentiable(model: PreTrainedModel) -> None:
+def keep_4bit_weights_differentiable(model: PreTrainedModel) -> None:
     """Stop bitsandbytes from repacking 4-bit weights for inference on the CPU.
 
     The first evaluation pass would repack them, for good, into a layout whose matrix product has
@@ -208,7 +208,8 @@ def refuse_if_too_large(
         )
 
 
-def _quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+def quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """How bitsandbytes is to quantise; None for weights as they are."""
     if kind == "nf4":
         return BitsAndBytesConfig(
             load_in_4bit=True,

@@ -1,0 +1,1 @@
+"""What a training needs, known before anything is loaded."""

@@ -1,0 +1,56 @@
+"""`llmkit plan`: what is there of a run already, its plan, and the probe."""
+
+import dataclasses
+
+from data_prep.prepared import PreparedDataset
+from llmkit.planning.plan import MemoryPlan, make_plan, workload_for
+from llmkit.planning.probe import Probed, probe
+from llmkit.preparing import HOW_NOT_WHAT
+from llmkit.project import Project
+from llmkit.run import flatten
+
+
+def plan_project(project: Project, *, with_probe: bool) -> MemoryPlan:
+    """Plan a recipe, with its prepared data where that is there and is the recipe's.
+
+    Args:
+        project: the recipe and its run directory, which is only read.
+        with_probe: run the longest step too, in a process of its own.
+    """
+    recipe, folder = project.recipe, project.model.folder
+    prepared = _prepared(project)
+    plan = make_plan(recipe, folder, prepared, _earlier_rate(project))
+    if not with_probe:
+        return plan
+    with project.view.working("running the longest step in a process of its own"):
+        found = probe(recipe, folder, workload_for(recipe, prepared))
+    return _corrected(plan, found)
+
+
+def _corrected(plan: MemoryPlan, found: Probed) -> MemoryPlan:
+    """The plan with what was measured in place of what was counted."""
+    return dataclasses.replace(
+        plan,
+        measured=found.peak,
+        tokens_per_second=found.tokens_per_second,
+        rate_source="(the probe's step)",
+    )
+
+
+def _prepared(project: Project) -> PreparedDataset | None:
+    """The run's prepared data, if nothing of the recipe's data section changed since."""
+    record = project.run.record("prep")
+    if record is None or project.run.damage("prep"):
+        return None
+    config = project.recipe.data.model_dump(mode="json", exclude=HOW_NOT_WHAT)
+    now = flatten(config, "data.")
+    before = {name: value for name, value in record["inputs"].items() if name.startswith("data.")}
+    return PreparedDataset.open(project.folder / "data") if now == before else None
+
+
+def _earlier_rate(project: Project) -> tuple[float | None, str]:
+    """The speed of this run's last training, which may have had other settings."""
+    record = project.run.record("train")
+    if record is None:
+        return None, ""
+    return float(record["figures"]["tokens_per_second"]), "(this run's last training)"

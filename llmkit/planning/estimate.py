@@ -1,0 +1,274 @@
+"""How much memory a training takes, line by line, from shapes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from llmkit.models import trained
+from llmkit.models.settings import Quantization
+from llmkit.models.vocabulary import read_extension
+from llmkit.planning.moments import WORDS, moments_of
+from llmkit.planning.shapes import base_shapes, base_tensors, trained_shapes
+from llmkit.planning.tracing import Traced, trace
+from llmkit.planning.workload import Workload
+from llmkit.training import loss
+from llmkit.training.settings import LoraAdapter, TrainingConfig
+
+MIB = 2**20
+FIRST_USE = 65 * MIB
+"""What libraries take when they first compute, beyond having been imported (seen in one training):
+25 MiB of their files, 40 of kernels that oneDNN made and of threads."""
+CUDA_CONTEXT = 512 * MIB
+"""What CUDA and its libraries take of a GPU before any tensor (customary; not measured yet)."""
+CUDA_HOLES = 1.05
+"""What a GPU's allocator takes over the most that was live (customary; not measured yet)."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the arithmetic."""
+
+    what: str
+    bytes: int
+    how: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The memory of one training on one device."""
+
+    lines: list[Line]
+    """Of the longest step; they add up to its peak."""
+    phases: dict[str, int]
+    """The peak of each part of a training, bytes."""
+
+    @property
+    def peak(self) -> int:
+        """The most of all parts."""
+        return max(self.phases.values())
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What was counted on shapes; bytes."""
+
+    parameters: int
+    """Of the base."""
+    trainable: int
+    quantized_parameters: int
+    plain: int
+    plain_dtype: torch.dtype
+    quantized: int
+    scales: int
+    file: int
+    """The weight files."""
+    mapped: bool
+    """Whether plain weights stay where the file is mapped, in its type."""
+    added: int
+    """Trainable parameters that the base did not have."""
+    gradients: int
+    moments: int
+    largest_quantized: int
+    """The largest layer once dequantised."""
+    logits: int
+    """One chunk of logits in float32."""
+    tokens: int
+    """Of the longest forward pass."""
+    rows: int
+    supervised: int
+    traced: Traced
+
+    @property
+    def weights(self) -> int:
+        """The base as it is held."""
+        return self.plain + self.quantized + self.scales
+
+    @property
+    def unquantized_file(self) -> int:
+        """What stays mapped of the file besides the weights that are used from there."""
+        return max(0, self.file - self.plain) if self.mapped and self.quantized else 0
+
+
+def count_shapes(
+    folder: Path,
+    quantization: Quantization,
+    config: TrainingConfig,
+    workload: Workload,
+    dtype: torch.dtype,
+) -> Shapes:
+    """Count a training on shapes; no weights are loaded.
+
+    Args:
+        folder: the base model.
+        quantization: how the base is held.
+        config: what trains, and how.
+        workload: the heaviest sequences.
+        dtype: of products.
+
+    Raises:
+        UsageError: the model cannot be trained like that, as training would say.
+    """
+    held = trained.base_dtype(config.adapter, quantization, dtype)
+    base = base_shapes(folder, quantization, held)
+    own = base_tensors(base)
+    parameters = sum(_numel(p) for p in base.parameters())
+    ids = {id(p) for p in base.parameters()}
+    quantized = own["quantized"]
+    largest = max(map(_numel, quantized), default=0) * dtype.itemsize
+    file, file_dtypes = _weight_files(folder)
+    model = trained_shapes(base, config, _new_tokens(folder, config), dtype)
+    plain = [p for p in own["plain"] if id(p) in {id(q) for q in model.parameters()}]
+    chosen = [p for p in model.parameters() if p.requires_grad]
+    states = [each for p in chosen for each in moments_of(config.optimizer, tuple(p.shape))]
+    first_file = {str(held).removeprefix("torch.")}
+    mapped = file_dtypes == first_file
+    copied = sum(2 * _numel(each) for each in quantized)
+    supervised = sum(int(each.supervised.sum()) for each in workload.batch)
+    embeddings: Any = base.get_input_embeddings()
+    return Shapes(
+        parameters=parameters,
+        trainable=sum(p.numel() for p in chosen),
+        quantized_parameters=sum(map(_numel, quantized)),
+        plain=_bytes(plain),
+        plain_dtype=held,
+        quantized=_bytes(quantized),
+        scales=_bytes(own["scales"]),
+        file=file,
+        mapped=mapped,
+        added=_bytes([p for p in chosen if id(p) not in ids]),
+        gradients=_bytes(chosen),
+        moments=sum(states),
+        largest_quantized=largest,
+        logits=min(supervised, loss.CHUNK) * len(embeddings.weight) * 4,
+        tokens=sum(len(each.input_ids) for each in workload.batch),
+        rows=sum(len(each.row_lengths) for each in workload.batch),
+        supervised=supervised,
+        traced=trace(model, config, workload, copied, dtype),
+    )
+
+
+def on_cpu(shapes: Shapes, process: int, config: TrainingConfig) -> Estimate:
+    """The resident memory of a training on the CPU.
+
+    Args:
+        shapes: what was counted.
+        process: bytes that the process holds before it loads anything.
+        config: the training's settings.
+    """
+    found, start = shapes.traced, process + FIRST_USE
+    held = start + shapes.weights + shapes.unquantized_file + shapes.added
+    step = shapes.traced.step
+    lines = [
+        Line("process", start, "Python and its libraries, as measured in this process"),
+        *_held_lines(shapes),
+        *_step_lines(shapes, config),
+        Line("heap", step[1] - step[0], "what the heap has grown to beyond what is live then"),
+    ]
+    copied = 0 if shapes.mapped and not shapes.quantized else shapes.file
+    again = shapes.quantized_parameters * shapes.plain_dtype.itemsize
+    return Estimate(
+        [line for line in lines if line.bytes],
+        {
+            "loading": start + shapes.weights + copied + again,
+            "checks": held + found.checks[1],
+            "step": held + shapes.moments + step[1],
+            "evaluation": held + shapes.moments + found.evaluation[1],
+            "saving": held + shapes.moments,
+        },
+    )
+
+
+def on_gpu(shapes: Shapes, config: TrainingConfig) -> Estimate:
+    """The memory of a training on a GPU."""
+    found = shapes.traced
+    held = shapes.weights + shapes.added
+    live = {
+        "checks": found.checks[0],
+        "step": shapes.moments + found.step[0],
+        "evaluation": shapes.moments + found.evaluation[0],
+    }
+    holes = {name: round((held + bytes_) * CUDA_HOLES) for name, bytes_ in live.items()}
+    lines = [
+        Line("CUDA context", CUDA_CONTEXT, "CUDA and its libraries (customary)"),
+        *_held_lines(shapes)[: 1 + bool(shapes.quantized) + bool(shapes.added)],
+        *_step_lines(shapes, config),
+        Line("allocator", holes["step"] - held - live["step"], "holes, 5% (customary)"),
+    ]
+    return Estimate(
+        [line for line in lines if line.bytes],
+        {name: CUDA_CONTEXT + size for name, size in holes.items()},
+    )
+
+
+def _held_lines(shapes: Shapes) -> list[Line]:
+    plain = shapes.parameters - shapes.quantized_parameters
+    name = str(shapes.plain_dtype).removeprefix("torch.")
+    each = shapes.plain / max(1, plain)
+    frozen = Line("base weights", shapes.plain, f"{plain:,} x {each:.3g} bytes ({name})")
+    lines = [frozen]
+    if shapes.quantized:
+        count, size = shapes.quantized_parameters, shapes.quantized + shapes.scales
+        lines.append(
+            Line("quantised", size, f"{count:,} x {size / count:.3f} bytes, scales included")
+        )
+    if shapes.added:
+        lines.append(Line("adapter", shapes.added, f"{shapes.added // 4:,} x 4 bytes (float32)"))
+    if shapes.unquantized_file:
+        how = "the rest of the weight file, which stays mapped for the weights used from it"
+        lines.append(Line("mapped file", shapes.unquantized_file, how))
+    return lines
+
+
+def _step_lines(shapes: Shapes, config: TrainingConfig) -> list[Line]:
+    count, found = shapes.trainable, shapes.traced
+    rest = found.step[0] - shapes.gradients - found.kept
+    kept = (
+        f"kept for the backward pass: {shapes.tokens:,} tokens x "
+        f"{found.kept / max(1, shapes.tokens) / 1024:.1f} KiB"
+        + (", gradient checkpointing" if config.gradient_checkpointing else "")
+    )
+    temporary = (
+        f"logits of {min(shapes.supervised, loss.CHUNK)} positions ({shapes.logits / MIB:.0f} MiB"
+    )
+    temporary += ") more than once, their gradients, other temporaries"
+    if shapes.largest_quantized:
+        temporary += f", a dequantised layer ({shapes.largest_quantized / MIB:.1f} MiB)"
+    if rest < 0:
+        temporary = "not all at once: activations go while gradients come"
+    return [
+        Line("gradients", shapes.gradients, f"{count:,} x 4 bytes (float32)"),
+        Line("optimiser", shapes.moments, f"{config.optimizer}: {WORDS[config.optimizer]}"),
+        Line("activations", found.kept, kept),
+        Line("temporary", rest, temporary),
+    ]
+
+
+def _numel(parameter: torch.Tensor) -> int:
+    """Parameters, of a 4-bit weight those that are packed in it."""
+    state = getattr(parameter, "quant_state", None)
+    return int(state.shape.numel()) if state is not None else parameter.numel()
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(each.numel() * each.itemsize for each in tensors)
+
+
+def _new_tokens(folder: Path, config: TrainingConfig) -> list[int]:
+    extension = read_extension(folder)
+    trains = isinstance(config.adapter, LoraAdapter) and config.adapter.new_tokens
+    return [row.id for row in extension.added] if extension and trains else []
+
+
+def _weight_files(folder: Path) -> tuple[int, set[str]]:
+    """The bytes of the weight files and the types in them, from their heads."""
+    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+    size, kinds = 0, set()
+    for path in sorted(folder.glob("*.safetensors")):
+        size += path.stat().st_size
+        with safe_open(path, "pt") as file:
+            kinds |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    return size, {names.get(kind, kind) for kind in kinds}

@@ -1,0 +1,73 @@
+"""Which tokens the heaviest moments of a training see: of prepared data, or as a recipe allows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.columns import ListColumn
+from data_prep.prepared import PreparedDataset
+from llmkit.training.batching import Sequence, Sequences
+from llmkit.training.settings import TrainingConfig
+
+FIRST = 50
+"""Sequences at the start in which the checks before training look for a pack."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Sequences to plan for."""
+
+    batch: list[Sequence]
+    """Those of the longest forward pass."""
+    first: list[Sequence]
+    """What the checks before training look at."""
+    watched: Sequence
+    """The longest that the loss is evaluated on."""
+    sequences: int | None
+    """In the training split; None while that is not known."""
+    tokens: int | None
+    """In the training split."""
+    source: str
+    """Where this is known from, for a person."""
+
+
+def workload_of(prepared: PreparedDataset, config: TrainingConfig) -> Workload:
+    """The longest sequences of a prepared data set."""
+    train, lengths = _split(prepared, "train")
+    held_out, held_lengths = _split(prepared, "validation")
+    longest = np.argsort(-lengths, kind="stable")[: config.batch.rows]
+    few = [train[index] for index in range(min(4, len(train)))]
+    evaluated = (
+        held_out[int(held_lengths.argmax())]
+        if len(held_out)
+        else max(few, key=lambda each: len(each.input_ids))
+    )
+    return Workload(
+        [train[int(index)] for index in longest],
+        [train[index] for index in range(min(FIRST, len(train)))],
+        evaluated,
+        len(train),
+        int(lengths.sum()),
+        f"the longest of {len(train)} prepared sequences",
+    )
+
+
+def assumed_workload(max_tokens: int, packing: bool, config: TrainingConfig) -> Workload:  # noqa: FBT001
+    """Sequences as long as the recipe allows, every token supervised: the most there can be."""
+    ids = [0] * max_tokens
+    one = Sequence.of_row(ids, [True] * max_tokens)
+    pair = Sequence.joined(one.row(0, max_tokens // 2 or 1), one.row(0, max_tokens // 2 or 1))
+    return Workload(
+        [one] * config.batch.rows,
+        [pair, one] if packing else [one, one],
+        one,
+        None,
+        None,
+        f"data.max_tokens={max_tokens}, every token supervised: the data is not prepared yet",
+    )
+
+
+def _split(prepared: PreparedDataset, name: str) -> tuple[Sequences, np.ndarray]:
+    table = prepared.sequences(name)
+    rows = ListColumn(table["row_lengths"])
+    return Sequences(table), np.array([int(each.sum()) for each in rows], np.int64)
