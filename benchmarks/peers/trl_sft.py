@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--save", type=Path, help="a folder for the adapter")
     arguments = parser.parse_args()
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -114,7 +115,10 @@ def main() -> None:
         "tokens_per_second": tokens / (stopwatch.ended - stopwatch.began),
         "peak_resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "losses": [float(step["loss"]) for step in steps],
+        "tokens": steps[-1]["num_tokens"],
     }
+    if arguments.save:
+        trainer.save_model(str(arguments.save))
     print(json.dumps(figures))
 
 

@@ -1,6 +1,6 @@
 """Cross-entropy and log-probabilities at supervised positions, a chunk of logits at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,8 +9,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
-CHUNK = 512
-"""Positions whose logits exist at once: 512 x 49,152 float32 logits are 96 MiB."""
+from llmkit.training.kernels.head import HeadGradients, target_losses
+
+CHUNK = 256
+"""Positions whose logits exist at once: 256 x 49,152 float32 logits are 48 MiB."""
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -24,6 +26,11 @@ class _ChunkedLoss(torch.autograd.Function):
         context: Any, head: "Head", hidden: torch.Tensor, targets: torch.Tensor, *weights: Any
     ) -> torch.Tensor:
         """Shapes: hidden ``[positions, width]``, targets ``[positions]``; returns a scalar."""
+        context.asked = [weight.requires_grad for weight in weights]
+        if head.is_plain:
+            found = _of_plain_head(hidden, targets, weights, [hidden, *weights])
+            context.save_for_backward(found.hidden, *filter(_is_there, (found.weight, found.bias)))
+            return found.losses.sum()
         wanted = [weight for weight in weights if weight.requires_grad]
         sums = [torch.zeros_like(weight) for weight in wanted]
         hidden_gradient = torch.empty_like(hidden)
@@ -39,7 +46,6 @@ class _ChunkedLoss(torch.autograd.Function):
                 running += gradient
             total += loss.detach()
         context.save_for_backward(hidden_gradient, *sums)
-        context.asked = [weight.requires_grad for weight in weights]
         return total
 
     @staticmethod
@@ -49,7 +55,8 @@ class _ChunkedLoss(torch.autograd.Function):
         upstream = outputs[0]
         scaled = iter([running * upstream for running in sums])
         weights = [next(scaled) if asked else None for asked in context.asked]
-        return None, hidden_gradient * upstream, None, *weights
+        of_hidden = None if hidden_gradient is None else hidden_gradient * upstream
+        return None, of_hidden, None, *weights
 
 
 class _ChunkedLogProbabilities(torch.autograd.Function):
@@ -66,16 +73,21 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
     ) -> torch.Tensor:
         """Shapes: hidden ``[positions, width]``, targets ``[positions]``; returns as targets."""
         learns = context.needs_input_grad[1]
-        gradient = torch.empty_like(hidden) if learns else None
-        found = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(targets), CHUNK):
-            part = slice(start, start + CHUNK)
-            with torch.set_grad_enabled(learns):
-                piece = hidden[part].detach().requires_grad_(learns)
-                each = _log_probabilities(head, piece, targets[part])
-                if gradient is not None:
-                    gradient[part] = torch.autograd.grad(each.sum(), piece)[0]
-            found[part] = each.detach()
+        if head.is_plain:
+            losses = _of_plain_head(hidden, targets, weights, [hidden])
+            found = -losses.losses
+            gradient = None if losses.hidden is None else -losses.hidden
+        else:
+            gradient = torch.empty_like(hidden) if learns else None
+            found = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+            for start in range(0, len(targets), CHUNK):
+                part = slice(start, start + CHUNK)
+                with torch.set_grad_enabled(learns):
+                    piece = hidden[part].detach().requires_grad_(learns)
+                    each = _log_probabilities(head, piece, targets[part])
+                    if gradient is not None:
+                        gradient[part] = torch.autograd.grad(each.sum(), piece)[0]
+                found[part] = each.detach()
         context.head, context.weights = head, weights
         context.autocast = _autocast(hidden.device.type)
         again = any(weight.requires_grad for weight in weights)
@@ -104,6 +116,34 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
         return None, of_hidden, None, *weights
 
 
+def _of_plain_head(
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    learn: Sequence[torch.Tensor],
+) -> HeadGradients:
+    """Losses of targets, with gradients for those of ``learn`` that require them."""
+    weight, bias = weights[0], weights[1] if len(weights) > 1 else None
+    learns = [
+        any(each is one for one in learn) and each.requires_grad for each in (hidden, *weights)
+    ]
+    device = hidden.device.type
+    in_autocast = torch.is_autocast_enabled(device)
+    return target_losses(
+        hidden,
+        weight,
+        bias,
+        targets,
+        dtype=torch.get_autocast_dtype(device) if in_autocast else hidden.dtype,
+        chunk=CHUNK,
+        learns=(learns[0], learns[1], len(learns) > 2 and learns[2]),
+    )
+
+
+def _is_there(tensor: torch.Tensor | None) -> bool:
+    return tensor is not None
+
+
 def _log_probabilities(head: "Head", hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return -cross_entropy(head.logits(hidden), targets, reduction="none")
 
@@ -128,6 +168,10 @@ class Head:
         self.cap = getattr(config, "final_logit_softcapping", None)
         self.divide_by = getattr(config, "logits_scaling", None)  # Granite
         self.multiply_by = getattr(config, "logit_scale", None)  # Cohere
+        layer = self.layer
+        self._is_linear = type(layer).forward is nn.Linear.forward and "forward" not in vars(layer)
+        self.is_plain = self._is_linear and not (self.cap or self.divide_by or self.multiply_by)
+        """Whether logits are one product and nothing else."""
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Float32 logits, shape ``[positions, vocabulary]``."""
@@ -147,10 +191,9 @@ class Head:
         forward pass, would set it off before there is anything to exchange. The weights are whole
         here: `Head` has gathered them.
         """
-        layer = self.layer
-        if type(layer).forward is nn.Linear.forward and "forward" not in vars(layer):
-            return linear(hidden, layer.weight, layer.bias)
-        return layer(hidden)  # type: ignore[no-any-return]
+        if self._is_linear:
+            return linear(hidden, self.layer.weight, self.layer.bias)
+        return self.layer(hidden)  # type: ignore[no-any-return]
 
 
 def hidden_states(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:

@@ -54,6 +54,14 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def weights_are_shared_out() -> bool:
+    """Whether each process holds a share of the weights, which is gathered around each layer."""
+    return "true" in (
+        os.environ.get("ACCELERATE_USE_FSDP"),
+        os.environ.get("ACCELERATE_USE_DEEPSPEED"),
+    )
+
+
 def total(values: Mapping[str, float]) -> dict[str, float]:
     """Sums over all processes; every process must give the same names."""
     if count() == 1 or not values:

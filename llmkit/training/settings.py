@@ -82,6 +82,7 @@ AdapterConfig = Annotated[
 """What trains: ``{rank: 16}`` (LoRA), ``{kind: freeze, layers: 4}``, ``{kind: full}``."""
 
 Method = Literal["sft", "pretrain", "dpo", "kto", "orpo", "reward", "distill"]
+Kernels = Literal["auto", "plain", "fused"]
 Optimizer = Literal[
     "adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "adafactor", "sgd"
 ]
@@ -172,6 +173,9 @@ class TrainingConfig(BaseModel):
     gradient_checkpointing: bool | Literal["offload"] = False
     """Less memory for about a third more time; ``offload`` keeps what remains in the machine's
     memory instead of the GPU's."""
+    kernels: Kernels = "auto"
+    """Forms of layers that are faster and need less memory: ``auto`` tries them beside the plain
+    ones before the first step, ``fused`` takes all that compute the same, ``plain`` none."""
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between validation losses; None: at the start and the end only."""
     early_stopping: EarlyStopping | None = None

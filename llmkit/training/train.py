@@ -1,6 +1,6 @@
 """Train a model on a prepared data set, by any method."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from llmkit.training.isolation import (
     check_rows_are_apart,
     check_scores_are_the_rows_own,
 )
+from llmkit.training.kernels.choice import use_kernels
 from llmkit.training.objective import Objective, accept_objectives
 from llmkit.training.objectives import REFERENCED, objective_for, refuse_other_rows
 from llmkit.training.planning import Plan, plan_steps
@@ -106,7 +107,17 @@ def train(
     refuse_what_cannot_run(config, device)
     dtype = compute_dtype(device)
     view.say(f"loading {model_config.name} ({model_config.quantization}, {device}, {dtype})")
-    model, isolation = _load_model(config, model_config, data, places, device, dtype)
+    model = _load_model(config, model_config, data, places, device, dtype)
+    kernels = use_kernels(
+        model,
+        config.kernels,
+        dtype=dtype,
+        tokens=config.batch.rows * len(data.train[len(data.train) // 2].input_ids),
+        folder=places.checkpoints,
+        resumed=resume_from is not None,
+    )
+    isolation = _checked(base_of(model), config, data.train, dtype)
+    accept_objectives(base_of(model))
     objective = _objective(config, places, data, device, dtype, view)
     if config.method in REFERENCED:
         view.say("reference log-probabilities of every row")
@@ -144,6 +155,7 @@ def train(
         "steps": steps,
         "sequences": plan.sequences,
         "isolation": isolation,
+        "kernels": [asdict(each) for each in kernels],
         "validation_loss_start": start["loss"] if len(data.validation) else None,
         "validation_loss_end": end_loss,
         "kept_step": run.best.step if config.keep == "best" else steps,
@@ -208,8 +220,8 @@ def _load_model(
     places: Places,
     device: torch.device,
     dtype: torch.dtype,
-) -> tuple[TrainedModel, dict[str, Any]]:
-    """The model with what trains chosen, and the figures of the checks that it passed."""
+) -> TrainedModel:
+    """The model with what trains chosen."""
     new_tokens = _new_tokens(config, places.model, data.train)
     held = trained.base_dtype(config.adapter, model_config.quantization, dtype)
     quantization = model_config.quantization
@@ -222,12 +234,9 @@ def _load_model(
     _refuse_ids_without_embedding(base, data.train)
     if config.gradient_checkpointing:
         base.enable_input_require_grads()  # or checkpointed layers on a frozen base learn nothing
-    model = trained.make_trainable(
+    return trained.make_trainable(
         base, config.adapter, config.seed, new_tokens, dtype=dtype, initial=places.checkpoints
     )
-    isolation = _checked(base_of(model), config, data.train, dtype)
-    accept_objectives(base_of(model))
-    return model, isolation
 
 
 def _checked(

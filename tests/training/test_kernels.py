@@ -7,7 +7,7 @@ from llmkit.models.adapters import attach, base_of
 from llmkit.models.attention import rows_attention
 from llmkit.models.loading import load_base
 from llmkit.training.batching import Sequences, collate
-from llmkit.training.kernels.lora import merge_in_forward
+from llmkit.training.kernels.lora import merged_layers
 from llmkit.training.loss import supervised_loss
 from llmkit.training.settings import LoraAdapter
 
@@ -22,6 +22,13 @@ def _tuned(tiny, quantization="none", dtype=torch.float32, **settings):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     return model.train()
+
+
+def merge_in_forward(model, dtype):
+    found = list(merged_layers(model, dtype))
+    for candidate in found:
+        candidate.use()
+    return len(found)
 
 
 def _loss_and_gradients(model, batch, dtype=torch.float32):

@@ -10,16 +10,18 @@ all of it is kept for the backward pass. Here the update is added to the weight 
                 thin products alone                dB = s dy' (x A'),  dA = s (dy B)' x
 
 So training computes with what is served: the merged weights in the type of the computation. The
-adapter itself stays float32. A 4-bit or 8-bit weight is dequantised into ``W*``, once a pass.
+adapter itself stays float32. A 4-bit weight is dequantised into ``W*``, once a pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.nn.functional import linear
+
+from llmkit.training.kernels.candidates import Candidate
 
 Weight = Callable[[], torch.Tensor]
 """The frozen weight in the type of the computation, ``[out, in]``."""
@@ -67,62 +69,60 @@ def merged_weight(
     return torch.addmm(weight, b.to(weight.dtype), a.to(weight.dtype), alpha=scale)
 
 
-def merge_in_forward(model: nn.Module, dtype: torch.dtype) -> int:
-    """Let every plain LoRA layer of a model compute with its merged weight.
+def merged_layers(model: nn.Module, dtype: torch.dtype) -> Iterator[Candidate]:
+    """Every plain LoRA layer of a model, with a forward that computes with its merged weight.
 
-    Layers with dropout, DoRA, or anything but one active adapter keep PEFT's own way: dropout acts
+    Layers with dropout, DoRA, or anything but one adapter keep PEFT's own way: dropout acts
     between ``x`` and ``A``, which a merged weight does not have.
 
     Args:
         model: with adapters attached.
         dtype: of the computation.
-
-    Returns:
-        How many layers do.
     """
-    count = 0
     for layer in model.modules():
-        if isinstance(layer, LoraLayer) and isinstance(layer.get_base_layer(), nn.Linear):
-            weight = _frozen_weight(layer.get_base_layer(), dtype)
-            if weight is not None and _is_plain(layer):
-                _replace_forward(layer, weight, dtype)
-                count += 1
-    return count
+        if not isinstance(layer, LoraLayer) or not _is_plain(layer):
+            continue
+        base: Any = layer.get_base_layer()
+        weight = _frozen_weight(base, dtype)
+        if weight is not None:
+            shape = (base.in_features, base.out_features)
+            yield Candidate("lora", layer, shape, _forward(layer, weight, dtype))
 
 
 def _is_plain(layer: LoraLayer) -> bool:
     names = list(layer.lora_A)
     return (
         len(names) == 1
+        and isinstance(layer.get_base_layer(), nn.Linear)
         and isinstance(layer.lora_dropout[names[0]], nn.Identity)
         and names[0] not in layer.lora_variant
         and not layer.lora_bias.get(names[0])
     )
 
 
-def _frozen_weight(layer: nn.Linear, dtype: torch.dtype) -> Weight | None:
+def _frozen_weight(layer: Any, dtype: torch.dtype) -> Weight | None:
     """How to get at a layer's weight; None for kinds that are not known."""
     if type(layer) is nn.Linear:
         return lambda: layer.weight.to(dtype)
-    import bitsandbytes as bnb
+    from bitsandbytes import functional
+    from bitsandbytes.nn.modules import Linear4bit
 
-    if isinstance(layer, bnb.nn.Linear4bit):
-        return lambda: bnb.functional.dequantize_4bit(
-            layer.weight.data, layer.weight.quant_state
-        ).to(dtype)
+    if isinstance(layer, Linear4bit):
+        held: Any = layer.weight
+        return lambda: functional.dequantize_4bit(held.data, held.quant_state).to(dtype)
     return None
 
 
-def _replace_forward(layer: Any, weight: Weight, dtype: torch.dtype) -> None:
+def _forward(layer: Any, weight: Weight, dtype: torch.dtype) -> Callable[..., Any]:
     own = layer.forward
     name = next(iter(layer.lora_A))
 
-    def forward(x: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+    def forward(x: torch.Tensor, *rest: Any, **named: Any) -> Any:
         if rest or named or layer.disable_adapters or layer.merged:
-            return own(x, *rest, **named)  # type: ignore[no-any-return]
+            return own(x, *rest, **named)
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
         bias = layer.get_base_layer().bias
         bias = None if bias is None else bias.to(dtype)
-        return _MergedLinear.apply(x.to(dtype), a, b, weight, bias, layer.scaling[name])  # type: ignore[no-any-return, no-untyped-call]
+        return _MergedLinear.apply(x.to(dtype), a, b, weight, bias, layer.scaling[name])  # type: ignore[no-untyped-call]
 
-    layer.forward = forward
+    return forward
