@@ -190,12 +190,12 @@ class Sides:
         ]
 
     def llmkit(self, kind: str, supervise: str, rows: Path, steps: int, *more: str) -> list[str]:
-        """llmkit's command."""
+        """How llmkit is called."""
         own = [sys.executable, __file__, "--side", kind, "--tokens", str(self.arguments.tokens)]
         return [*own, "--supervise", supervise, *self._shared(rows, steps), *more]
 
     def trl(self, kind: str, rows: Path, steps: int, *more: str) -> list[str]:
-        """TRL's command."""
+        """How TRL is called."""
         peer = [self.peer_python, str(self.arguments.peer), "--model", self.model]
         limit = ["--quantize", kind, "--max-tokens", str(self.arguments.tokens)]
         return [*peer, *limit, *self._shared(rows, steps), *more]
@@ -208,7 +208,7 @@ def compare(sides: Sides, kind: str) -> dict[str, Any]:
     commands = {
         "llmkit": sides.llmkit(kind, "answers", rows, steps),
         "trl_packed": sides.trl(kind, rows, steps, "--packing"),
-        "llmkit_every_token": sides.llmkit(kind, "text", rows, steps),
+        "llmkit_every_token": sides.llmkit(kind, "all", rows, steps),
         "trl_unpacked": sides.trl(kind, rows, 2 * steps),
     }
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
@@ -261,7 +261,7 @@ def compare_losses(sides: Sides, kind: str) -> dict[str, Any]:
         for place in places:
             place.mkdir()
         save = ("--save", str(places[0]))
-        found = {"llmkit": measured(sides.llmkit(kind, "text", seen, steps, *save), folder)}
+        found = {"llmkit": measured(sides.llmkit(kind, "all", seen, steps, *save), folder)}
         save = ("--save", str(places[1]))
         found["trl"] = measured(sides.trl(kind, seen, steps, "--packing", *save), folder)
         losses = judge(places, held)

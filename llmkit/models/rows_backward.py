@@ -9,7 +9,7 @@ half the time of torch's own kernel. Rounded scores would be too coarse for ``ex
 of its sides, and only the difference is rounded, which matters least where the weight is largest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,8 +20,12 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 QUERIES = 256
 """How many have their weights at once: with 9 heads and 1,024 keys, 4.5 MiB."""
+STEP = 16
+"""Lengths of products are multiples of it."""
 PARTS = 3
 """bfloat16 numbers that together are a float32: 8 bits of it each."""
+FURTHER = 8
+"""Columns added for them, so that rows begin at multiples of 16 bytes."""
 
 
 class RowsAttention(torch.autograd.Function):
@@ -59,21 +63,10 @@ class RowsAttention(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
         """Every row's gradients, in their place."""
         query, key, value, out, *sums = context.saved_tensors
-        found = [torch.empty_like(each) for each in (query, key, value)]
-        of_row = _by_products if query.dtype == torch.bfloat16 else _by_torch
-        for (start, end), logsumexp in zip(pairwise(context.row_starts), sums, strict=True):
-            part = slice(start, end)
-            rows = of_row(
-                gradients[0][:, part].transpose(1, 2),
-                query[:, :, part],
-                key[:, :, part],
-                value[:, :, part],
-                out[:, part].transpose(1, 2),
-                logsumexp,
-                context.scale,
-            )
-            for whole, row in zip(found, rows, strict=True):
-                whole[:, :, part] = row
+        of_pack = _by_products if query.dtype == torch.bfloat16 else _by_torch
+        found = of_pack(
+            gradients[0], query, key, value, out, sums, context.row_starts, context.scale
+        )
         return (*found, None, None)
 
 
@@ -83,13 +76,28 @@ def _by_torch(
     key: torch.Tensor,
     value: torch.Tensor,
     out: torch.Tensor,
-    logsumexp: torch.Tensor,
+    sums: Sequence[torch.Tensor],
+    row_starts: Sequence[int],
     scale: float | None,
 ) -> Sequence[torch.Tensor]:
-    """A row's gradients, by torch's kernel."""
-    return _backward(  # type: ignore[no-any-return]
-        upstream, query, key, value, out, logsumexp, dropout_p=0.0, is_causal=True, scale=scale
-    )
+    """Gradients of query, key and value, by torch's kernel."""
+    found = [torch.empty_like(each) for each in (query, key, value)]
+    for (start, end), logsumexp in zip(pairwise(row_starts), sums, strict=True):
+        part = slice(start, end)
+        rows = _backward(
+            upstream[:, part].transpose(1, 2),
+            query[:, :, part],
+            key[:, :, part],
+            value[:, :, part],
+            out[:, part].transpose(1, 2),
+            logsumexp,
+            dropout_p=0.0,
+            is_causal=True,
+            scale=scale,
+        )
+        for whole, row in zip(found, rows, strict=True):
+            whole[:, :, part] = row
+    return found
 
 
 def _by_products(
@@ -98,45 +106,76 @@ def _by_products(
     key: torch.Tensor,
     value: torch.Tensor,
     out: torch.Tensor,
-    logsumexp: torch.Tensor,
+    sums: Sequence[torch.Tensor],
+    row_starts: Sequence[int],
     scale: float | None,
 ) -> Sequence[torch.Tensor]:
-    """A row's gradients; query heads that share a key head are one product.
+    """Gradients of query, key and value; query heads that share a key head are one product.
 
-    weights = exp(scale q k' - logsumexp)          d value = weights' upstream
-    d scores = weights (upstream value' - delta)   d query = scale (d scores) k
-    delta = sum(upstream out)                      d key = scale (d scores)' q
+        weights = exp(scale q k' - logsumexp)          d value = weights' upstream
+        d scores = weights (upstream value' - delta)   d query = scale (d scores) k
+        delta = sum(upstream out)                      d key = scale (d scores)' q
+
+    Every product is made a little longer than its row, up to a multiple of `STEP`, and what the
+    next row has there is set to zero: the CPU's library prepares code for every shape it meets, and
+    keeps it.
     """
     _, heads, tokens, size = query.shape
     groups = key.shape[1]
     scale = size**-0.5 if scale is None else scale
-    delta = (upstream.float() * out).sum(-1)
+
+    def with_parts(of_heads: torch.Tensor, less: torch.Tensor) -> torch.Tensor:
+        """``[1, heads, tokens, size]`` and ``[heads, tokens]``, side by side."""
+        whole = of_heads.new_zeros(heads, tokens + STEP, size + FURTHER)
+        whole[:, :tokens, :size] = of_heads[0]
+        whole[:, :tokens, size : size + PARTS] = _in_parts(less, of_heads.dtype)
+        return whole
+
+    def with_ones(of_groups: torch.Tensor) -> torch.Tensor:
+        whole = of_groups.new_zeros(groups, tokens + STEP, size + FURTHER)
+        whole[:, :tokens, :size] = of_groups[0]
+        whole[:, :tokens, size : size + PARTS] = 1
+        return whole
+
+    delta = (upstream.float() * out).sum(-1)[0].T
+    above = with_parts(upstream.transpose(1, 2), -delta)
+    queries = with_parts(query, torch.cat(list(sums), -1)[0] / -scale)
+    keys, values = with_ones(key), with_ones(value)
     for_query = torch.empty_like(query)
-    for_key, for_value = (query.new_zeros(groups, tokens, size, dtype=torch.float32) for _ in "kv")
-    ones = key.new_ones(groups, tokens, PARTS)
-    keys, values = torch.cat([key[0], ones], -1), torch.cat([value[0], ones], -1)
-    for start in range(0, tokens, QUERIES):
-        end = min(start + QUERIES, tokens)
-        asked = slice(start, end)
-        shape = (groups, -1, size)
-        q = query[0, :, asked].reshape(shape)
-        above = upstream[0, :, asked].reshape(shape)
-        less = _in_parts(logsumexp[0, :, asked].reshape(groups, -1) / -scale, q)
-        sides = torch.cat([q, less], -1), keys[:, :end].mT
-        weights = torch.baddbmm(q.new_zeros(1, 1, 1), *sides, beta=0, alpha=scale).exp_()
-        weights.view(heads, -1, end).tril_(start)
-        less = _in_parts(-delta[0, :, asked].reshape(groups, -1), q)
-        scores = (torch.cat([above, less], -1) @ values[:, :end].mT).mul_(weights)
-        for_value[:, :end] += weights.mT @ above
-        for_key[:, :end] += scores.mT @ q
-        for_query[0, :, asked] = (scores @ key[0, :, :end]).view(heads, -1, size).mul_(scale)
-    return for_query, for_key.mul_(scale)[None], for_value[None]
+    for_key, for_value = (torch.zeros_like(keys, dtype=torch.float32) for _ in "kv")
+    nothing = queries.new_zeros(1, 1, 1)
+    for first, end, count in _blocks(row_starts):
+        long = -(-count // STEP) * STEP
+        start = end - count
+        asked, seen = slice(start, start + long), slice(first, start + long)
+        q, g = (each[:, asked].reshape(groups, -1, size + FURTHER) for each in (queries, above))
+        k, v = keys[:, seen], values[:, seen]
+        weights = torch.baddbmm(nothing, q, k.mT, beta=0, alpha=scale).exp_()
+        by_head = weights.view(heads, long, -1).tril_(start - first)
+        by_head[:, count:] = 0
+        scores = (g @ v.mT).mul_(weights)
+        for_value[:, seen] += weights.mT @ g
+        for_key[:, seen] += scores.mT @ q
+        for_query[0, :, start:end] = (scores @ k).view(heads, long, -1)[:, :count, :size]
+    return (
+        for_query.mul_(scale),
+        for_key[None, :, :tokens, :size].mul(scale).to(key.dtype),
+        for_value[None, :, :tokens, :size].to(value.dtype),
+    )
 
 
-def _in_parts(numbers: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _blocks(row_starts: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """The first token of a row, where some queries of it end, and how many they are."""
+    for start, end in pairwise(row_starts):
+        for begin in range(start, end, QUERIES):
+            stop = min(begin + QUERIES, end)
+            yield start, stop, stop - begin
+
+
+def _in_parts(numbers: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Float32 numbers ``[..., n]`` as sums ``[..., n, PARTS]`` of numbers of a shorter type."""
     parts = []
     for _ in range(PARTS):
-        parts.append(numbers.to(like.dtype))
+        parts.append(numbers.to(dtype))
         numbers = numbers - parts[-1]
     return torch.stack(parts, -1)
