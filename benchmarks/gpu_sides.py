@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from random_model import SHAPES, training_flops, write_model
+from random_model import SHAPES, tokenizer, training_flops, write_model
 from random_rows import RandomRows, draw, write_prepared
 
 WARM_UP = 2
@@ -259,6 +259,7 @@ def trl(job: Job, *, packing: bool) -> dict[str, Any]:
                 "completion_mask": [mask.astype(int).tolist() for _, mask in rows.each()],
             }
         ),
+        processing_class=tokenizer(shape.vocabulary),
         peft_config=LoraConfig(
             r=shape.rank, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
         ),

@@ -65,7 +65,7 @@ SHAPES = {
 
 
 def write_model(shape: Shape, folder: Path, device: torch.device, seed: int) -> None:
-    """Write a model folder with its tokenizer; one that is there already is left as it is.
+    """Write a model folder, without a tokenizer; one that is there already is left as it is.
 
     Args:
         shape: of the model.
@@ -76,18 +76,7 @@ def write_model(shape: Shape, folder: Path, device: torch.device, seed: int) -> 
     Raises:
         SystemExit: the disk is too small.
     """
-    config = MistralConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp_width,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_heads,
-        sliding_window=None,
-        tie_word_embeddings=False,
-        dtype="bfloat16",
-        architectures=["MistralForCausalLM"],
-    )
+    config = _config(shape)
     made = {"config": config.to_json_string(), "seed": seed}
     note = folder / "made.json"  # written last: a folder without it was left half written
     if note.is_file() and json.loads(note.read_text()) == made:
@@ -101,12 +90,33 @@ def write_model(shape: Shape, folder: Path, device: torch.device, seed: int) -> 
         )
     for left in [note, *folder.glob("*.safetensors")]:
         left.unlink(missing_ok=True)
-    with torch.device("meta"):
-        shapes = {name: p.shape for name, p in MistralForCausalLM(config).named_parameters()}
-    _write_weights(shapes, shape.width, folder, torch.Generator(device).manual_seed(seed))
+    _write_weights(
+        parameter_shapes(shape), shape.width, folder, torch.Generator(device).manual_seed(seed)
+    )
     config.save_pretrained(folder)
-    tokenizer(shape.vocabulary).save_pretrained(folder)
     note.write_text(json.dumps(made))
+
+
+def _config(shape: Shape) -> MistralConfig:
+    return MistralConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.mlp_width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_heads,
+        sliding_window=None,
+        tie_word_embeddings=False,
+        dtype="bfloat16",
+        architectures=["MistralForCausalLM"],
+    )
+
+
+def parameter_shapes(shape: Shape) -> dict[str, torch.Size]:
+    """The names and sizes of a model's weights; nothing is allocated."""
+    with torch.device("meta"):
+        model = MistralForCausalLM(_config(shape))
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
 def _write_weights(
@@ -133,7 +143,7 @@ def _write_weights(
 
 
 def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """A tokenizer with a word for every id: TRL asks it for the padding token."""
+    """A tokenizer with a word for every id: TRL wants one, to ask it for the padding token."""
     words = [*SPECIAL, *(f"w{index}" for index in range(len(SPECIAL), vocabulary))]
     backend = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=SPECIAL[0]))
     unknown, begin, end = SPECIAL

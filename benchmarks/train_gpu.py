@@ -52,6 +52,7 @@ TRAINED = ("llmkit", "trl_packed", "trl_unpacked")
 WARM_UP = 2
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "datasets")
+NEEDED = (*PACKAGES, "pydantic", "pyarrow", "psutil", "jinja2", "xxhash")
 
 Turns = dict[str, list[dict[str, Any]]]
 """The figures of every side, turn by turn."""
@@ -168,7 +169,7 @@ def refuse_what_cannot_run(arguments: argparse.Namespace) -> None:
             f"no CUDA GPU answers on this machine (torch {torch.__version__}), and the shape "
             f"{arguments.shape} has 7 billion weights. --shape tiny runs anywhere."
         )
-    missing = [name for name in PACKAGES if find_spec(name) is None]
+    missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise SystemExit(
             f"not installed: {', '.join(missing)}. Put their wheels into a folder and name it "
