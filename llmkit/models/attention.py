@@ -9,7 +9,6 @@ nothing a backend could ignore.
     attention   causal    causal       causal       (never across a bar)
 """
 
-from itertools import pairwise
 from operator import sub
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from llmkit.models.one_call import attention_in_one_call
 from llmkit.models.rows_backward import RowsAttention
 
 ROWS_ATTENTION = "llmkit_rows"
@@ -76,15 +76,21 @@ def rows_attention(
             dtype = torch.get_autocast_dtype("cpu")
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         return RowsAttention.apply(query, key, value, row_starts, scaling), None  # type: ignore[no-untyped-call]
+    if query.device.type == "cuda" and not windowed and not dropout:
+        at_once = attention_in_one_call(query, key, value, row_starts, scaling)
+        if at_once is not None:
+            return at_once, None
     pieces = []
-    for start, end in pairwise(row_starts):
-        part = slice(start, end)
-        mask = _window(end - start, sliding_window, query.device)
+    # Split, not sliced: autograd would make a gradient as long as the pack for every slice.
+    lengths = list(map(sub, row_starts[1:], row_starts))
+    rows = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
+    for row_query, row_key, row_value in rows:
+        mask = _window(row_query.shape[2], sliding_window, query.device)
         pieces.append(
             scaled_dot_product_attention(
-                query[:, :, part],
-                key[:, :, part],
-                value[:, :, part],
+                row_query,
+                row_key,
+                row_value,
                 mask,
                 dropout,
                 mask is None,
