@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from llmkit.models.one_call import attention_in_one_call
+from llmkit.models.one_call import MOST_SIZE, attention_in_one_call
 from llmkit.models.rows_backward import RowsAttention
 
 ROWS_ATTENTION = "llmkit_rows"
@@ -58,12 +58,12 @@ def rows_attention(
     """
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap (Gemma 2) is not supported")
-    grouped = query.shape[1] != key.shape[1]
     if row_starts is None and attention_mask is None and query.shape[2] == key.shape[2]:
         row_starts = [0, query.shape[2]]
     if row_starts is None:
         # Generation: the newest token sees all that came before it.
         is_causal = attention_mask is None and query.shape[2] > 1
+        key, value, grouped = _for_the_kernel(query, key, value, masked=attention_mask is not None)
         out = scaled_dot_product_attention(
             query, key, value, attention_mask, dropout, is_causal, scale=scaling, enable_gqa=grouped
         )
@@ -80,6 +80,7 @@ def rows_attention(
         at_once = attention_in_one_call(query, key, value, row_starts, scaling)
         if at_once is not None:
             return at_once, None
+    key, value, grouped = _for_the_kernel(query, key, value, masked=windowed)
     pieces = []
     # Split, not sliced: autograd would make a gradient as long as the pack for every slice.
     lengths = list(map(sub, row_starts[1:], row_starts))
@@ -99,6 +100,30 @@ def rows_attention(
             )
         )
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _for_the_kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, masked: bool
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Keys and values as a fast kernel takes them, and whether it is to share them among heads."""
+    groups = query.shape[1] // key.shape[1]
+    if groups == 1 or _shares_keys(query, masked=masked):
+        return key, value, groups > 1
+    return key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1), False
+
+
+def _shares_keys(query: torch.Tensor, *, masked: bool) -> bool:
+    """Whether a fast kernel reads a key's head for several of the query's.
+
+    Of those for CUDA only FlashAttention does: in half precision, on Ampere and later, without a
+    mask. Otherwise PyTorch would fall back on whole squares of scores.
+    """
+    if query.device.type != "cuda":
+        return True
+    is_cast = torch.is_autocast_enabled("cuda")
+    dtype = torch.get_autocast_dtype("cuda") if is_cast else query.dtype
+    fitting = dtype in (torch.bfloat16, torch.float16) and query.shape[3] <= MOST_SIZE
+    return fitting and not masked and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _window(tokens: int, window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -136,6 +136,25 @@ def test_calls_row_by_row_give_no_gradients_as_long_as_the_pack():
     assert not [name for name in names if name.startswith("Slice")]
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_keys_repeated_for_a_kernel_give_what_shared_keys_give(window, monkeypatch):
+    inputs = [each.detach().float() for each in tensors(6, 2)]
+
+    def attend():
+        return attention.rows_attention(
+            torch.nn.Module(),
+            *inputs,
+            None,
+            row_starts=STARTS,
+            sliding_window=window,
+            dropout=1e-12,  # or the CPU's own form would be taken
+        )[0]
+
+    expected = attend()
+    monkeypatch.setattr(attention, "_shares_keys", lambda query, *, masked: False)
+    torch.testing.assert_close(attend(), expected)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize(("heads", "size"), [((4, 4), 64), ((32, 8), 128)])
 def test_on_a_gpu_the_kernel_is_used_and_right(heads, size, monkeypatch):
