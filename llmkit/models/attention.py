@@ -9,7 +9,6 @@ nothing a backend could ignore.
     attention   causal    causal       causal       (never across a bar)
 """
 
-from itertools import pairwise
 from operator import sub
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from llmkit.models.one_call import MOST_SIZE, attention_in_one_call
 from llmkit.models.rows_backward import RowsAttention
 
 ROWS_ATTENTION = "llmkit_rows"
@@ -58,12 +58,12 @@ def rows_attention(
     """
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap (Gemma 2) is not supported")
-    grouped = query.shape[1] != key.shape[1]
     if row_starts is None and attention_mask is None and query.shape[2] == key.shape[2]:
         row_starts = [0, query.shape[2]]
     if row_starts is None:
         # Generation: the newest token sees all that came before it.
         is_causal = attention_mask is None and query.shape[2] > 1
+        key, value, grouped = _for_the_kernel(query, key, value, masked=attention_mask is not None)
         out = scaled_dot_product_attention(
             query, key, value, attention_mask, dropout, is_causal, scale=scaling, enable_gqa=grouped
         )
@@ -76,15 +76,22 @@ def rows_attention(
             dtype = torch.get_autocast_dtype("cpu")
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         return RowsAttention.apply(query, key, value, row_starts, scaling), None  # type: ignore[no-untyped-call]
+    if query.device.type == "cuda" and not windowed and not dropout:
+        at_once = attention_in_one_call(query, key, value, row_starts, scaling)
+        if at_once is not None:
+            return at_once, None
+    key, value, grouped = _for_the_kernel(query, key, value, masked=windowed)
     pieces = []
-    for start, end in pairwise(row_starts):
-        part = slice(start, end)
-        mask = _window(end - start, sliding_window, query.device)
+    # Split, not sliced: autograd would make a gradient as long as the pack for every slice.
+    lengths = list(map(sub, row_starts[1:], row_starts))
+    rows = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
+    for row_query, row_key, row_value in rows:
+        mask = _window(row_query.shape[2], sliding_window, query.device)
         pieces.append(
             scaled_dot_product_attention(
-                query[:, :, part],
-                key[:, :, part],
-                value[:, :, part],
+                row_query,
+                row_key,
+                row_value,
                 mask,
                 dropout,
                 mask is None,
@@ -93,6 +100,30 @@ def rows_attention(
             )
         )
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _for_the_kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, masked: bool
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Keys and values as a fast kernel takes them, and whether it is to share them among heads."""
+    groups = query.shape[1] // key.shape[1]
+    if groups == 1 or _shares_keys(query, masked=masked):
+        return key, value, groups > 1
+    return key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1), False
+
+
+def _shares_keys(query: torch.Tensor, *, masked: bool) -> bool:
+    """Whether a fast kernel reads a key's head for several of the query's.
+
+    Of those for CUDA only FlashAttention does: in half precision, on Ampere and later, without a
+    mask. Otherwise PyTorch would fall back on whole squares of scores.
+    """
+    if query.device.type != "cuda":
+        return True
+    is_cast = torch.is_autocast_enabled("cuda")
+    dtype = torch.get_autocast_dtype("cuda") if is_cast else query.dtype
+    fitting = dtype in (torch.bfloat16, torch.float16) and query.shape[3] <= MOST_SIZE
+    return fitting and not masked and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _window(tokens: int, window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -162,14 +162,16 @@ class Sequences(Dataset[Sequence]):
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch, and one inside it, with its tensors on a device."""
+    """A batch, and one inside it, with its tensors on a device; pinned ones are not waited for."""
     return {name: _moved(value, device) for name, value in batch.items()}
 
 
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Mapping):
         return to_device(value, device)
-    return value.to(device) if isinstance(value, torch.Tensor) else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to(device, non_blocking=value.is_pinned())
 
 
 def collate(sequences: list[Sequence]) -> dict[str, Any]:

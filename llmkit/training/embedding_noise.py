@@ -33,4 +33,5 @@ class EmbeddingNoise:
         lengths = starts.diff()
         scale = self._alpha / (lengths * output.shape[-1]).sqrt()
         noise = torch.empty_like(output).uniform_(-1, 1)
-        return output + noise * scale.repeat_interleave(lengths)[None, :, None].to(output.dtype)
+        scales = scale.repeat_interleave(lengths, output_size=output.shape[1])
+        return output + noise * scales[None, :, None].to(output.dtype)

@@ -81,6 +81,13 @@ class ObjectiveTrainer(Trainer):
         # What is not counted has its backward pass all the same, or the others would wait for it.
         return loss.value * (processes.count() if inputs["counted"] else 0)
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A batch on the device.
+
+        The Trainer's own waits, for every tensor, until the GPU has done all that came before.
+        """
+        return to_device(inputs, self.args.device)
+
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, Any]], device: torch.device
     ) -> Any:
@@ -261,11 +268,11 @@ def measure(
     totals = processes.total(add_counts([counted(objective, batch) for batch in batches]))
     with computing_in(dtype, device):
         totals |= looked_ahead(model, objective, batches, device)
-    sums: dict[str, float] = {}
+    sums: dict[str, Any] = {}  # on the device: reading one for each batch would wait for the GPU
     for batch in batches:
         with computing_in(dtype, device):
             loss = step_loss(model, objective, to_device(batch, device), totals)
         for name, part in {"loss": loss.value, **loss.figures}.items():
-            sums[name] = sums.get(name, 0.0) + float(part) * batch["counted"]
+            sums[name] = sums.get(name, 0.0) + part.double() * batch["counted"]
     model.train(was_training)
-    return processes.total(sums)
+    return processes.total({name: float(total) for name, total in sums.items()})
