@@ -37,6 +37,7 @@ from llmkit.training.progress import (
     NoEvents,
     TrainingView,
     read_events,
+    until,
 )
 from llmkit.training.reference import with_references
 from llmkit.training.settings import Full, LoraAdapter, TrainingConfig
@@ -112,10 +113,10 @@ def train(
         view.say("reference log-probabilities of every row")
         data = _with_references(data, model, places, dtype, resumed=resume_from is not None)
     start = measure(model, objective, data.watched, dtype)
-    before = processes.from_first(read_events(places.events))
-    events: Events | NoEvents = NoEvents()
-    if processes.is_first():
-        events = Events(places.events, step_of(resume_from) if resume_from else 0)
+    done = step_of(resume_from) if resume_from else 0
+    earlier = processes.from_first(read_events(places.events) if resume_from else [])
+    before = until(earlier, done)  # what came after it comes once more
+    events: Events | NoEvents = Events(places.events, done) if processes.is_first() else NoEvents()
     run = Running(
         model,
         objective,
@@ -126,6 +127,7 @@ def train(
         events,
         view,
         dtype,
+        told={(event["event"], event["step"]) for event in earlier},
     )
     if not resume_from and len(data.validation):
         run.report(0, start)
@@ -255,11 +257,8 @@ def _run(
     noise = config.neftune_alpha and EmbeddingNoise(base_of(run.model), config.neftune_alpha)
     trainer = ObjectiveTrainer(
         config=config,
-        objective=run.objective,
-        meter=run.meter,
+        run=run,
         noise=noise or None,
-        dtype=run.dtype,
-        model=run.model,
         args=arguments(config, plan, places.checkpoints, device, run.dtype),
         train_dataset=data.train,
         data_collator=collate,

@@ -1,6 +1,6 @@
 """The transformers Trainer with our objectives, our events, and our say about checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,19 +40,17 @@ class ObjectiveTrainer(Trainer):
         self,
         *,
         config: TrainingConfig,
-        objective: Objective,
-        meter: Meter,
+        run: "Running",
         noise: EmbeddingNoise | None,
-        dtype: torch.dtype,
         **arguments: Any,
     ) -> None:
-        super().__init__(**arguments)
+        super().__init__(model=run.model, **arguments)
         self.remove_callback(PrinterCallback)
         self.config = config
-        self.wanted = objective
-        self.meter = meter
+        self.running = run
+        self.wanted = run.objective
         self.noise = noise
-        self.dtype = dtype
+        self.dtype = run.dtype
         self.model_accepts_loss_kwargs = True  # our loss is already the mean over the whole step
 
     def compute_loss(
@@ -77,7 +75,7 @@ class ObjectiveTrainer(Trainer):
         with computing_in(self.dtype, self.args.device), saving:
             loss = step_loss(model, self.wanted, inputs, num_items_in_batch)
         counts, tokens = counted(self.wanted, inputs), inputs["input_ids"].numel()
-        self.meter.add(loss, counts, tokens, counted=inputs["counted"])
+        self.running.meter.add(loss, counts, tokens, counted=inputs["counted"])
         # What is not counted has its backward pass all the same, or the others would wait for it.
         return loss.value * (processes.count() if inputs["counted"] else 0)
 
@@ -119,8 +117,22 @@ class ObjectiveTrainer(Trainer):
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """What trackers are told: the Trainer's own figures, and with a step's loss all of it."""
-        super().log(logs | self.meter.last if "loss" in logs else logs, start_time)
+        """Tell trackers, then ``events.jsonl`` and the view, of a step, or of how it all ended.
+
+        Steps that come once more, because the training was killed after its last checkpoint, were
+        told of before.
+        """
+        if "learning_rate" not in logs:
+            super().log(logs, start_time)
+            return
+        if ("step", self.state.global_step) not in self.running.told:
+            super().log(logs | self.running.meter.last, start_time)
+        self.running.report_step(
+            self.state.global_step,
+            self.state.max_steps,
+            learning_rate=logs["learning_rate"],
+            gradient_norm=float(logs.get("grad_norm", 0.0)),
+        )
 
     def tell(self, figures: Mapping[str, float]) -> None:
         """Pass other figures on to the trackers; `log` would take the step's turn."""
@@ -170,22 +182,6 @@ class Watch(TrainerCallback):
             self.run.guard.check_weights(self.run.model, state.global_step)
         return control
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any
-    ) -> None:
-        """The Trainer knows the gradient's norm and the learning rate."""
-        if logs and "learning_rate" in logs:
-            event = {
-                "event": "step",
-                "step": state.global_step,
-                **self.run.meter.last,
-                "learning_rate": logs["learning_rate"],
-                "gradient_norm": float(logs.get("grad_norm", 0.0)),
-                "memory_mib": int(processes.largest(memory_mib())),
-            }
-            self.run.events.write(event)
-            self.run.view.step(event, self.plan.steps)
-
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Older checkpoints go only after the new one is whole."""
         best = self.run.best.step if self.config.keep == "best" else None
@@ -209,6 +205,8 @@ class Running:
     dtype: torch.dtype
     tell: Tell = lambda _figures: None
     """Tells the trackers."""
+    told: Set[tuple[str, int]] = frozenset()
+    """Kinds and steps of the events that trackers were told of before this process."""
     validated: tuple[int, dict[str, float]] | None = None
     """The step and the figures of the last validation."""
 
@@ -223,12 +221,25 @@ class Running:
 
     def report(self, step: int, found: dict[str, float]) -> None:
         """Say and keep what a validation found."""
+        if ("validation", step) not in self.told:
+            self.tell(validation_figures(found))
         self.events.write({"event": "validation", "step": step, **found})
         self.view.say(f"step {step}: validation {spelled(found)}")
         self.validated = step, found
-        self.tell(validation_figures(found))
         if step:
             self.best.see(step, found["loss"])
+
+    def report_step(self, step: int, steps: int, **figures: float) -> None:
+        """Say and keep what a step came to, with what the Trainer knows of it."""
+        event = {
+            "event": "step",
+            "step": step,
+            **self.meter.last,
+            **figures,
+            "memory_mib": int(processes.largest(memory_mib())),
+        }
+        self.events.write(event)
+        self.view.step(event, steps)
 
 
 def spelled(figures: Mapping[str, float]) -> str:

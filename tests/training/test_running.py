@@ -179,15 +179,22 @@ def test_a_stopped_training_is_not_trained_further(run, prepared, tmp_path):
     assert again["kept_step"] == first["kept_step"]
 
 
-def test_figures_of_every_step_go_to_tensorboard(run, prepared, tmp_path, monkeypatch):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_evaluations_that_come_once_more_are_no_further_misses(run, prepared, tmp_path):
+    data = prepared(40, validation=4)
+    settings = {"max_steps": 9, "checkpoint_every": 3, "evaluate_every": 1, "learning_rate": 1e-9}
+    # Nothing is learned, so that every evaluation after the first misses; seven may, eight do.
+    settings["early_stopping"] = {"evaluations": 7, "min_delta": 0.01}
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, stop_after=6, **settings)
+    assert step_of(all_checkpoints(tmp_path / "checkpoints")[-1]) < 6
+    assert run(data, tmp_path, resume=True, **settings)["steps"] == 8
 
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    run(prepared(24), tmp_path, max_steps=3, trackers=["tensorboard"])
-    board = EventAccumulator(str(tmp_path / "board")).Reload()
-    logged = [event.value for event in board.Scalars("train/loss")]
-    assert logged == pytest.approx(_losses(tmp_path), rel=1e-4)
+
+def test_evaluations_of_an_earlier_training_count_for_nothing(run, prepared, tmp_path):
+    data = prepared(40, validation=4)
+    (tmp_path / "events.jsonl").write_text('{"event": "validation", "step": 1, "loss": 0.01}\n' * 9)
+    settings = {"max_steps": 4, "evaluate_every": 2, "early_stopping": {"evaluations": 1}}
+    assert run(data, tmp_path, keep="best", **settings)["kept_step"] == 4
 
 
 def test_the_base_is_left_as_it_was_by_a_noise_free_evaluation(tiny, prepared):
