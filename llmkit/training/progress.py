@@ -87,8 +87,10 @@ class Meter:
 class Guard:
     """Stops a training whose loss is not a number, or stays above where it started."""
 
-    def __init__(self, start_loss: float, patience: int) -> None:
-        """Take the loss before the first step.
+    def __init__(
+        self, start_loss: float, patience: int, before: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        """Take the loss before the first step, and the steps that a resumed training made before.
 
         Raises:
             Diverged: it is not a number: the model or the data is broken, not the training.
@@ -99,6 +101,9 @@ class Guard:
         self.highest = 0.0
         self.patience = patience
         self.streak = 0
+        for event in before:
+            if event["event"] == "step":
+                self.check(event["loss"], event["step"])
 
     def check(self, loss: float, step: int) -> None:
         """Look at one step's loss.

@@ -122,7 +122,7 @@ def train(
         objective,
         data.validation,
         Meter(),
-        Guard(start["loss"], config.patience),
+        Guard(start["loss"], config.patience, before),
         Best(config.early_stopping, before),
         events,
         view,
@@ -131,6 +131,7 @@ def train(
     )
     if not resume_from and len(data.validation):
         run.report(0, start)
+    run.recall(before, done)
     try:
         fresh = not resume_from and processes.is_first()
         with tracking(config.trackers, places.checkpoints.parent, fresh=fresh):
@@ -163,7 +164,7 @@ class _Data:
 
     train: Sequences
     validation: Sequences
-    watched: list[Sequence]
+    watched: Sequences | list[Sequence]
     """What the loss before and after is measured on."""
 
 
@@ -175,7 +176,7 @@ def _load_data(prepared: PreparedDataset) -> _Data:
 
 def _watching(train: Sequences, validation: Sequences) -> _Data:
     few = [train[index] for index in range(min(START_SAMPLE, len(train)))]
-    return _Data(train, validation, list(validation) or few)
+    return _Data(train, validation, validation if len(validation) else few)
 
 
 def _objective(

@@ -1,6 +1,6 @@
 """The transformers Trainer with our objectives, our events, and our say about checkpoints."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +154,8 @@ class Watch(TrainerCallback):
         self.config = config
         self.plan = plan
         self.run = run
+        self.owed = False
+        """Whether a checkpoint was due and is not written yet."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Tell trackers, which are ready only now, of the validation before the first step."""
@@ -165,25 +167,31 @@ class Watch(TrainerCallback):
         self.run.meter.restart()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Close the step; save only while the loss is where it should be."""
-        closed = self.run.meter.close()
-        self.run.guard.check(closed["loss"], state.global_step)
-        due = state.global_step % self.plan.checkpoint_every == 0
-        is_last = state.global_step >= self.plan.steps
-        control.should_save = (due or is_last) and self.run.guard.streak == 0
-        every = self.config.evaluate_every
-        if is_last or (every and state.global_step % every == 0):
-            self.run.validate(state.global_step)  # now: trackers are closed when training has ended
-        if every and state.global_step % every == 0 and not is_last:
-            control.should_training_stop = self.run.best.exhausted
-            control.should_save |= self.run.best.step == state.global_step
-            control.should_save |= control.should_training_stop
+        """Close the step; save only while the loss is where it should be.
+
+        A checkpoint that is due while it is not follows at the first step where it is: where a step
+        is few pairs, single losses above the start are nothing unusual.
+        """
+        step, run = state.global_step, self.run
+        closed = run.meter.close()
+        run.guard.check(closed["loss"], step)
+        is_last = step >= self.plan.steps
+        self.owed |= is_last or step % self.plan.checkpoint_every == 0
+        control.should_save = self.owed and run.guard.streak == 0
+        evaluated = bool(self.config.evaluate_every) and step % self.config.evaluate_every == 0
+        if is_last or evaluated:
+            run.validate(step)  # now: trackers are closed when training has ended
+            control.should_save |= self.config.keep == "best" and run.best.step == step
+        if evaluated and not is_last and run.best.exhausted:
+            run.view.say(f"stopping after step {step}: evaluations are no longer better")
+            control.should_training_stop = control.should_save = True
         if control.should_save:
-            self.run.guard.check_weights(self.run.model, state.global_step)
+            run.guard.check_weights(run.model, step)
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Older checkpoints go only after the new one is whole."""
+        self.owed = False
         best = self.run.best.step if self.config.keep == "best" else None
         if not processes.is_first():
             return
@@ -216,8 +224,15 @@ class Running:
             return None
         if self.validated and self.validated[0] == step:
             return self.validated[1]["loss"]
-        self.report(step, measure(self.model, self.objective, list(self.validation), self.dtype))
+        self.report(step, measure(self.model, self.objective, self.validation, self.dtype))
         return self.validated[1]["loss"] if self.validated else None
+
+    def recall(self, before: Iterable[Mapping[str, Any]], step: int) -> None:
+        """Take over what a validation after this step found, if an earlier process made it."""
+        for event in before:
+            if event["event"] == "validation" and event["step"] == step > 0:
+                found = {n: value for n, value in event.items() if n not in ("event", "step")}
+                self.validated = step, found
 
     def report(self, step: int, found: dict[str, float]) -> None:
         """Say and keep what a validation found."""
@@ -247,9 +262,28 @@ def spelled(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
 
 
+class _OneByOne:
+    """This process's share of sequences as batches of one, made anew whenever they are gone over.
+
+    All of them at once would be many times the sequences, which are views of a file.
+    """
+
+    def __init__(self, sequences: Sequences | list[Sequence]) -> None:
+        self._sequences = sequences
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        whole, together = len(self._sequences), processes.count()
+        for turn in range(processes.rank(), whole + -whole % together, together):
+            mine = turn < whole
+            yield {**collate([self._sequences[turn if mine else 0]]), "counted": mine}
+
+
 @torch.no_grad()
 def measure(
-    model: nn.Module, objective: Objective, sequences: list[Sequence], dtype: torch.dtype
+    model: nn.Module,
+    objective: Objective,
+    sequences: Sequences | list[Sequence],
+    dtype: torch.dtype,
 ) -> dict[str, float]:
     """The objective and its figures over sequences, one at a time, without training.
 
@@ -259,16 +293,7 @@ def measure(
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    turns = range(
-        processes.rank(), len(sequences) + -len(sequences) % processes.count(), processes.count()
-    )
-    batches = [
-        {
-            **collate([sequences[turn if turn < len(sequences) else 0]]),
-            "counted": turn < len(sequences),
-        }
-        for turn in turns
-    ]
+    batches = _OneByOne(sequences)
     totals = processes.total(add_counts([counted(objective, batch) for batch in batches]))
     with computing_in(dtype, device):
         totals |= looked_ahead(model, objective, batches, device)
