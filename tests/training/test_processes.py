@@ -77,6 +77,7 @@ def in_float32():
         patched.setenv("OMP_NUM_THREADS", "1")
         patched.setenv("PYTHONPATH", str(Path(__file__).parent))
         patched.setattr(launching, "WORKER", "cpu_worker")
+        patched.setattr("llmkit.training.loss.CHUNK", 16)
         for module in ("llmkit.training.train", "llmkit.models.loading"):
             patched.setattr(f"{module}.compute_dtype", lambda device: torch.float32)
         yield patched
@@ -195,6 +196,11 @@ def assert_equal(one, other):
 
 
 def assert_same_training(one, two):
+    """Up to rounding: gradients are added in another order.
+
+    Adam divides a gradient by its own size, so where one is as good as nothing its rounding becomes
+    a step of its own: weights are compared less closely than losses.
+    """
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     close = {"gradient_norm": 1e-4, "learning_rate": 0, "tokens": 0}
     close |= dict.fromkeys(("supervised", "pairs", "good", "bad", "chosen_tokens"), 0)
@@ -203,6 +209,10 @@ def assert_same_training(one, two):
         assert found.keys() == expected.keys()
         for name in close.keys() & expected.keys():
             assert found[name] == pytest.approx(expected[name], rel=close[name], abs=1e-6)
+        # The first step's learning rate is zero. Until the third, a model is its own reference, and
+        # which of two differences of zero is larger is a matter of rounding.
+        if expected["step"] > 2:
+            assert found.get("accuracy") == expected.get("accuracy")
     expected, found = weights(one / "result"), weights(two / "result")
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
@@ -227,7 +237,7 @@ def test_every_method_trains_in_two_processes_as_in_one(done, method):
         expected, found = load_file(one), load_file(two)
         assert found.keys() == expected.keys() == {"train", "validation"}
         for name, values in expected.items():
-            torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-5)
+            assert torch.equal(found[name], values)
     if method == "kto":
         assert any(event["kl"] > 0 for event in steps(folder / method))
 
@@ -238,15 +248,12 @@ def test_a_killed_process_is_named_and_the_command_goes_on_from_the_last_checkpo
     assert code == 1
     assert "process 1 of 2 was ended by SIGKILL, as systems do" in error
     assert "Traceback" not in error
-    good = int(said["last good"].removeprefix("checkpoint-"))
-    assert good in (3, 4)  # the one that was due, or that of a better evaluation after it
+    assert said["last good"] == "checkpoint-3"
     code, out, error = said["again"]
     assert code == 0, error
     shown = [json.loads(line) for line in out.splitlines()]
-    assert [line["step"] for line in shown if line.get("event") == "step"] == list(
-        range(good + 1, 13)
-    )
-    assert any(f"resuming after step {good}" in line.get("note", "") for line in shown)
+    assert [line["step"] for line in shown if line.get("event") == "step"] == list(range(4, 13))
+    assert any("resuming after step 3" in line.get("note", "") for line in shown)
     assert_equal(weights(folder / "runs" / "demo" / "adapter"), weights(folder / "lora" / "result"))
     manifest = json.loads((folder / "runs" / "demo" / "manifest.json").read_text())
     assert manifest["stages"]["train"]["inputs"]["processes"] == "2"
@@ -263,9 +270,13 @@ def test_weights_shared_out_by_fsdp2_train_as_in_one_process(done, in_float32, t
     _, folder = done
     data = PreparedDataset.open(folder / "runs" / "demo" / "data")
     kept = folder / "full-fsdp" / "checkpoints" / "checkpoint-6"
+    ended = folder / "full-fsdp-ended"  # killed after its last checkpoint, before its result
+    ended.mkdir()
+    (ended / "events.jsonl").symlink_to(folder / "full-fsdp" / "events.jsonl")
     more = [
         job(tiny, data, folder / "full-fsdp", FULL),
         job(tiny, data, folder / "full-fsdp-again", FULL, resume_from=kept),
+        job(tiny, data, ended, FULL, resume_from=kept.with_name("checkpoint-12")),
     ]
     for name, (method, adapter) in SHARED.items():
         those = units(folder / f"{name}-shared", method, data)
@@ -290,9 +301,11 @@ def test_weights_shared_out_by_fsdp2_train_as_in_one_process(done, in_float32, t
     assert_same_training(folder / "full-alone", folder / "full-fsdp")
     for name in SHARED:
         assert_same_training(folder / f"{name}-alone", folder / f"{name}-fsdp")
-    assert_equal(
-        weights(folder / "full-fsdp" / "result"), weights(folder / "full-fsdp-again" / "result")
-    )
+    for other in ("again", "ended"):
+        assert_equal(
+            weights(folder / "full-fsdp" / "result"),
+            weights(folder / f"full-fsdp-{other}" / "result"),
+        )
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])
