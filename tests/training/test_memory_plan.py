@@ -237,7 +237,7 @@ def test_the_command_uses_prepared_data_unless_the_recipe_asks_for_other(llmkit,
 def test_what_training_would_refuse_the_plan_refuses(llmkit, recipe_file):
     code, _, err = llmkit("plan", str(recipe_file), "training.adapter.rank=65")
     assert code == 2
-    assert "above 64, the smallest dimension" in err
+    assert "above 32, the smallest dimension of model.layers.0.self_attn.k_proj" in err
     code, _, err = llmkit("plan", str(recipe_file), "training.adapter.targets=[q_porj]")
     assert code == 2
     assert "Nearest: q_proj" in err
