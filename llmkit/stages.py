@@ -74,8 +74,9 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
     """Packed sequences -> an adapter, in this process or in several."""
     from llmkit.models.loading import choose_device, compute_dtype, release
     from llmkit.planning.plan import warning_of
-    from llmkit.training import launching, planning
+    from llmkit.training import launching
     from llmkit.training.checkpoints import prepare_folder
+    from llmkit.training.step_count import plan_steps
     from llmkit.training.train import Places
     from llmkit.training.train import train as run_training
 
@@ -84,7 +85,7 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
     data = project.data()
     device = choose_device(recipe.model.device)
     together = processes.count if processes else 1
-    planning.plan_steps(recipe.training, data.figures["packs"], together)
+    plan_steps(recipe.training, data.figures["packs"], together)
     inputs = flatten(recipe.training.model_dump(mode="json"), "training.")
     inputs |= {
         "data": data_hash,

@@ -27,7 +27,6 @@ from llmkit.training.isolation import (
 )
 from llmkit.training.objective import Objective, accept_objectives
 from llmkit.training.objectives import REFERENCED, objective_for, refuse_other_rows
-from llmkit.training.planning import Plan, plan_steps
 from llmkit.training.progress import (
     Best,
     Diverged,
@@ -41,6 +40,7 @@ from llmkit.training.progress import (
 )
 from llmkit.training.reference import with_references
 from llmkit.training.settings import Full, LoraAdapter, TrainingConfig
+from llmkit.training.step_count import Plan, plan_steps
 from llmkit.training.trackers import tracking
 from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run

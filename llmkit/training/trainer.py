@@ -18,7 +18,6 @@ from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.checkpoints import keep_newest, mark_whole
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.objective import Objective, add_counts, counted, looked_ahead, step_loss
-from llmkit.training.planning import Plan
 from llmkit.training.progress import (
     Best,
     Events,
@@ -30,6 +29,7 @@ from llmkit.training.progress import (
 )
 from llmkit.training.settings import LoraAdapter, TrainingConfig
 from llmkit.training.shares import Share, ShareLoader
+from llmkit.training.step_count import Plan
 from llmkit.training.trackers import Tell, validation_figures
 
 

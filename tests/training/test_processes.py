@@ -25,11 +25,11 @@ from llmkit.training.launching import (
     refuse_what_cannot_run_together,
     train_together,
 )
-from llmkit.training.planning import plan_steps
 from llmkit.training.progress import Diverged, read_events
 from llmkit.training.reference import REFERENCE
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.shares import Share
+from llmkit.training.step_count import plan_steps
 from llmkit.training.train import Places, train
 from llmkit.training.worker import failure_path
 

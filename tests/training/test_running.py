@@ -13,9 +13,9 @@ from llmkit.training.batching import Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, step_of
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.loss import supervised_loss
-from llmkit.training.planning import plan_steps
 from llmkit.training.progress import Best, Guard, read_events
 from llmkit.training.settings import EarlyStopping, TrainingConfig
+from llmkit.training.step_count import plan_steps
 from llmkit.training.trainer import Watch
 from llmkit.training.trainer_arguments import refuse_what_cannot_run
 

@@ -13,9 +13,9 @@ from llmkit.training.batching import Sequences
 from llmkit.training.checkpoints import all_checkpoints, last_whole
 from llmkit.training.cross_entropy import CrossEntropy
 from llmkit.training.objective import accept_objectives
-from llmkit.training.planning import plan_steps
 from llmkit.training.progress import Diverged, read_events
 from llmkit.training.settings import TrainingConfig
+from llmkit.training.step_count import plan_steps
 from llmkit.training.train import Places, train
 from llmkit.training.trainer import measure
 
