@@ -20,6 +20,7 @@ from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
 from llmkit.training.distillation import Distillation, load_teacher
 from llmkit.training.embedding_noise import EmbeddingNoise
+from llmkit.training.figures import told_by
 from llmkit.training.isolation import (
     check_loss_is_the_models_own,
     check_rows_are_apart,
@@ -45,8 +46,6 @@ from llmkit.training.trackers import tracking
 from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
 
-WATCHED = ("margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
-"""Figures of preferences that the manifest keeps."""
 START_SAMPLE = 4
 """Sequences that the loss at the start is measured on when nothing is held out."""
 
@@ -151,7 +150,7 @@ def train(
         "validation_loss_end": end_loss,
         "kept_step": run.best.step if config.keep == "best" else steps,
         "processes": processes.count(),
-        **(_told(places.events) if processes.is_first() else {}),
+        **(told_by(read_events(places.events)) if processes.is_first() else {}),
         **trained.figures(model),
         "compute_dtype": str(dtype).removeprefix("torch."),
         "device": device.type,
@@ -333,34 +332,3 @@ def _last_good(checkpoints: Path) -> str:
     good = last_whole(checkpoints)
     kept = f"The last good checkpoint is {good}." if good else "No checkpoint had been written yet."
     return f"{kept} Try a lower training.learning_rate, or a warm-up: training.warmup_steps."
-
-
-def _told(events_path: Path) -> dict[str, Any]:
-    """The figures that the events of all steps come to."""
-    events = read_events(events_path)
-    return {**_speed(events), "watched": _watched(events)}
-
-
-def _watched(events: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """What an objective shows beside its loss: at the start, or first step, and at the end."""
-    measured = [event for event in events if event["event"] == "validation"]
-    seen = measured or [event for event in events if event["event"] == "step"]
-    return {
-        name: [seen[0][name], seen[-1][name]]
-        for name in WATCHED
-        if name in seen[0] and name in seen[-1]
-    }
-
-
-def _speed(events: list[dict[str, Any]]) -> dict[str, Any]:
-    steps = [event for event in events if event["event"] == "step"]
-    timed = steps[2:] or steps  # the first steps warm caches up
-    return {
-        "loss_first": steps[0]["loss"],
-        "loss_last": steps[-1]["loss"],
-        "tokens": sum(step["tokens"] for step in steps),
-        "tokens_per_second": round(
-            sum(step["tokens"] for step in timed) / sum(step["seconds"] for step in timed), 1
-        ),
-        "peak_memory_mib": max(step["memory_mib"] for step in steps),
-    }
