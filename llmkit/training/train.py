@@ -8,13 +8,11 @@ import torch
 from transformers import PreTrainedModel
 
 from data_prep.prepared import PreparedDataset
-from llmkit.errors import UsageError
 from llmkit.models import trained
 from llmkit.models.adapters import base_of
 from llmkit.models.loading import choose_device, compute_dtype, load_base, load_scorer, quiet
 from llmkit.models.settings import ModelConfig
 from llmkit.models.trained import TrainedModel
-from llmkit.models.vocabulary import read_extension
 from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
@@ -40,8 +38,9 @@ from llmkit.training.progress import (
     until,
 )
 from llmkit.training.reference import with_references
-from llmkit.training.settings import Full, LoraAdapter, TrainingConfig
+from llmkit.training.settings import TrainingConfig
 from llmkit.training.step_count import Plan, plan_steps
+from llmkit.training.token_checks import refuse_ids_without_embedding, tokens_to_learn
 from llmkit.training.trackers import tracking
 from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
@@ -212,7 +211,7 @@ def _load_model(
     dtype: torch.dtype,
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """The model with what trains chosen, and the figures of the checks that it passed."""
-    new_tokens = _new_tokens(config, places.model, data.train)
+    new_tokens = tokens_to_learn(config, places.model, data.train)
     held = trained.base_dtype(config.adapter, model_config.quantization, dtype)
     quantization = model_config.quantization
     if config.method == "reward":
@@ -221,7 +220,7 @@ def _load_model(
         )
     else:
         base = load_base(places.model, quantization=quantization, device=device, dtype=held)
-    _refuse_ids_without_embedding(base, data.train)
+    refuse_ids_without_embedding(base, data.train)
     if config.gradient_checkpointing:
         base.enable_input_require_grads()  # or checkpointed layers on a frozen base learn nothing
     model = trained.make_trainable(
@@ -288,44 +287,6 @@ def _run(
     else:
         run.guard.check_end(end_loss, steps)
     return steps, end_loss
-
-
-def _new_tokens(config: TrainingConfig, folder: Path, sequences: Sequences) -> list[int]:
-    """Tokens that were added to the model and have embeddings of their own to learn.
-
-    Raises:
-        UsageError: rows use some of them, and they would stay the means they were made as.
-    """
-    extension = read_extension(folder)
-    if extension is None:
-        return []
-    added = {row.id: row.token for row in extension.added}
-    adapter = config.adapter
-    if isinstance(adapter, Full) or (not isinstance(adapter, LoraAdapter) and adapter.embeddings):
-        return []
-    if isinstance(adapter, LoraAdapter) and adapter.new_tokens:
-        return list(added)
-    used = sorted({index for each in sequences for index in each.input_ids} & added.keys())
-    if used:
-        named = ", ".join(repr(added[index]) for index in used[:5])
-        setting = "new_tokens" if isinstance(adapter, LoraAdapter) else "embeddings"
-        raise UsageError(
-            f"{folder}: the data uses {len(used)} of the {len(added)} tokens that were added to "
-            f"this model ({named}, ...), and nothing would train their embeddings: they would stay "
-            f"the mean of their pieces. Set training.adapter.{setting}=true."
-        )
-    return []
-
-
-def _refuse_ids_without_embedding(base: PreTrainedModel, sequences: Sequences) -> None:
-    rows = len(base.get_input_embeddings().weight)  # type: ignore[arg-type]
-    largest = max(int(sequence.input_ids.max()) for sequence in sequences)
-    if largest >= rows:
-        raise UsageError(
-            f"the data has token id {largest}, but the model has embeddings for 0 to {rows - 1}: "
-            "its tokenizer or chat template uses tokens that were added without enlarging the "
-            "model. Choose a template of tokens that the model knows: model.chat_template."
-        )
 
 
 def _last_good(checkpoints: Path) -> str:

@@ -236,13 +236,13 @@ def test_a_model_that_computes_more_than_our_loss_is_refused(tiny_model, prepare
 
 
 def test_token_ids_that_the_model_has_no_embedding_for_are_refused(tiny_model, prepared):
-    from llmkit.training.train import _refuse_ids_without_embedding
+    from llmkit.training.token_checks import refuse_ids_without_embedding
 
     sequences = Sequences(prepared(8).sequences("train"))
-    _refuse_ids_without_embedding(tiny_model, sequences)
+    refuse_ids_without_embedding(tiny_model, sequences)
     tiny_model.resize_token_embeddings(10)
     with pytest.raises(UsageError, match="has embeddings for 0 to 9"):
-        _refuse_ids_without_embedding(tiny_model, sequences)
+        refuse_ids_without_embedding(tiny_model, sequences)
 
 
 @pytest.mark.parametrize(
