@@ -21,7 +21,7 @@ from llmkit.servers import Servers
 from llmkit.serving import NOT_SERVED, serve_inputs
 
 if TYPE_CHECKING:
-    from llmkit.training.launching import Processes
+    from llmkit.training.process_settings import Processes
 
 
 def refuse_reward_model(project: Project) -> None:

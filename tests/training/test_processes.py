@@ -19,11 +19,12 @@ from llmkit.errors import LlmkitError, UsageError
 from llmkit.models.settings import ModelConfig
 from llmkit.training import launching
 from llmkit.training.checkpoints import last_whole
-from llmkit.training.launching import (
+from llmkit.training.launching import train_together
+from llmkit.training.process_settings import (
     Processes,
     read_processes,
     refuse_what_cannot_run_together,
-    train_together,
+    shipped,
 )
 from llmkit.training.progress import Diverged, read_events
 from llmkit.training.reference import REFERENCE
@@ -49,7 +50,7 @@ SETTINGS = {
     "keep_checkpoints": 9,
 }
 MODEL = ModelConfig(base="tiny", device="cpu")
-TWO = Processes(2, launching.shipped()["ddp"], "ddp")
+TWO = Processes(2, shipped()["ddp"], "ddp")
 
 
 def rows(count):
@@ -287,7 +288,7 @@ def test_weights_shared_out_by_fsdp2_train_as_in_one_process(done, in_float32, t
         patched.setenv("FSDP_ON_CPU", "1")
         patched.setenv("MORE_JOBS", json.dumps(more))
         train_together(
-            Processes(2, launching.shipped()["fsdp2"], "fsdp"),
+            Processes(2, shipped()["fsdp2"], "fsdp"),
             settings(LORA, 1),
             MODEL,
             data,
@@ -336,7 +337,7 @@ def test_every_configuration_that_ships_is_one_of_accelerates(monkeypatch):
     from accelerate.utils.launch import prepare_multi_gpu_env
 
     kinds = {}
-    for name, path in launching.shipped().items():
+    for name, path in shipped().items():
         load_config_from_file(str(path))  # refuses keys that it does not know
         found = read_processes(2, name, "cuda")
         kinds[name] = found.kind, found.shares_weights
@@ -431,7 +432,7 @@ def test_a_configuration_is_a_name_or_a_file_of_accelerates(tmp_path):
     with pytest.raises(UsageError, match="does not say how many processes"):
         read_processes(None, "ddp", "cpu")
     path = tmp_path / "mine.yaml"
-    text = launching.shipped()["fsdp2"].read_text()
+    text = shipped()["fsdp2"].read_text()
     path.write_text(text.replace("num_machines: 1", "num_machines: 2"))
     assert read_processes(8, str(path), "cuda").here == 4
     with pytest.raises(UsageError, match="cannot be divided evenly among 2 machines"):
@@ -446,7 +447,7 @@ def test_a_configuration_is_a_name_or_a_file_of_accelerates(tmp_path):
 
 def test_the_stage_of_a_file_of_deepspeeds_counts(tmp_path):
     path, inner = tmp_path / "mine.yaml", tmp_path / "deepspeed.json"
-    text = launching.shipped()["deepspeed_zero2"].read_text().partition("deepspeed_config:")[0]
+    text = shipped()["deepspeed_zero2"].read_text().partition("deepspeed_config:")[0]
     path.write_text(f"{text}deepspeed_config:\n  deepspeed_config_file: {inner}\n")
     with pytest.raises(UsageError, match=r"says no zero_optimization\.stage"):
         read_processes(2, str(path), "cuda")
@@ -456,7 +457,7 @@ def test_the_stage_of_a_file_of_deepspeeds_counts(tmp_path):
 
 def test_the_document_names_every_configuration_that_ships():
     text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
-    assert all(f"| `{name}`" in text for name in launching.shipped())
+    assert all(f"| `{name}`" in text for name in shipped())
 
 
 def test_the_error_that_began_it_is_told_and_not_those_that_followed(tmp_path):
