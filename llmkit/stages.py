@@ -195,8 +195,10 @@ def merge(project: Project) -> Outcome:
 def _refuse_another_base(project: Project) -> None:
     """An adapter belongs to the base and the data it was trained on; recipes may change since."""
     train, prep = (project.run.record(stage) or {"inputs": {}} for stage in ("train", "prep"))
-    before = train["inputs"] | {"chat_template": prep["inputs"].get("chat_template", "absent")}
+    before = {"training.method": '"sft"'} | train["inputs"]  # there was no other once
+    before |= {"chat_template": prep["inputs"].get("chat_template", "absent")}
     now = {
+        "training.method": json.dumps(project.recipe.training.method),
         "model": project.model.content_hash(),
         "quantization": project.recipe.model.quantization,
         "data": project.output_hash("prep", "data"),
