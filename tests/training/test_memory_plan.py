@@ -244,7 +244,7 @@ def test_what_training_would_refuse_the_plan_refuses(llmkit, recipe_file):
     words = ["model.quantization=nf4", "training.adapter={kind: full}"]
     code, _, err = llmkit("plan", str(recipe_file), *words)
     assert code == 2
-    assert "quantised weights" in err
+    assert "quantised ones (model.quantization=nf4) cannot be trained" in err
 
 
 def test_a_folder_without_a_causal_language_model_is_refused(tmp_path):
