@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmkit.console import View
     from llmkit.project import Project
     from llmkit.servers import Servers
-    from llmkit.training.launching import Processes
+    from llmkit.training.process_settings import Processes
 
 app = typer.Typer(
     help="Raw rows in, a fine-tuned model behind an OpenAI-compatible endpoint out, and every "
@@ -395,7 +395,7 @@ def _processes(project: "Project", count: int | None, accelerate: str | None) ->
     if accelerate is None and count in (None, 1):
         return None
     from llmkit.models.loading import choose_device
-    from llmkit.training.launching import read_processes, refuse_what_cannot_run_together
+    from llmkit.training.process_settings import read_processes, refuse_what_cannot_run_together
 
     recipe = project.recipe
     device = choose_device(recipe.model.device).type

@@ -9,7 +9,7 @@ from llmkit.servers import Servers
 from llmkit.serving import NOT_SERVED
 
 if TYPE_CHECKING:
-    from llmkit.training.launching import Processes
+    from llmkit.training.process_settings import Processes
 
 
 def run_recipe(project: Project, processes: "Processes | None" = None) -> Path:

@@ -21,7 +21,7 @@ from llmkit.servers import Servers
 from llmkit.serving import NOT_SERVED, serve_inputs
 
 if TYPE_CHECKING:
-    from llmkit.training.launching import Processes
+    from llmkit.training.process_settings import Processes
 
 
 def refuse_reward_model(project: Project) -> None:
@@ -74,8 +74,9 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
     """Packed sequences -> an adapter, in this process or in several."""
     from llmkit.models.loading import choose_device, compute_dtype, release
     from llmkit.planning.plan import warning_of
-    from llmkit.training import launching, planning
+    from llmkit.training import launching
     from llmkit.training.checkpoints import prepare_folder
+    from llmkit.training.step_count import plan_steps
     from llmkit.training.train import Places
     from llmkit.training.train import train as run_training
 
@@ -84,7 +85,7 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
     data = project.data()
     device = choose_device(recipe.model.device)
     together = processes.count if processes else 1
-    planning.plan_steps(recipe.training, data.figures["packs"], together)
+    plan_steps(recipe.training, data.figures["packs"], together)
     inputs = flatten(recipe.training.model_dump(mode="json"), "training.")
     inputs |= {
         "data": data_hash,
@@ -194,8 +195,10 @@ def merge(project: Project) -> Outcome:
 def _refuse_another_base(project: Project) -> None:
     """An adapter belongs to the base and the data it was trained on; recipes may change since."""
     train, prep = (project.run.record(stage) or {"inputs": {}} for stage in ("train", "prep"))
-    before = train["inputs"] | {"chat_template": prep["inputs"].get("chat_template", "absent")}
+    before = {"training.method": '"sft"'} | train["inputs"]  # there was no other once
+    before |= {"chat_template": prep["inputs"].get("chat_template", "absent")}
     now = {
+        "training.method": json.dumps(project.recipe.training.method),
         "model": project.model.content_hash(),
         "quantization": project.recipe.model.quantization,
         "data": project.output_hash("prep", "data"),

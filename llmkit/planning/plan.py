@@ -16,7 +16,7 @@ from llmkit.planning.estimate import Estimate, Shapes, count_shapes, on_cpu, on_
 from llmkit.planning.tracing import CannotTrace
 from llmkit.planning.workload import Workload, assumed_workload, workload_of
 from llmkit.recipe import Recipe
-from llmkit.training.planning import plan_steps
+from llmkit.training.step_count import plan_steps
 
 GPUS = (8, 16, 24, 40, 80)
 """Kinds of GPU, GiB."""

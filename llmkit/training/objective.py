@@ -5,7 +5,7 @@ many of them a whole optimiser step has, on all devices. So accumulation over k 
 one batch of k, and several processes are one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -89,7 +89,7 @@ def step_loss(
 def looked_ahead(
     model: nn.Module,
     objective: Objective,
-    batches: Sequence[Mapping[str, Any]],
+    batches: Iterable[Mapping[str, Any]],
     device: torch.device,
 ) -> dict[str, float]:
     """What an objective wants to know of all the batches of a step; nothing for most.

@@ -87,8 +87,10 @@ class Meter:
 class Guard:
     """Stops a training whose loss is not a number, or stays above where it started."""
 
-    def __init__(self, start_loss: float, patience: int) -> None:
-        """Take the loss before the first step.
+    def __init__(
+        self, start_loss: float, patience: int, before: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        """Take the loss before the first step, and the steps that a resumed training made before.
 
         Raises:
             Diverged: it is not a number: the model or the data is broken, not the training.
@@ -99,6 +101,9 @@ class Guard:
         self.highest = 0.0
         self.patience = patience
         self.streak = 0
+        for event in before:
+            if event["event"] == "step":
+                self.check(event["loss"], event["step"])
 
     def check(self, loss: float, step: int) -> None:
         """Look at one step's loss.
@@ -127,8 +132,8 @@ class Guard:
         parts = ((name, processes.local_part(p)) for name, p in trained)
         broken = next((name for name, part in parts if not bool(part.isfinite().all())), None)
         if processes.largest(broken is not None):
-            held = broken or "a weight that another process holds"
-            raise Diverged(f"step {step}: {held} has values that are no numbers.")
+            held = broken or "a weight of another process"
+            raise Diverged(f"step {step}: {held} holds values that are no numbers.")
 
     def check_end(self, loss: float, steps: int) -> None:
         """Look at the loss after the last step.
@@ -177,8 +182,7 @@ class Events:
 
     def __init__(self, path: Path, resume_after: int) -> None:
         """Open the file; lines after step ``resume_after`` are forgotten, they will come again."""
-        self._path = path
-        kept = [e for e in read_events(path) if resume_after and e.get("step", 0) <= resume_after]
+        kept = until(read_events(path), resume_after) if resume_after else []
         write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
         self._file: TextIO = path.open("a", encoding="utf-8")
 
@@ -202,6 +206,11 @@ class NoEvents:
         """Nothing is open."""
 
 
+def until(events: Iterable[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+    """The events of steps up to this one."""
+    return [event for event in events if event["step"] <= step]
+
+
 def read_events(path: Path) -> list[dict[str, Any]]:
     """Every whole event of a file; the last line of a killed run may be cut short."""
     if not path.is_file():
@@ -212,6 +221,6 @@ def read_events(path: Path) -> list[dict[str, Any]]:
             event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(event, dict):
+        if isinstance(event, dict) and event.keys() >= {"event", "step"}:
             events.append(event)
     return events

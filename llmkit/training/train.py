@@ -8,18 +8,17 @@ import torch
 from transformers import PreTrainedModel
 
 from data_prep.prepared import PreparedDataset
-from llmkit.errors import UsageError
 from llmkit.models import trained
 from llmkit.models.adapters import base_of
 from llmkit.models.loading import choose_device, compute_dtype, load_base, load_scorer, quiet
 from llmkit.models.settings import ModelConfig
 from llmkit.models.trained import TrainedModel
-from llmkit.models.vocabulary import read_extension
 from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
 from llmkit.training.distillation import Distillation, load_teacher
 from llmkit.training.embedding_noise import EmbeddingNoise
+from llmkit.training.figures import told_by
 from llmkit.training.isolation import (
     check_loss_is_the_models_own,
     check_rows_are_apart,
@@ -28,7 +27,6 @@ from llmkit.training.isolation import (
 from llmkit.training.kernels.choice import use_kernels
 from llmkit.training.objective import Objective, accept_objectives
 from llmkit.training.objectives import REFERENCED, objective_for, refuse_other_rows
-from llmkit.training.planning import Plan, plan_steps
 from llmkit.training.progress import (
     Best,
     Diverged,
@@ -38,15 +36,16 @@ from llmkit.training.progress import (
     NoEvents,
     TrainingView,
     read_events,
+    until,
 )
 from llmkit.training.reference import with_references
-from llmkit.training.settings import Full, LoraAdapter, TrainingConfig
+from llmkit.training.settings import TrainingConfig
+from llmkit.training.step_count import Plan, plan_steps
+from llmkit.training.token_checks import refuse_ids_without_embedding, tokens_to_learn
 from llmkit.training.trackers import tracking
 from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
 
-WATCHED = ("margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
-"""Figures of preferences that the manifest keeps."""
 START_SAMPLE = 4
 """Sequences that the loss at the start is measured on when nothing is held out."""
 
@@ -123,23 +122,25 @@ def train(
         view.say("reference log-probabilities of every row")
         data = _with_references(data, model, places, dtype, resumed=resume_from is not None)
     start = measure(model, objective, data.watched, dtype)
-    before = processes.from_first(read_events(places.events))
-    events: Events | NoEvents = NoEvents()
-    if processes.is_first():
-        events = Events(places.events, step_of(resume_from) if resume_from else 0)
+    done = step_of(resume_from) if resume_from else 0
+    earlier = processes.from_first(read_events(places.events) if resume_from else [])
+    before = until(earlier, done)  # what came after it comes once more
+    events: Events | NoEvents = Events(places.events, done) if processes.is_first() else NoEvents()
     run = Running(
         model,
         objective,
         data.validation,
         Meter(),
-        Guard(start["loss"], config.patience),
+        Guard(start["loss"], config.patience, before),
         Best(config.early_stopping, before),
         events,
         view,
         dtype,
+        told={(event["event"], event["step"]) for event in earlier},
     )
     if not resume_from and len(data.validation):
         run.report(0, start)
+    run.recall(before, done)
     try:
         fresh = not resume_from and processes.is_first()
         with tracking(config.trackers, places.checkpoints.parent, fresh=fresh):
@@ -160,7 +161,7 @@ def train(
         "validation_loss_end": end_loss,
         "kept_step": run.best.step if config.keep == "best" else steps,
         "processes": processes.count(),
-        **(_told(places.events) if processes.is_first() else {}),
+        **(told_by(read_events(places.events)) if processes.is_first() else {}),
         **trained.figures(model),
         "compute_dtype": str(dtype).removeprefix("torch."),
         "device": device.type,
@@ -173,7 +174,7 @@ class _Data:
 
     train: Sequences
     validation: Sequences
-    watched: list[Sequence]
+    watched: Sequences | list[Sequence]
     """What the loss before and after is measured on."""
 
 
@@ -185,7 +186,7 @@ def _load_data(prepared: PreparedDataset) -> _Data:
 
 def _watching(train: Sequences, validation: Sequences) -> _Data:
     few = [train[index] for index in range(min(START_SAMPLE, len(train)))]
-    return _Data(train, validation, list(validation) or few)
+    return _Data(train, validation, validation if len(validation) else few)
 
 
 def _objective(
@@ -222,7 +223,7 @@ def _load_model(
     dtype: torch.dtype,
 ) -> TrainedModel:
     """The model with what trains chosen."""
-    new_tokens = _new_tokens(config, places.model, data.train)
+    new_tokens = tokens_to_learn(config, places.model, data.train)
     held = trained.base_dtype(config.adapter, model_config.quantization, dtype)
     quantization = model_config.quantization
     if config.method == "reward":
@@ -231,7 +232,7 @@ def _load_model(
         )
     else:
         base = load_base(places.model, quantization=quantization, device=device, dtype=held)
-    _refuse_ids_without_embedding(base, data.train)
+    refuse_ids_without_embedding(base, data.train)
     if config.gradient_checkpointing:
         base.enable_input_require_grads()  # or checkpointed layers on a frozen base learn nothing
     return trained.make_trainable(
@@ -264,11 +265,8 @@ def _run(
     noise = config.neftune_alpha and EmbeddingNoise(base_of(run.model), config.neftune_alpha)
     trainer = ObjectiveTrainer(
         config=config,
-        objective=run.objective,
-        meter=run.meter,
+        run=run,
         noise=noise or None,
-        dtype=run.dtype,
-        model=run.model,
         args=arguments(config, plan, places.checkpoints, device, run.dtype),
         train_dataset=data.train,
         data_collator=collate,
@@ -300,76 +298,7 @@ def _run(
     return steps, end_loss
 
 
-def _new_tokens(config: TrainingConfig, folder: Path, sequences: Sequences) -> list[int]:
-    """Tokens that were added to the model and have embeddings of their own to learn.
-
-    Raises:
-        UsageError: rows use some of them, and they would stay the means they were made as.
-    """
-    extension = read_extension(folder)
-    if extension is None:
-        return []
-    added = {row.id: row.token for row in extension.added}
-    adapter = config.adapter
-    if isinstance(adapter, Full) or (not isinstance(adapter, LoraAdapter) and adapter.embeddings):
-        return []
-    if isinstance(adapter, LoraAdapter) and adapter.new_tokens:
-        return list(added)
-    used = sorted({index for each in sequences for index in each.input_ids} & added.keys())
-    if used:
-        named = ", ".join(repr(added[index]) for index in used[:5])
-        setting = "new_tokens" if isinstance(adapter, LoraAdapter) else "embeddings"
-        raise UsageError(
-            f"{folder}: the data uses {len(used)} of the {len(added)} tokens that were added to "
-            f"this model ({named}, ...), and nothing would train their embeddings: they would stay "
-            f"the mean of their pieces. Set training.adapter.{setting}=true."
-        )
-    return []
-
-
-def _refuse_ids_without_embedding(base: PreTrainedModel, sequences: Sequences) -> None:
-    rows = len(base.get_input_embeddings().weight)  # type: ignore[arg-type]
-    largest = max(int(sequence.input_ids.max()) for sequence in sequences)
-    if largest >= rows:
-        raise UsageError(
-            f"the data has token id {largest}, but the model has embeddings for 0 to {rows - 1}: "
-            "its tokenizer or chat template uses tokens that were added without enlarging the "
-            "model. Choose a template of tokens that the model knows: model.chat_template."
-        )
-
-
 def _last_good(checkpoints: Path) -> str:
     good = last_whole(checkpoints)
     kept = f"The last good checkpoint is {good}." if good else "No checkpoint had been written yet."
     return f"{kept} Try a lower training.learning_rate, or a warm-up: training.warmup_steps."
-
-
-def _told(events_path: Path) -> dict[str, Any]:
-    """The figures that the events of all steps come to."""
-    events = read_events(events_path)
-    return {**_speed(events), "watched": _watched(events)}
-
-
-def _watched(events: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """What an objective shows beside its loss: at the start, or first step, and at the end."""
-    measured = [event for event in events if event["event"] == "validation"]
-    seen = measured or [event for event in events if event["event"] == "step"]
-    return {
-        name: [seen[0][name], seen[-1][name]]
-        for name in WATCHED
-        if name in seen[0] and name in seen[-1]
-    }
-
-
-def _speed(events: list[dict[str, Any]]) -> dict[str, Any]:
-    steps = [event for event in events if event["event"] == "step"]
-    timed = steps[2:] or steps  # the first steps warm caches up
-    return {
-        "loss_first": steps[0]["loss"],
-        "loss_last": steps[-1]["loss"],
-        "tokens": sum(step["tokens"] for step in steps),
-        "tokens_per_second": round(
-            sum(step["tokens"] for step in timed) / sum(step["seconds"] for step in timed), 1
-        ),
-        "peak_memory_mib": max(step["memory_mib"] for step in steps),
-    }

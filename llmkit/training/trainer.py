@@ -1,6 +1,6 @@
 """The transformers Trainer with our objectives, our events, and our say about checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.checkpoints import keep_newest, mark_whole
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.objective import Objective, add_counts, counted, looked_ahead, step_loss
-from llmkit.training.planning import Plan
 from llmkit.training.progress import (
     Best,
     Events,
@@ -30,6 +29,7 @@ from llmkit.training.progress import (
 )
 from llmkit.training.settings import LoraAdapter, TrainingConfig
 from llmkit.training.shares import Share, ShareLoader
+from llmkit.training.step_count import Plan
 from llmkit.training.trackers import Tell, validation_figures
 
 
@@ -40,19 +40,17 @@ class ObjectiveTrainer(Trainer):
         self,
         *,
         config: TrainingConfig,
-        objective: Objective,
-        meter: Meter,
+        run: "Running",
         noise: EmbeddingNoise | None,
-        dtype: torch.dtype,
         **arguments: Any,
     ) -> None:
-        super().__init__(**arguments)
+        super().__init__(model=run.model, **arguments)
         self.remove_callback(PrinterCallback)
         self.config = config
-        self.wanted = objective
-        self.meter = meter
+        self.running = run
+        self.wanted = run.objective
         self.noise = noise
-        self.dtype = dtype
+        self.dtype = run.dtype
         self.model_accepts_loss_kwargs = True  # our loss is already the mean over the whole step
 
     def compute_loss(
@@ -77,7 +75,7 @@ class ObjectiveTrainer(Trainer):
         with computing_in(self.dtype, self.args.device), saving:
             loss = step_loss(model, self.wanted, inputs, num_items_in_batch)
         counts, tokens = counted(self.wanted, inputs), inputs["input_ids"].numel()
-        self.meter.add(loss, counts, tokens, counted=inputs["counted"])
+        self.running.meter.add(loss, counts, tokens, counted=inputs["counted"])
         # What is not counted has its backward pass all the same, or the others would wait for it.
         return loss.value * (processes.count() if inputs["counted"] else 0)
 
@@ -126,8 +124,22 @@ class ObjectiveTrainer(Trainer):
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """What trackers are told: the Trainer's own figures, and with a step's loss all of it."""
-        super().log(logs | self.meter.last if "loss" in logs else logs, start_time)
+        """Tell trackers, then ``events.jsonl`` and the view, of a step, or of how it all ended.
+
+        Steps that come once more, because the training was killed after its last checkpoint, were
+        told of before.
+        """
+        if "learning_rate" not in logs:
+            super().log(logs, start_time)
+            return
+        if ("step", self.state.global_step) not in self.running.told:
+            super().log(logs | self.running.meter.last, start_time)
+        self.running.report_step(
+            self.state.global_step,
+            self.state.max_steps,
+            learning_rate=logs["learning_rate"],
+            gradient_norm=float(logs.get("grad_norm", 0.0)),
+        )
 
     def tell(self, figures: Mapping[str, float]) -> None:
         """Pass other figures on to the trackers; `log` would take the step's turn."""
@@ -149,6 +161,8 @@ class Watch(TrainerCallback):
         self.config = config
         self.plan = plan
         self.run = run
+        self.owed = False
+        """Whether a checkpoint was due and is not written yet."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Tell trackers, which are ready only now, of the validation before the first step."""
@@ -160,41 +174,31 @@ class Watch(TrainerCallback):
         self.run.meter.restart()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Close the step; save only while the loss is where it should be."""
-        closed = self.run.meter.close()
-        self.run.guard.check(closed["loss"], state.global_step)
-        due = state.global_step % self.plan.checkpoint_every == 0
-        is_last = state.global_step >= self.plan.steps
-        control.should_save = (due or is_last) and self.run.guard.streak == 0
-        every = self.config.evaluate_every
-        if is_last or (every and state.global_step % every == 0):
-            self.run.validate(state.global_step)  # now: trackers are closed when training has ended
-        if every and state.global_step % every == 0 and not is_last:
-            control.should_training_stop = self.run.best.exhausted
-            control.should_save |= self.run.best.step == state.global_step
-            control.should_save |= control.should_training_stop
-        if control.should_save:
-            self.run.guard.check_weights(self.run.model, state.global_step)
-        return control
+        """Close the step; save only while the loss is where it should be.
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any
-    ) -> None:
-        """The Trainer knows the gradient's norm and the learning rate."""
-        if logs and "learning_rate" in logs:
-            event = {
-                "event": "step",
-                "step": state.global_step,
-                **self.run.meter.last,
-                "learning_rate": logs["learning_rate"],
-                "gradient_norm": float(logs.get("grad_norm", 0.0)),
-                "memory_mib": int(processes.largest(memory_mib())),
-            }
-            self.run.events.write(event)
-            self.run.view.step(event, self.plan.steps)
+        A checkpoint that is due while it is not follows at the first step where it is: where a step
+        is few pairs, single losses above the start are nothing unusual.
+        """
+        step, run = state.global_step, self.run
+        closed = run.meter.close()
+        run.guard.check(closed["loss"], step)
+        is_last = step >= self.plan.steps
+        self.owed |= is_last or step % self.plan.checkpoint_every == 0
+        control.should_save = self.owed and run.guard.streak == 0
+        evaluated = bool(self.config.evaluate_every) and step % self.config.evaluate_every == 0
+        if is_last or evaluated:
+            run.validate(step)  # now: trackers are closed when training has ended
+            control.should_save |= self.config.keep == "best" and run.best.step == step
+        if evaluated and not is_last and run.best.exhausted:
+            run.view.say(f"stopping after step {step}: evaluations are no longer better")
+            control.should_training_stop = control.should_save = True
+        if control.should_save:
+            run.guard.check_weights(run.model, step)
+        return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Older checkpoints go only after the new one is whole."""
+        self.owed = False
         best = self.run.best.step if self.config.keep == "best" else None
         if not processes.is_first():
             return
@@ -216,6 +220,8 @@ class Running:
     dtype: torch.dtype
     tell: Tell = lambda _figures: None
     """Tells the trackers."""
+    told: Set[tuple[str, int]] = frozenset()
+    """Kinds and steps of the events that trackers were told of before this process."""
     validated: tuple[int, dict[str, float]] | None = None
     """The step and the figures of the last validation."""
 
@@ -225,17 +231,37 @@ class Running:
             return None
         if self.validated and self.validated[0] == step:
             return self.validated[1]["loss"]
-        self.report(step, measure(self.model, self.objective, list(self.validation), self.dtype))
+        self.report(step, measure(self.model, self.objective, self.validation, self.dtype))
         return self.validated[1]["loss"] if self.validated else None
+
+    def recall(self, before: Iterable[Mapping[str, Any]], step: int) -> None:
+        """Take over what a validation after this step found, if an earlier process made it."""
+        for event in before:
+            if event["event"] == "validation" and event["step"] == step > 0:
+                found = {n: value for n, value in event.items() if n not in ("event", "step")}
+                self.validated = step, found
 
     def report(self, step: int, found: dict[str, float]) -> None:
         """Say and keep what a validation found."""
+        if ("validation", step) not in self.told:
+            self.tell(validation_figures(found))
         self.events.write({"event": "validation", "step": step, **found})
         self.view.say(f"step {step}: validation {spelled(found)}")
         self.validated = step, found
-        self.tell(validation_figures(found))
         if step:
             self.best.see(step, found["loss"])
+
+    def report_step(self, step: int, steps: int, **figures: float) -> None:
+        """Say and keep what a step came to, with what the Trainer knows of it."""
+        event = {
+            "event": "step",
+            "step": step,
+            **self.meter.last,
+            **figures,
+            "memory_mib": int(processes.largest(memory_mib())),
+        }
+        self.events.write(event)
+        self.view.step(event, steps)
 
 
 def spelled(figures: Mapping[str, float]) -> str:
@@ -243,9 +269,28 @@ def spelled(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
 
 
+class _OneByOne:
+    """This process's share of sequences as batches of one, made anew whenever they are gone over.
+
+    All of them at once would be many times the sequences, which are views of a file.
+    """
+
+    def __init__(self, sequences: Sequences | list[Sequence]) -> None:
+        self._sequences = sequences
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        whole, together = len(self._sequences), processes.count()
+        for turn in range(processes.rank(), whole + -whole % together, together):
+            mine = turn < whole
+            yield {**collate([self._sequences[turn if mine else 0]]), "counted": mine}
+
+
 @torch.no_grad()
 def measure(
-    model: nn.Module, objective: Objective, sequences: list[Sequence], dtype: torch.dtype
+    model: nn.Module,
+    objective: Objective,
+    sequences: Sequences | list[Sequence],
+    dtype: torch.dtype,
 ) -> dict[str, float]:
     """The objective and its figures over sequences, one at a time, without training.
 
@@ -255,16 +300,7 @@ def measure(
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    turns = range(
-        processes.rank(), len(sequences) + -len(sequences) % processes.count(), processes.count()
-    )
-    batches = [
-        {
-            **collate([sequences[turn if turn < len(sequences) else 0]]),
-            "counted": turn < len(sequences),
-        }
-        for turn in turns
-    ]
+    batches = _OneByOne(sequences)
     totals = processes.total(add_counts([counted(objective, batch) for batch in batches]))
     with computing_in(dtype, device):
         totals |= looked_ahead(model, objective, batches, device)

@@ -6,8 +6,8 @@ import torch
 from transformers import TrainingArguments
 
 from llmkit.errors import UsageError
-from llmkit.training.planning import Plan
 from llmkit.training.settings import TrainingConfig
+from llmkit.training.step_count import Plan
 from llmkit.training.trackers import PROJECT, refuse_missing
 
 SCHEDULES = {

@@ -47,6 +47,15 @@ def test_weights_that_are_no_numbers_are_not_saved() -> None:
         Guard(1.0, patience=1).check_weights(model, 3)
 
 
+def test_a_resumed_training_is_compared_with_its_own_first_step() -> None:
+    steps = [(1, 3.0), (2, 1.5), (3, 3.7)]
+    before = [{"event": "step", "step": step, "loss": loss} for step, loss in steps]
+    guard = Guard(2.0, 9, [{"event": "validation", "step": 0, "loss": 2.0}, *before])
+    assert guard.streak == 1
+    guard.check(3.5, 4)
+    assert guard.streak == 0  # not above 1.2 times 3.0
+
+
 def test_one_good_step_starts_the_count_again() -> None:
     guard = Guard(2.0, patience=2)
     for step in range(1, 11):

@@ -208,6 +208,9 @@ def test_an_adapter_is_not_merged_into_what_it_was_not_trained_on(
         stages._refuse_another_base(trained)
     with pytest.raises(UsageError, match="changed since the adapter was trained"):
         stages._refuse_another_base(project(**{key: str(other) if key == "base" else value}))
+    scored = Recipe.model_validate(plain | {"training": {"method": "reward"}})
+    with pytest.raises(UsageError, match=r'training\.method: "sft" -> "reward"'):
+        stages._refuse_another_base(Project(scored, Run(tmp_path / "demo"), QuietView()))
 
 
 def test_the_hash_of_a_pattern_covers_which_files_there_are_and_what_they_hold(tmp_path: Path):

@@ -1,7 +1,7 @@
 """Small prepared data sets and the tiny model, in float32 where laws are exact."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,15 @@ def rows(count: int) -> list[dict[str, Any]]:
             ]
         made.append({"messages": messages})
     return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny products wait longer for a second thread than they take, ten times where it is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

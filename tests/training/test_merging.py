@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmkit.errors import CheckFailed
-from llmkit.models import adapters, merging
+from llmkit.models import adapters, closeness, merging
 from llmkit.models.loading import load_base, stop_token_ids
 from llmkit.models.settings import MergeConfig, ModelConfig
 from llmkit.training.settings import LoraAdapter
@@ -50,9 +50,9 @@ def test_merged_logits_are_those_of_the_adapter_on_its_base(tiny, adapter, prepa
     found = _merge(tiny, adapter, samples, tmp_path / "merged", dtype="float32")
     assert found["closeness"]["base"]["kl"] < 1e-3
     base = load_base(tiny, quantization="none", device=CPU, dtype=torch.float32)
-    reference = list(merging.logits_on(base, samples))
+    reference = list(closeness.logits_on(base, samples))
     merged = load_base(tmp_path / "merged", quantization="none", device=CPU, dtype=torch.float32)
-    assert merging.compare(reference, merged, samples).kl > 0.01  # the adapter does something
+    assert closeness.compare(reference, merged, samples).kl > 0.01  # the adapter does something
 
 
 def test_merging_in_float32_is_exact(tiny, adapter):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -182,16 +183,32 @@ def test_dpo_with_smoothed_labels_is_trls(policy):
         assert ours[0] != pytest.approx(_ours(policy, "dpo", [unit])[0], rel=1e-3)
 
 
+def _estimate(model: Any, units: list[Sequence]) -> float:
+    """How much likelier the mismatched rows have become, as a mean: KTO's before it is bounded."""
+    found = []
+    for unit in units:
+        mismatched = collate([unit])["mismatched"]
+        with torch.no_grad():
+            found += (
+                row_log_probabilities(base_of(model), mismatched) - unit.reference[1]
+            ).tolist()
+    return sum(found) / len(found)
+
+
 @pytest.mark.parametrize(
-    "labels",
-    [[True, False, False, True, False, True, False], [True] * 4, [False] * 4],
-    ids=["both", "good", "bad"],
+    ("labels", "shift"),
+    [([True, False, False, True, False, True, False], 0.0), ([True] * 4, -50), ([False] * 4, 50)],
+    ids=["both", "good and likelier", "bad and less likely"],
 )
-def test_kto_is_trls(policy, labels):
+def test_kto_is_trls(policy, labels, shift):
+    """The divergence from the reference is estimated, and never below zero, where none can be.
+
+    Which side of zero an estimate is on depends on the rows and the weights, so two of the three
+    have references that are far on one side; the reference of the third is what TRL computes.
+    """
     policy.eval()
     units = _referenced(policy, labelled(labels))
-    if all(labels):  # an estimate below zero counts as zero: look at one above
-        units = [replace(unit, reference=unit.reference - 50) for unit in units]
+    units = [replace(unit, reference=unit.reference + np.float32(shift)) for unit in units]
     weights = {"desirable_weight": 1.3, "undesirable_weight": 0.7}
     ours = _ours(policy, "kto", packed(units, 3), **weights)
     batch = _padded(_rows(units, 0)) | _padded(_rows(units, 1), "KL_")
@@ -208,14 +225,17 @@ def test_kto_is_trls(policy, labels):
         calculate_KL=True,
         **weights,
     )
-    trainer.precompute_ref_logps = all(labels)
-    batch |= precomputed if all(labels) else {}
+    trainer.precompute_ref_logps = bool(shift)
+    batch |= precomputed if shift else {}
     _assert_same(
         ours, _theirs(policy, lambda: trainer._compute_loss(policy, batch, return_outputs=False))
     )
     metrics = {name: values[-1] for name, values in trainer._metrics["eval"].items()}
     assert ours[2]["kl"] == pytest.approx(metrics["kl"], **CLOSE)
-    assert (ours[2]["kl"] > 0) == all(labels)
+    estimate = _estimate(policy, units)
+    assert ours[2]["kl"] == pytest.approx(max(0.0, estimate), **CLOSE)
+    if shift:
+        assert (estimate > 0) == (shift < 0)
     for name, theirs in [
         ("chosen_reward", "rewards/chosen"),
         ("rejected_reward", "rewards/rejected"),

@@ -19,17 +19,18 @@ from llmkit.errors import LlmkitError, UsageError
 from llmkit.models.settings import ModelConfig
 from llmkit.training import launching
 from llmkit.training.checkpoints import last_whole
-from llmkit.training.launching import (
+from llmkit.training.launching import train_together
+from llmkit.training.process_settings import (
     Processes,
     read_processes,
     refuse_what_cannot_run_together,
-    train_together,
+    shipped,
 )
-from llmkit.training.planning import plan_steps
 from llmkit.training.progress import Diverged, read_events
 from llmkit.training.reference import REFERENCE
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.shares import Share
+from llmkit.training.step_count import plan_steps
 from llmkit.training.train import Places, train
 from llmkit.training.worker import failure_path
 
@@ -49,7 +50,7 @@ SETTINGS = {
     "keep_checkpoints": 9,
 }
 MODEL = ModelConfig(base="tiny", device="cpu")
-TWO = Processes(2, launching.shipped()["ddp"], "ddp")
+TWO = Processes(2, shipped()["ddp"], "ddp")
 
 
 def rows(count):
@@ -77,6 +78,7 @@ def in_float32():
         patched.setenv("OMP_NUM_THREADS", "1")
         patched.setenv("PYTHONPATH", str(Path(__file__).parent))
         patched.setattr(launching, "WORKER", "cpu_worker")
+        patched.setattr("llmkit.training.loss.CHUNK", 16)
         for module in ("llmkit.training.train", "llmkit.models.loading"):
             patched.setattr(f"{module}.compute_dtype", lambda device: torch.float32)
         yield patched
@@ -195,6 +197,11 @@ def assert_equal(one, other):
 
 
 def assert_same_training(one, two):
+    """Up to rounding: gradients are added in another order.
+
+    Adam divides a gradient by its own size, so where one is as good as nothing its rounding becomes
+    a step of its own: weights are compared less closely than losses.
+    """
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     close = {"gradient_norm": 1e-4, "learning_rate": 0, "tokens": 0}
     close |= dict.fromkeys(("supervised", "pairs", "good", "bad", "chosen_tokens"), 0)
@@ -203,6 +210,10 @@ def assert_same_training(one, two):
         assert found.keys() == expected.keys()
         for name in close.keys() & expected.keys():
             assert found[name] == pytest.approx(expected[name], rel=close[name], abs=1e-6)
+        # The first step's learning rate is zero. Until the third, a model is its own reference, and
+        # which of two differences of zero is larger is a matter of rounding.
+        if expected["step"] > 2:
+            assert found.get("accuracy") == expected.get("accuracy")
     expected, found = weights(one / "result"), weights(two / "result")
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
@@ -227,7 +238,7 @@ def test_every_method_trains_in_two_processes_as_in_one(done, method):
         expected, found = load_file(one), load_file(two)
         assert found.keys() == expected.keys() == {"train", "validation"}
         for name, values in expected.items():
-            torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-5)
+            assert torch.equal(found[name], values)
     if method == "kto":
         assert any(event["kl"] > 0 for event in steps(folder / method))
 
@@ -238,15 +249,12 @@ def test_a_killed_process_is_named_and_the_command_goes_on_from_the_last_checkpo
     assert code == 1
     assert "process 1 of 2 was ended by SIGKILL, as systems do" in error
     assert "Traceback" not in error
-    good = int(said["last good"].removeprefix("checkpoint-"))
-    assert good in (3, 4)  # the one that was due, or that of a better evaluation after it
+    assert said["last good"] == "checkpoint-3"
     code, out, error = said["again"]
     assert code == 0, error
     shown = [json.loads(line) for line in out.splitlines()]
-    assert [line["step"] for line in shown if line.get("event") == "step"] == list(
-        range(good + 1, 13)
-    )
-    assert any(f"resuming after step {good}" in line.get("note", "") for line in shown)
+    assert [line["step"] for line in shown if line.get("event") == "step"] == list(range(4, 13))
+    assert any("resuming after step 3" in line.get("note", "") for line in shown)
     assert_equal(weights(folder / "runs" / "demo" / "adapter"), weights(folder / "lora" / "result"))
     manifest = json.loads((folder / "runs" / "demo" / "manifest.json").read_text())
     assert manifest["stages"]["train"]["inputs"]["processes"] == "2"
@@ -263,9 +271,13 @@ def test_weights_shared_out_by_fsdp2_train_as_in_one_process(done, in_float32, t
     _, folder = done
     data = PreparedDataset.open(folder / "runs" / "demo" / "data")
     kept = folder / "full-fsdp" / "checkpoints" / "checkpoint-6"
+    ended = folder / "full-fsdp-ended"  # killed after its last checkpoint, before its result
+    ended.mkdir()
+    (ended / "events.jsonl").symlink_to(folder / "full-fsdp" / "events.jsonl")
     more = [
         job(tiny, data, folder / "full-fsdp", FULL),
         job(tiny, data, folder / "full-fsdp-again", FULL, resume_from=kept),
+        job(tiny, data, ended, FULL, resume_from=kept.with_name("checkpoint-12")),
     ]
     for name, (method, adapter) in SHARED.items():
         those = units(folder / f"{name}-shared", method, data)
@@ -276,7 +288,7 @@ def test_weights_shared_out_by_fsdp2_train_as_in_one_process(done, in_float32, t
         patched.setenv("FSDP_ON_CPU", "1")
         patched.setenv("MORE_JOBS", json.dumps(more))
         train_together(
-            Processes(2, launching.shipped()["fsdp2"], "fsdp"),
+            Processes(2, shipped()["fsdp2"], "fsdp"),
             settings(LORA, 1),
             MODEL,
             data,
@@ -290,9 +302,11 @@ def test_weights_shared_out_by_fsdp2_train_as_in_one_process(done, in_float32, t
     assert_same_training(folder / "full-alone", folder / "full-fsdp")
     for name in SHARED:
         assert_same_training(folder / f"{name}-alone", folder / f"{name}-fsdp")
-    assert_equal(
-        weights(folder / "full-fsdp" / "result"), weights(folder / "full-fsdp-again" / "result")
-    )
+    for other in ("again", "ended"):
+        assert_equal(
+            weights(folder / "full-fsdp" / "result"),
+            weights(folder / f"full-fsdp-{other}" / "result"),
+        )
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])
@@ -323,7 +337,7 @@ def test_every_configuration_that_ships_is_one_of_accelerates(monkeypatch):
     from accelerate.utils.launch import prepare_multi_gpu_env
 
     kinds = {}
-    for name, path in launching.shipped().items():
+    for name, path in shipped().items():
         load_config_from_file(str(path))  # refuses keys that it does not know
         found = read_processes(2, name, "cuda")
         kinds[name] = found.kind, found.shares_weights
@@ -418,7 +432,7 @@ def test_a_configuration_is_a_name_or_a_file_of_accelerates(tmp_path):
     with pytest.raises(UsageError, match="does not say how many processes"):
         read_processes(None, "ddp", "cpu")
     path = tmp_path / "mine.yaml"
-    text = launching.shipped()["fsdp2"].read_text()
+    text = shipped()["fsdp2"].read_text()
     path.write_text(text.replace("num_machines: 1", "num_machines: 2"))
     assert read_processes(8, str(path), "cuda").here == 4
     with pytest.raises(UsageError, match="cannot be divided evenly among 2 machines"):
@@ -433,7 +447,7 @@ def test_a_configuration_is_a_name_or_a_file_of_accelerates(tmp_path):
 
 def test_the_stage_of_a_file_of_deepspeeds_counts(tmp_path):
     path, inner = tmp_path / "mine.yaml", tmp_path / "deepspeed.json"
-    text = launching.shipped()["deepspeed_zero2"].read_text().partition("deepspeed_config:")[0]
+    text = shipped()["deepspeed_zero2"].read_text().partition("deepspeed_config:")[0]
     path.write_text(f"{text}deepspeed_config:\n  deepspeed_config_file: {inner}\n")
     with pytest.raises(UsageError, match=r"says no zero_optimization\.stage"):
         read_processes(2, str(path), "cuda")
@@ -443,7 +457,7 @@ def test_the_stage_of_a_file_of_deepspeeds_counts(tmp_path):
 
 def test_the_document_names_every_configuration_that_ships():
     text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
-    assert all(f"| `{name}`" in text for name in launching.shipped())
+    assert all(f"| `{name}`" in text for name in shipped())
 
 
 def test_the_error_that_began_it_is_told_and_not_those_that_followed(tmp_path):

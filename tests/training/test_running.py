@@ -1,6 +1,7 @@
 """How a training runs: what saves memory changes nothing, what stops it stops in time."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from llmkit.training.batching import Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, step_of
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.loss import supervised_loss
-from llmkit.training.progress import Best, read_events
+from llmkit.training.progress import Best, Guard, read_events
 from llmkit.training.settings import EarlyStopping, TrainingConfig
+from llmkit.training.step_count import plan_steps
+from llmkit.training.trainer import Watch
 from llmkit.training.trainer_arguments import refuse_what_cannot_run
 
 CPU = torch.device("cpu")
@@ -177,17 +180,65 @@ def test_a_stopped_training_is_not_trained_further(run, prepared, tmp_path):
     again = run(data, tmp_path, resume=True, **settings)
     assert again["steps"] == first["steps"]
     assert again["kept_step"] == first["kept_step"]
+    seen = [e["step"] for e in read_events(tmp_path / "events.jsonl") if e["event"] == "validation"]
+    assert len(seen) == len(set(seen))  # the last of them is not made again
 
 
-def test_figures_of_every_step_go_to_tensorboard(run, prepared, tmp_path, monkeypatch):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def _watched(tmp_path, losses, **settings):
+    """The steps after which a training with these losses is saved; the loss before it was 1."""
+    config = TrainingConfig(checkpoint_every=2, max_steps=len(losses), **settings)
+    run = SimpleNamespace(
+        model=torch.nn.Linear(1, 1),
+        meter=SimpleNamespace(close=lambda: {"loss": losses[state.global_step - 1]}),
+        guard=Guard(1.0, 9),
+        best=Best(None, []),
+        validate=lambda step: run.best.see(step, losses[step - 1]),
+    )
+    watch = Watch(config, plan_steps(config, 99), run)
+    arguments, control = SimpleNamespace(output_dir=tmp_path), SimpleNamespace()
+    saved = []
+    for step in range(1, len(losses) + 1):
+        state = SimpleNamespace(global_step=step)
+        watch.on_step_end(arguments, state, control)
+        if control.should_save:
+            saved.append(step)
+            watch.on_save(arguments, state, control)
+    return saved
 
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    run(prepared(24), tmp_path, max_steps=3, trackers=["tensorboard"])
-    board = EventAccumulator(str(tmp_path / "board")).Reload()
-    logged = [event.value for event in board.Scalars("train/loss")]
-    assert logged == pytest.approx(_losses(tmp_path), rel=1e-4)
+
+def test_a_checkpoint_that_is_due_on_a_bad_step_follows_on_the_next_good_one(tmp_path):
+    assert _watched(tmp_path, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]) == [2, 4, 6, 7]
+    assert _watched(tmp_path, [0.9, 2.0, 2.0, 2.0, 0.5, 2.0, 2.0]) == [5]
+
+
+def test_evaluations_are_saved_only_where_the_best_is_kept(tmp_path):
+    falling = [1.0, 0.9, 0.8, 0.7, 0.6]
+    assert _watched(tmp_path, falling, evaluate_every=1) == [2, 4, 5]
+    assert _watched(tmp_path, falling, evaluate_every=1, keep="best") == [1, 2, 3, 4, 5]
+    assert _watched(tmp_path, [1.0, 0.5, 0.8, 0.7, 0.6], evaluate_every=3, keep="best") == [
+        2,
+        3,
+        4,
+        5,
+    ]
+
+
+def test_evaluations_that_come_once_more_are_no_further_misses(run, prepared, tmp_path):
+    data = prepared(40, validation=4)
+    settings = {"max_steps": 9, "checkpoint_every": 3, "evaluate_every": 1, "learning_rate": 1e-9}
+    # Nothing is learned, so that every evaluation after the first misses; seven may, eight do.
+    settings["early_stopping"] = {"evaluations": 7, "min_delta": 0.01}
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, stop_after=6, **settings)
+    assert step_of(all_checkpoints(tmp_path / "checkpoints")[-1]) < 6
+    assert run(data, tmp_path, resume=True, **settings)["steps"] == 8
+
+
+def test_evaluations_of_an_earlier_training_count_for_nothing(run, prepared, tmp_path):
+    data = prepared(40, validation=4)
+    (tmp_path / "events.jsonl").write_text('{"event": "validation", "step": 1, "loss": 0.01}\n' * 9)
+    settings = {"max_steps": 4, "evaluate_every": 2, "early_stopping": {"evaluations": 1}}
+    assert run(data, tmp_path, keep="best", **settings)["kept_step"] == 4
 
 
 def test_the_base_is_left_as_it_was_by_a_noise_free_evaluation(tiny, prepared):

@@ -13,9 +13,9 @@ from llmkit.training.batching import Sequences
 from llmkit.training.checkpoints import all_checkpoints, last_whole
 from llmkit.training.cross_entropy import CrossEntropy
 from llmkit.training.objective import accept_objectives
-from llmkit.training.planning import plan_steps
 from llmkit.training.progress import Diverged, read_events
 from llmkit.training.settings import TrainingConfig
+from llmkit.training.step_count import plan_steps
 from llmkit.training.train import Places, train
 from llmkit.training.trainer import measure
 
@@ -236,13 +236,13 @@ def test_a_model_that_computes_more_than_our_loss_is_refused(tiny_model, prepare
 
 
 def test_token_ids_that_the_model_has_no_embedding_for_are_refused(tiny_model, prepared):
-    from llmkit.training.train import _refuse_ids_without_embedding
+    from llmkit.training.token_checks import refuse_ids_without_embedding
 
     sequences = Sequences(prepared(8).sequences("train"))
-    _refuse_ids_without_embedding(tiny_model, sequences)
+    refuse_ids_without_embedding(tiny_model, sequences)
     tiny_model.resize_token_embeddings(10)
     with pytest.raises(UsageError, match="has embeddings for 0 to 9"):
-        _refuse_ids_without_embedding(tiny_model, sequences)
+        refuse_ids_without_embedding(tiny_model, sequences)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from llmkit.errors import UsageError
-from llmkit.models import merging, trained
+from llmkit.models import closeness, merging, trained
 from llmkit.models.adapters import base_of
 from llmkit.models.loading import load_base
 from llmkit.training.batching import Sequences, collate
@@ -33,7 +33,7 @@ NEW_ROWS = [5, 7]
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch):
     """Laws are exact in float32; bfloat16 products hide them in rounding."""
-    monkeypatch.setattr(merging, "compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(closeness, "compute_dtype", lambda device: torch.float32)
 
 
 @pytest.fixture(params=[False, True], ids=["untied", "tied"])
@@ -80,21 +80,21 @@ def test_what_was_trained_is_kept_put_back_and_merged_as_it_was(
     sequences = Sequences(prepared().sequences("train"))
     model = _make(base_folder, kind, tmp_path)
     if kind != "pissa":
-        before = list(merging.logits_on(model, samples))
-        untouched = merging.compare(before, _load(base_folder), samples)
+        before = list(closeness.logits_on(model, samples))
+        untouched = closeness.compare(before, _load(base_folder), samples)
         assert untouched.kl == pytest.approx(0, abs=1e-6)  # it starts as the base
     _learn(model, sequences)
-    reference = list(merging.logits_on(model, samples))
-    assert merging.compare(reference, _load(base_folder), samples).kl > 0.01  # it learned
+    reference = list(closeness.logits_on(model, samples))
+    assert closeness.compare(reference, _load(base_folder), samples).kl > 0.01  # it learned
     (tmp_path / "result").mkdir()
     trained.save(model, tmp_path / "result", "tiny", tmp_path)
     again = trained.load(_load(base_folder), tmp_path / "result")
-    assert merging.compare(reference, again, samples).kl == pytest.approx(0, abs=2e-6)
+    assert closeness.compare(reference, again, samples).kl == pytest.approx(0, abs=2e-6)
     merged = merging.merged_into(_load(base_folder), tmp_path / "result", torch.float32)
-    assert merging.compare(reference, merged, samples).kl == pytest.approx(0, abs=2e-6)
+    assert closeness.compare(reference, merged, samples).kl == pytest.approx(0, abs=2e-6)
     merged.save_pretrained(tmp_path / "merged")
     served = _load(tmp_path / "merged")
-    assert merging.compare(reference, served, samples).kl == pytest.approx(0, abs=2e-6)
+    assert closeness.compare(reference, served, samples).kl == pytest.approx(0, abs=2e-6)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

@@ -1,4 +1,4 @@
-"""How long a training is, known before anything is loaded."""
+"""How many steps a training has, known before anything is loaded."""
 
 import math
 from dataclasses import dataclass
