@@ -97,10 +97,15 @@ def load_base(
         )
     except CANNOT_LOAD as error:
         raise UsageError(
-            f"{folder}: cannot be loaded as a causal language model: {error}"
+            f"{folder}: cannot be loaded as a causal language model: {first_line(error)}"
         ) from error
     _refuse_random_weights(folder, found)
     return _frozen(model)
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without the list of all that transformers knows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _refuse_random_weights(folder: Path, found: dict[str, Any], drawn: str = "") -> None:
@@ -151,7 +156,9 @@ def load_scorer(
             folder, num_labels=1, output_loading_info=True, **options
         )
     except CANNOT_LOAD as error:
-        raise UsageError(f"{folder}: cannot be loaded as a reward model: {error}") from error
+        raise UsageError(
+            f"{folder}: cannot be loaded as a reward model: {first_line(error)}"
+        ) from error
     _refuse_random_weights(folder, found, drawn="score.weight")
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UsageError(

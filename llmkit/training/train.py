@@ -134,7 +134,13 @@ def train(
         with tracking(config.trackers, places.checkpoints.parent, fresh=fresh):
             steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
     except Diverged as error:
-        raise Diverged(f"{error}\n{_last_good(places.checkpoints)}") from None
+        raise Diverged(
+            f"{error}\n{_last_good(places.checkpoints)} Try a lower training.learning_rate, or a "
+            "warm-up: training.warmup_steps."
+        ) from None
+    except KeyboardInterrupt:
+        view.say(f"interrupted. {_last_good(places.checkpoints)}")
+        raise
     finally:
         events.close()
     gathered = processes.gathered(model)
@@ -331,8 +337,7 @@ def _refuse_ids_without_embedding(base: PreTrainedModel, sequences: Sequences) -
 
 def _last_good(checkpoints: Path) -> str:
     good = last_whole(checkpoints)
-    kept = f"The last good checkpoint is {good}." if good else "No checkpoint had been written yet."
-    return f"{kept} Try a lower training.learning_rate, or a warm-up: training.warmup_steps."
+    return f"The last good checkpoint is {good}." if good else "No checkpoint was written yet."
 
 
 def _told(events_path: Path) -> dict[str, Any]:
