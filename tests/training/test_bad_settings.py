@@ -50,7 +50,6 @@ def project(tiny, tmp_path, monkeypatch):
         (["training.adapter={kind: freeze, layers: 3}"], r"layers: 3 of 2 layers.*at most"),
         (["training.optimizer=paged_adamw"], r"paged_adamw .* trains on cpu\. Use adamw"),
         (["training.method=reward", "training.adapter.rank=65"], "smallest dimension"),
-        (["model.quantization=nf4", "training.adapter.init=pissa"], "init=pissa"),
         pytest.param(
             ["model.device=cuda"],
             "no CUDA GPU answers",

@@ -222,8 +222,7 @@ def test_learning_rates_are_a_function_of_optimiser_steps(run, prepared, tmp_pat
         return peak * falls[schedule]
 
     found = [event["learning_rate"] for event in _steps(tmp_path)]
-    # The event of a step has the rate of the step to come.
-    assert found == pytest.approx([rate(step) for step in range(1, steps + 1)], abs=1e-9)
+    assert found == pytest.approx([rate(step) for step in range(steps)], abs=1e-9)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -264,6 +263,17 @@ def test_every_seed_and_every_epoch_has_an_order_of_its_own():
             orders.append(tuple(order))
     assert len(set(orders)) == 9
     assert tuple(range(50)) not in orders
+
+
+def test_the_seed_decides_what_adapters_start_as(tiny):
+    starts = []
+    for seed in (1, 1, 2):
+        base = load_base(tiny, quantization="none", device=CPU, dtype=torch.float32)
+        model = attach(base, LoraAdapter(rank=4), seed)
+        parameters = model.named_parameters()
+        starts.append({n: p.detach().clone() for n, p in parameters if "lora_A" in n})
+    assert _same(starts[0], starts[1])
+    assert not any(torch.equal(starts[0][name], starts[2][name]) for name in starts[0])
 
 
 def test_the_seed_decides_rows_adapters_and_noise(run, prepared, tmp_path):
