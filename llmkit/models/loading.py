@@ -92,13 +92,14 @@ def load_base(
     """
     options = _options(folder, quantization, device, dtype)
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, **options
         )
     except CANNOT_LOAD as error:
         raise UsageError(
             f"{folder}: cannot be loaded as a causal language model: {first_line(error)}"
         ) from error
+    model, found = loaded
     _refuse_random_weights(folder, found)
     return _frozen(model)
 

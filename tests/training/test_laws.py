@@ -20,7 +20,7 @@ from llmkit.training.loss import row_log_probabilities
 from llmkit.training.objective import accept_objectives
 from llmkit.training.progress import read_events
 from llmkit.training.reward import Reward
-from llmkit.training.settings import DistillationConfig, LoraAdapter
+from llmkit.training.settings import DistillationConfig, Freeze, LoraAdapter
 from llmkit.training.shares import Share
 from llmkit.training.trainer import ObjectiveTrainer, measure
 
@@ -249,6 +249,15 @@ def test_matrices_decay_and_norms_do_not(run, trainers, prepared, tmp_path, adap
     assert len(decays) == sum(p.requires_grad for p in trainer.model.parameters())
     for name, decay in decays.items():
         assert decay == (0 if "norm" in name else 0.3)
+
+
+def test_the_last_layers_are_those_next_to_the_head(tiny, tmp_path):
+    base = load_base(tiny, quantization="none", device=CPU, dtype=torch.float32)
+    config = Freeze(kind="freeze", layers=1)
+    model = trained.make_trainable(base, config, 0, [], dtype=torch.float32, initial=tmp_path)
+    trains = {name for name, p in model.named_parameters() if p.requires_grad}
+    last = {name for name, _ in model.named_parameters() if "layers.1." in name}
+    assert trains == last | {"model.norm.weight"}
 
 
 def test_every_seed_and_every_epoch_has_an_order_of_its_own():

@@ -237,14 +237,14 @@ def test_the_command_uses_prepared_data_unless_the_recipe_asks_for_other(llmkit,
 def test_what_training_would_refuse_the_plan_refuses(llmkit, recipe_file):
     code, _, err = llmkit("plan", str(recipe_file), "training.adapter.rank=65")
     assert code == 2
-    assert "above 64, the smallest dimension" in err
+    assert "above 32, the smallest dimension" in err
     code, _, err = llmkit("plan", str(recipe_file), "training.adapter.targets=[q_porj]")
     assert code == 2
     assert "Nearest: q_proj" in err
     words = ["model.quantization=nf4", "training.adapter={kind: full}"]
     code, _, err = llmkit("plan", str(recipe_file), *words)
     assert code == 2
-    assert "quantised weights" in err
+    assert "quantised ones" in err
 
 
 def test_a_folder_without_a_causal_language_model_is_refused(tmp_path):
