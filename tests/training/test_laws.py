@@ -14,11 +14,12 @@ from llmkit.models.loading import load_base, load_scorer
 from llmkit.models.merging import save_model
 from llmkit.training import train as training
 from llmkit.training.batching import Sequences, collate
+from llmkit.training.checkpoints import last_whole
 from llmkit.training.cross_entropy import CrossEntropy
 from llmkit.training.distillation import Distillation
 from llmkit.training.loss import row_log_probabilities
 from llmkit.training.objective import accept_objectives
-from llmkit.training.progress import read_events
+from llmkit.training.progress import Diverged, read_events
 from llmkit.training.reward import Reward
 from llmkit.training.settings import DistillationConfig, Freeze, LoraAdapter
 from llmkit.training.shares import Share
@@ -293,6 +294,22 @@ def test_the_seed_decides_rows_adapters_and_noise(run, prepared, tmp_path):
     assert not _same(_weights(tmp_path / "a"), _weights(tmp_path / "c"))
     tokens = [[event["tokens"] for event in _steps(tmp_path / name)] for name in "abc"]
     assert tokens[0] == tokens[1] != tokens[2]
+
+
+def test_weights_that_a_step_broke_are_not_saved(run, prepared, tmp_path, monkeypatch):
+    """The loss of that step is still a number."""
+    own = ObjectiveTrainer.create_optimizer
+
+    def breaking(trainer, model=None):
+        optimizer = own(trainer, model)
+        weight = next(p for p in trainer.model.parameters() if p.requires_grad)
+        optimizer.register_step_post_hook(lambda *_: weight.data.fill_(math.nan))
+        return optimizer
+
+    monkeypatch.setattr(ObjectiveTrainer, "create_optimizer", breaking)
+    with pytest.raises(Diverged, match="values that are no numbers"):
+        run(prepared(8), tmp_path, max_steps=3, checkpoint_every=1)
+    assert last_whole(tmp_path / "checkpoints") is None
 
 
 def test_a_tuned_model_stops_by_itself(run, tiny, prepared, tmp_path):
