@@ -252,6 +252,7 @@ def train(
     if _helped_train(project, together):
         return
     with project:
+        stages.check_training_ahead(project)
         preparing.prep(project)
         stages.train(project, together)
 

@@ -68,9 +68,17 @@ def evaluation_conflicts(
 def quantization_conflicts(training: TrainingConfig, model: ModelConfig) -> Iterator[Problem]:
     """Weights that are to train, and are held so that they cannot."""
     adapter = training.adapter
-    if model.quantization == "none" or adapter.kind == "lora":
+    if model.quantization == "none":
         return
-    if adapter.kind == "full" or adapter.layers:
+    if adapter.kind == "lora":
+        if adapter.init == "pissa":
+            yield (
+                ("training", "adapter", "init"),
+                "training.adapter.init=pissa takes singular directions out of the base's weights, "
+                f"and these are quantised (model.quantization={model.quantization}): set "
+                "model.quantization=none, or init=zero",
+            )
+    elif adapter.kind == "full" or adapter.layers:
         yield (
             ("training", "adapter", "kind"),
             f"training.adapter.kind={adapter.kind} trains weights themselves, and quantised ones "

@@ -46,6 +46,7 @@ def check_ahead(project: Project) -> None:
     from serve.device import choose_device as serving_device
 
     recipe = project.recipe
+    check_training_ahead(project)
     if recipe.evaluation.questions:
         read_questions(Path(recipe.evaluation.questions))
         if not project.template.source:
@@ -53,9 +54,6 @@ def check_ahead(project: Project) -> None:
                 f"evaluation.questions: are asked as chat, and {recipe.model.name} carries no chat "
                 "template. Leave them out, or name one: model.chat_template."
             )
-    if project.teacher:
-        name, folder = project.teacher.name, project.teacher.folder
-        refuse_another_vocabulary(name, folder, project.model.folder)
     longest, wanted = context_length(project.model.folder), recipe.serve.max_model_len
     if longest and wanted and wanted > longest:
         raise UsageError(
@@ -68,6 +66,20 @@ def check_ahead(project: Project) -> None:
     if recipe.training.method != "reward":
         serving_device(recipe.serve.device)
     refuse_rows_longer_than_the_model(project)
+
+
+def check_training_ahead(project: Project) -> None:
+    """Look at what only training needs, before rows are prepared for it.
+
+    Raises:
+        UsageError: this machine or this model has not what the recipe trains with.
+    """
+    from llmkit.planning.ahead import refuse_what_cannot_train
+
+    if project.teacher:
+        name, folder = project.teacher.name, project.teacher.folder
+        refuse_another_vocabulary(name, folder, project.model.folder)
+    refuse_what_cannot_train(project.recipe, project.model.folder)
 
 
 def train(project: Project, processes: "Processes | None" = None) -> Outcome:

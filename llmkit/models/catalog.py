@@ -18,6 +18,7 @@ from typing import Literal
 
 from llmkit.errors import UsageError
 from llmkit.files import content_hash, said_when_full, whole_folder
+from llmkit.models.kinds import refuse_what_writes_no_text
 from llmkit.models.wheels import Wheel, download
 
 Say = Callable[[str], None]
@@ -167,7 +168,7 @@ def refuse_other_kind(name: str, wanted: Kind, folder: Path | None) -> None:
         folder: where it is; None when it is not on this machine yet.
 
     Raises:
-        UsageError: it writes no text, or embeds no sentences.
+        UsageError: it writes no text or is not whole, or it embeds no sentences.
     """
     if folder:
         embeds = embeds_sentences(folder)
@@ -185,6 +186,8 @@ def refuse_other_kind(name: str, wanted: Kind, folder: Path | None) -> None:
             f"model {name!r} scores texts (a reward model, or another of sequence classification); "
             "it has no head to write with. Name the language model that it was made from."
         )
+    if folder and wanted == "language model":
+        refuse_what_writes_no_text(name, folder)
     if not embeds and wanted == "sentence embeddings":
         why = f": {folder} has no modules.json" if folder else ""
         raise UsageError(

@@ -2,11 +2,13 @@
 
 import gc
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,6 +22,8 @@ from llmkit.errors import UsageError
 from llmkit.models.attention import ROWS_ATTENTION
 from llmkit.models.settings import Quantization
 
+CANNOT_LOAD = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+"""What transformers raises for a folder that it cannot make a model of."""
 BYTES_A_WEIGHT = {"none": 2.0, "int8": 1.1, "nf4": 0.6}
 
 
@@ -27,6 +31,8 @@ def quiet() -> None:
     """Keep the libraries' own progress bars and hints off the terminal; errors still show."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    # It says in every product of an 8-bit layer that it computes in float16.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -86,12 +92,40 @@ def load_base(
     """
     options = _options(folder, quantization, device, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, **options
+        )
+    except CANNOT_LOAD as error:
         raise UsageError(
-            f"{folder}: cannot be loaded as a causal language model: {error}"
+            f"{folder}: cannot be loaded as a causal language model: {first_line(error)}"
         ) from error
+    model, found = loaded
+    _refuse_random_weights(folder, found)
     return _frozen(model)
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without the list of all that transformers knows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _refuse_random_weights(folder: Path, found: dict[str, Any], drawn: str = "") -> None:
+    """Refuse a model of which transformers drew weights at random, for lack of them.
+
+    Args:
+        folder: where it was loaded from.
+        found: what transformers says of the loading.
+        drawn: a weight that may be drawn.
+    """
+    missing = sorted(set(found["missing_keys"]) - {drawn})
+    other = sorted(str(key[0]) for key in found["mismatched_keys"])
+    if missing or other:
+        named = ", ".join([*missing, *other][:3])
+        raise UsageError(
+            f"{folder}: {len(missing) + len(other)} weights are not in it, or have another shape "
+            f"than its config.json says ({named}), and would be random numbers. Its weights are of "
+            "another model, or of one without a head to write with."
+        )
 
 
 def load_scorer(
@@ -122,8 +156,11 @@ def load_scorer(
         model, found = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=1, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{folder}: cannot be loaded as a reward model: {error}") from error
+    except CANNOT_LOAD as error:
+        raise UsageError(
+            f"{folder}: cannot be loaded as a reward model: {first_line(error)}"
+        ) from error
+    _refuse_random_weights(folder, found, drawn="score.weight")
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UsageError(
             f"{folder}: {type(model).__name__} does not score the last token of a row, so it "

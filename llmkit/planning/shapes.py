@@ -18,7 +18,11 @@ from transformers.quantizers.auto import AutoHfQuantizer
 from llmkit.errors import UsageError
 from llmkit.models import trained
 from llmkit.models.attention import ROWS_ATTENTION
-from llmkit.models.loading import keep_4bit_weights_differentiable, quantization_config
+from llmkit.models.loading import (
+    first_line,
+    keep_4bit_weights_differentiable,
+    quantization_config,
+)
 from llmkit.models.settings import Quantization
 from llmkit.models.trained import TrainedModel
 from llmkit.training.settings import LoraAdapter, TrainingConfig
@@ -43,7 +47,7 @@ def base_shapes(folder: Path, quantization: Quantization, dtype: torch.dtype) ->
             )
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"{folder}: cannot be planned as a causal language model: {error}"
+            f"{folder}: cannot be planned as a causal language model: {first_line(error)}"
         ) from error
     model.tie_weights()
     settings = quantization_config(quantization, dtype)

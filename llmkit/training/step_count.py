@@ -27,7 +27,7 @@ def plan_steps(config: TrainingConfig, sequences: int, processes: int = 1) -> Pl
 
     Raises:
         UsageError: the warm-up is as long as the training, so that the learning rate would never
-            reach its value.
+            reach its value; or evaluations are to be compared, and there would be one only.
     """
     rows = config.batch.rows * processes
     batch = rows * config.batch.accumulate
@@ -38,5 +38,13 @@ def plan_steps(config: TrainingConfig, sequences: int, processes: int = 1) -> Pl
             f"training.warmup_steps: {config.warmup_steps} of {steps} steps ({sequences} sequences,"
             f" {batch} a step, {config.epochs:g} epochs): the learning rate would never reach its "
             "value. Lower warmup_steps, or train longer."
+        )
+    every = config.evaluate_every
+    if every and every >= steps and (config.keep == "best" or config.early_stopping):
+        wanting = "training.keep=best" if config.keep == "best" else "training.early_stopping"
+        raise UsageError(
+            f"training.evaluate_every: {every} of {steps} steps ({sequences} sequences, {batch} a "
+            f"step): {wanting} needs evaluations before the end, and there would be none. Lower "
+            "evaluate_every, or train longer."
         )
     return Plan(sequences, an_epoch, steps, config.checkpoint_every or max(1, steps // 10))

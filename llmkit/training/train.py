@@ -146,7 +146,13 @@ def train(
         with tracking(config.trackers, places.checkpoints.parent, fresh=fresh):
             steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
     except Diverged as error:
-        raise Diverged(f"{error}\n{_last_good(places.checkpoints)}") from None
+        raise Diverged(
+            f"{error}\n{_last_good(places.checkpoints)} Try a lower training.learning_rate, or a "
+            "warm-up: training.warmup_steps."
+        ) from None
+    except KeyboardInterrupt:
+        view.say(f"interrupted. {_last_good(places.checkpoints)}")
+        raise
     finally:
         events.close()
     gathered = processes.gathered(model)
@@ -300,5 +306,4 @@ def _run(
 
 def _last_good(checkpoints: Path) -> str:
     good = last_whole(checkpoints)
-    kept = f"The last good checkpoint is {good}." if good else "No checkpoint had been written yet."
-    return f"{kept} Try a lower training.learning_rate, or a warm-up: training.warmup_steps."
+    return f"The last good checkpoint is {good}." if good else "No checkpoint was written yet."

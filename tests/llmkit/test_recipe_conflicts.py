@@ -83,6 +83,12 @@ def test_quantised_weights_that_should_train_are_refused(recipe: Path, kind: str
     load_recipe(recipe, ["training.adapter={kind: freeze, layers: 0, head: true}", words[1]])
 
 
+def test_directions_of_quantised_weights_are_not_taken_out(recipe: Path) -> None:
+    words = ["training.adapter.init=pissa", "model.quantization=int8"]
+    _refused(recipe, words, "training.adapter.init=pissa takes singular directions")
+    load_recipe(recipe, words[:1])
+
+
 @pytest.mark.parametrize("word", ["evaluation.generate=2", "evaluation.questions=q.jsonl"])
 def test_a_reward_model_cannot_be_asked(recipe: Path, word: str) -> None:
     said = "a reward model scores answers and writes none"

@@ -237,6 +237,7 @@ def test_a_run_that_is_named_without_its_folder_is_suggested(
 
 def test_a_model_folder_is_served_without_a_verdict(tmp_path: Path, served: list[Any]) -> None:
     (tmp_path / "config.json").write_text(json.dumps({}))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
     serving.serve_run_or_model(str(tmp_path), ["dtype=float32"], "0.0.0.0", 0, False)
     ((model, settings),) = served
     assert model.path == tmp_path.resolve()
