@@ -44,8 +44,11 @@ from llmkit.training.trackers import tracking
 from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
 
-WATCHED = ("margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
-"""Figures of preferences that the manifest keeps."""
+WATCHED = (
+    *("margin", "accuracy", "chosen_reward", "rejected_reward", "kl"),
+    *("divergence", "cross_entropy"),
+)
+"""Figures of preferences and of distillation that the manifest keeps."""
 START_SAMPLE = 4
 """Sequences that the loss at the start is measured on when nothing is held out."""
 

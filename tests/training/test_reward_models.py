@@ -140,7 +140,7 @@ def test_a_merge_far_from_the_trained_scores_is_refused(run, tiny, units, tmp_pa
     data = prepared_of(tmp_path / "data", packed(units, 2))
     run(data, tmp_path, method="reward", max_steps=12, learning_rate=2e-2)
     monkeypatch.setattr(merging, "merged_into", lambda base, result, dtype: base)
-    with pytest.raises(CheckFailed, match="nats a token away from the trained one"):
+    with pytest.raises(CheckFailed, match="nats a pair away from the trained one"):
         _merge(tiny, tmp_path / "result", units, tmp_path / "merged")
 
 
