@@ -155,12 +155,15 @@ def test_distillation_learns_a_teachers_predictions(rows, trained, newborn, taug
     assert end < begin - 0.3
 
 
-@pytest.mark.parametrize("method", ["dpo", "orpo", "reward", "kto"])
-def test_preferred_answers_grow_apart_from_the_others(rows, trained, taught, method):
+@pytest.mark.parametrize(
+    ("method", "by"),
+    [("dpo", 0.5), ("orpo", 0.01), ("reward", 0.1), ("kto", 0.1)],  # orpo's is beta times a mean
+)
+def test_preferred_answers_grow_apart_from_the_others(rows, trained, taught, method, by):
     data = rows(method, LABELLED if method == "kto" else PAIRS, 150)
     found = trained(data, taught, method, epochs=4, learning_rate=1e-3)
     first, last = found.ends("loss")
     assert last < first
     first, last = found.ends("margin")
-    assert last > first + 0.1
-    assert found.ends("accuracy")[1] > 0.7
+    assert last > first + by
+    assert found.ends("accuracy")[1] > 0.6
