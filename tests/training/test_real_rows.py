@@ -49,7 +49,9 @@ class Trained(NamedTuple):
 
     def ends(self, name: str) -> tuple[float, float]:
         """A figure of the steps: the mean of the first quarter, and of the last."""
-        steps = [e for e in read_events(self.folder / "events.jsonl") if e["event"] == "step"]
+        events = read_events(self.folder / "events.jsonl")
+        # A step with answers of one label has no margin.
+        steps = [event for event in events if event["event"] == "step" and name in event]
         few = max(1, len(steps) // 4)
         return fmean(s[name] for s in steps[:few]), fmean(s[name] for s in steps[-few:])
 
