@@ -73,7 +73,11 @@ def find_local_tokenizer(model: ModelConfig) -> Path | None:
     name = model.initialize.tokenizer
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        return find_local(name)
+        try:
+            return find_local(name)
+        except UsageError as error:
+            make = f"`llmkit tokenizer train CORPUS --out {name}` makes a tokenizer."
+            raise UsageError(f"{error} {make}") from None
     if not (folder / "tokenizer.json").is_file():
         raise UsageError(
             f"model.initialize.tokenizer: {folder}: no tokenizer.json. `llmkit tokenizer train "

@@ -110,7 +110,7 @@ def run(
     Prep, train, merge, verify, evaluate, report. Run it again to go on where it stopped; stages
     whose inputs have not changed are skipped.
     """
-    from llmkit.pipeline import run_recipe
+    from llmkit.pipeline import run_recipe, what_next
 
     view = _view(quiet, as_json)
     project = _project(recipe, overrides, runs, view)
@@ -119,7 +119,7 @@ def run(
         return
     path = run_recipe(project, together)
     view.say(f"report: {path}")
-    view.say(f"serve it: llmkit serve {project.folder}")
+    view.say(what_next(project))
 
 
 @app.command()

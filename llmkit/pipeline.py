@@ -27,10 +27,15 @@ def run_recipe(project: Project, processes: "Processes | None" = None) -> Path:
         preparing.prep(project)
         stages.train(project, processes)
         stages.merge(project)
-        if project.recipe.training.method == "reward":
-            project.view.say(NOT_SERVED.format(folder=project.folder / "merged"))
-            return project.report_path
-        with Servers(project) as servers:
-            stages.verify(project, servers)
-            stages.evaluate(project, servers)
+        if project.recipe.training.method != "reward":
+            with Servers(project) as servers:
+                stages.verify(project, servers)
+                stages.evaluate(project, servers)
     return project.report_path
+
+
+def what_next(project: Project) -> str:
+    """What to do with a run of which every stage is done."""
+    if project.recipe.training.method == "reward":
+        return NOT_SERVED.format(folder=project.folder / "merged")
+    return f"serve it: llmkit serve {project.folder}"

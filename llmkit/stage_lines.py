@@ -2,6 +2,13 @@
 
 from typing import Any
 
+SHOWN = ("margin", "accuracy", "divergence")
+"""Of the figures that a method watches beside its loss, those for a line."""
+
+
+CHANGED = {"tokens": "top tokens changed", "pairs": "pairs decided otherwise"}
+"""What a share of a merged model's decisions is said of."""
+
 
 def initialize_line(figures: dict[str, Any]) -> str:
     """How large the new model is, and the loss to expect of it."""
@@ -66,7 +73,7 @@ def train_line(figures: dict[str, Any]) -> str:
     watched = "".join(
         f", {name} {ends[0]:.3f} -> {ends[1]:.3f}"
         for name, ends in figures.get("watched", {}).items()
-        if name in ("margin", "accuracy")
+        if name in SHOWN
     )
     return (
         f"{figures['steps']} steps{how}, loss {figures['loss_first']:.3f} -> "
@@ -77,9 +84,9 @@ def train_line(figures: dict[str, Any]) -> str:
 
 def merge_line(figures: dict[str, Any]) -> str:
     """How close each merge target came."""
-    found = figures["closeness"]
+    found, changed = figures["closeness"], CHANGED[figures["decisions"]]
     sides = "; ".join(
-        f"{target}: KL {close['kl']:.4f}, {close['top1_changed']:.1%} top tokens changed"
+        f"{target}: KL {close['kl']:.4f}, {close['top1_changed']:.1%} {changed}"
         for target, close in found.items()
     )
     return f"into {figures['target']} ({sides})"

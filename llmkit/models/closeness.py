@@ -22,12 +22,13 @@ class Closeness:
     """How near a model's predictions are to another's, over supervised positions of real rows."""
 
     kl: float
-    """Mean KL divergence, nats a token."""
+    """Mean KL divergence, nats a token (reward models: a pair)."""
     top1_changed: float
-    """Share of positions whose most likely token differs."""
+    """Share of positions whose most likely token differs, of pairs whose preferred row does."""
     largest: float
-    """Largest difference of a log-probability of the reference's most likely token."""
+    """Largest difference of a log-probability of the reference's most likely token, or row."""
     positions: int
+    """Tokens, or pairs."""
 
 
 @torch.no_grad()

@@ -42,6 +42,8 @@ class ModelKind:
     predictions: Callable[[torch.nn.Module, Sequence[Sample]], Iterator[torch.Tensor]]
     """Logits of what the model decides on rows, ``[decisions, choices]``."""
     save: Callable[[PreTrainedModel, Path, Path, str, Sequence[int]], None]
+    decides: str
+    """What it makes a decision about, in the singular."""
 
 
 def merge(
@@ -103,21 +105,22 @@ def merge(
     name, merged = kept
     if not tried[name].kl <= config.max_divergence:
         raise CheckFailed(
-            f"the merged model is {tried[name].kl:.4f} nats a token away from the trained one "
-            f"(merge.max_divergence={config.max_divergence}); "
-            f"{tried[name].top1_changed:.1%} of its top tokens changed. Nothing was kept; serve "
-            "the adapter beside its base instead."
+            f"the merged model is {tried[name].kl:.4f} nats a {kind.decides} away from the trained "
+            f"one (merge.max_divergence={config.max_divergence}) and decides "
+            f"{tried[name].top1_changed:.1%} of {kind.decides}s otherwise. Nothing was kept; what "
+            "was trained is still in adapter/."
         )
     if without > SEEN and tried[name].kl > without / 2:
         raise CheckFailed(
-            f"the merged model is {tried[name].kl:.4f} nats a token away from the trained one, and "
-            f"the model before training {without:.4f}: merging lost what was trained. Nothing "
-            "was kept; serve the adapter beside its base instead."
+            f"the merged model is {tried[name].kl:.4f} nats a {kind.decides} away from the trained "
+            f"one, and the model before training {without:.4f}: merging lost what was trained. "
+            "Nothing was kept; what was trained is still in adapter/."
         )
     kind.save(merged, model_folder, folder, chat_template, stop_ids)
     return {
         "target": name,
         "dtype": config.dtype,
+        "decisions": f"{kind.decides}s",
         "closeness": {target: asdict(found) for target, found in tried.items()},
         "kl_without_adapter": without,
         "rows": len(rows),
@@ -231,5 +234,5 @@ def save_model(
     model.save_pretrained(folder)
 
 
-LANGUAGE_MODEL = ModelKind(load_base, logits_on, save_model)
-REWARD_MODEL = ModelKind(load_scorer, preferences_on, save_scorer)
+LANGUAGE_MODEL = ModelKind(load_base, logits_on, save_model, "token")
+REWARD_MODEL = ModelKind(load_scorer, preferences_on, save_scorer, "pair")

@@ -14,6 +14,16 @@ from llmkit.training.progress import read_events
 
 PAGES = Path(__file__).parent
 STAGES = ["prep", "train", "merge", "verify", "evaluate"]
+OF_REWARD_MODELS = STAGES[:3]
+"""A reward model answers nothing that could be verified or asked."""
+LOSS_OF = {
+    "dpo": "a pair",
+    "kto": "a labelled answer",
+    "orpo": "cross-entropy a token of the chosen answers, and the odds ratio a pair",
+    "reward": "nats a pair",
+    "distill": "nats a supervised token, of the divergence from the teacher and the cross-entropy",
+}
+"""What a method's loss is of; where it is not here, nats a supervised token."""
 
 
 def render(run: Path) -> str:
@@ -30,12 +40,16 @@ def render(run: Path) -> str:
     """
     template = load_page("report.html.jinja", {"duration": _duration, "plainly": _plainly})
     stages: dict[str, Any] = Run(run).manifest()["stages"]
+    method = _method(stages)
+    expected = OF_REWARD_MODELS if method == "reward" else STAGES
     recipe = run / "recipe.yaml"
     return template.render(
         name=run.resolve().name,
         stages=stages,
-        all_stages=STAGES,
-        missing=[stage for stage in STAGES if stage not in stages],
+        all_stages=expected,
+        missing=[stage for stage in expected if stage not in stages],
+        method=method,
+        loss_of=LOSS_OF.get(method, "nats a supervised token"),
         seconds=sum(stage["seconds"] for stage in stages.values()),
         ledger=_figures(stages, "prep"),
         training=_figures(stages, "train"),
@@ -63,6 +77,12 @@ def load_page(name: str, filters: Mapping[str, Callable[..., Any]]) -> jinja2.Te
 
 def _figures(stages: Mapping[str, Any], name: str) -> Any:
     return stages.get(name, {}).get("figures")
+
+
+def _method(stages: Mapping[str, Any]) -> str:
+    """How the run trains; it fine-tunes as long as it has not said otherwise."""
+    inputs = stages.get("train", {}).get("inputs", {})
+    return str(json.loads(inputs.get("training.method", '"sft"')))
 
 
 def _stale(stages: Mapping[str, Any]) -> str:

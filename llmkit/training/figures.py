@@ -2,8 +2,11 @@
 
 from typing import Any
 
-WATCHED = ("margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
-"""Figures of preferences that the manifest keeps."""
+WATCHED = (
+    *("margin", "accuracy", "chosen_reward", "rejected_reward", "kl"),
+    *("divergence", "cross_entropy"),
+)
+"""Figures of preferences and of distillation that the manifest keeps."""
 
 
 def told_by(events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -12,14 +15,14 @@ def told_by(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _watched(events: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """What an objective shows beside its loss: at the start, or first step, and at the end."""
+    """What an objective shows beside its loss: at the start, or first step, and at the end.
+
+    Some figures are not in every event: kto has no margin where all answers have one label.
+    """
     measured = [event for event in events if event["event"] == "validation"]
     seen = measured or [event for event in events if event["event"] == "step"]
-    return {
-        name: [seen[0][name], seen[-1][name]]
-        for name in WATCHED
-        if name in seen[0] and name in seen[-1]
-    }
+    found = {name: [event[name] for event in seen if name in event] for name in WATCHED}
+    return {name: [values[0], values[-1]] for name, values in found.items() if values}
 
 
 def _speed(events: list[dict[str, Any]]) -> dict[str, Any]:

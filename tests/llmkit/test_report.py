@@ -292,3 +292,33 @@ def test_ticks_are_round_and_cover_the_range(
     assert len(ticks) <= 7
     if high:
         assert ticks == expected
+
+
+def test_a_reward_model_lacks_no_stage(run: Path) -> None:
+    done = {name: record for name, record in stages().items() if name in ("prep", "train", "merge")}
+    done["train"]["inputs"]["training.method"] = '"reward"'
+    done["merge"]["figures"]["decisions"] = "pairs"
+    write_json(run / "manifest.json", {"stages": done})
+    text = Page(render(run)).text
+    assert "3 of 3 stages done in" in text
+    assert "A reward model: it scores answers and writes none" in text
+    assert "pairs decided otherwise" in text
+    assert "Line: training, nats a pair, by optimiser step." in text
+    for untrue in ("not done", "Not verified", "supervised tokens of", "top tokens"):
+        assert untrue not in text
+
+
+def test_what_a_method_watches_and_trains_is_shown(run: Path) -> None:
+    done = {"initialize": record({}, ["base"]), **stages()}
+    done["train"]["inputs"]["training.method"] = '"dpo"'
+    done["train"]["figures"]["watched"] = {"margin": [0.0, 1.25], "chosen_reward": [0.0, 0.5]}
+    weights = "model.layers.*.self_attn.q_proj.lora_A.weight"
+    done["train"]["figures"]["trains"] = {weights: {"tensors": 30, "parameters": 276480}}
+    done["prep"]["figures"] |= {"rows_split": 153, "pieces": 328}
+    write_json(run / "manifest.json", {"stages": done})
+    text = Page(render(run)).text
+    assert "5 of 5 stages done" in text
+    assert "margin 0.000 → 1.250" in text
+    assert f"{weights} 30 276,480" in text
+    assert "split into 328 pieces 153" in text
+    assert "Line: training, a pair, by optimiser step." in text

@@ -85,7 +85,7 @@ class Silent:
         self.said.append(text)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run(tiny: Path) -> Callable[..., dict[str, Any]]:
     """Train on prepared rows and leave the result in ``folder/result``."""
     from llmkit.models.settings import ModelConfig

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from llmkit.training.step_count import plan_steps
 
 from llmkit import preparing, stages
 from llmkit.console import choose_view
@@ -14,7 +15,6 @@ from llmkit.project import Project
 from llmkit.recipe import load_recipe
 from llmkit.run import Run
 from llmkit.training.checkpoints import last_whole
-from llmkit.training.planning import plan_steps
 from llmkit.training.settings import TrainingConfig
 
 

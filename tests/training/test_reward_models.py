@@ -9,6 +9,7 @@ from preference_units import learnable, packed, prepared_of, samples_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from data_prep.tokenizer import load_tokenizer
+from llmkit.console import QuietView
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.models import merging, trained
 from llmkit.models.attention import ROWS_ATTENTION, AttentionInterface, rows_attention
@@ -16,7 +17,10 @@ from llmkit.models.catalog import refuse_other_kind
 from llmkit.models.loading import load_scorer
 from llmkit.models.scoring import row_scores
 from llmkit.models.settings import MergeConfig, ModelConfig
+from llmkit.pipeline import what_next
+from llmkit.project import Project
 from llmkit.recipe import load_recipe
+from llmkit.run import Run
 from llmkit.serving import serve_run_or_model
 from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.isolation import check_scores_are_the_rows_own
@@ -140,7 +144,7 @@ def test_a_merge_far_from_the_trained_scores_is_refused(run, tiny, units, tmp_pa
     data = prepared_of(tmp_path / "data", packed(units, 2))
     run(data, tmp_path, method="reward", max_steps=12, learning_rate=2e-2)
     monkeypatch.setattr(merging, "merged_into", lambda base, result, dtype: base)
-    with pytest.raises(CheckFailed, match="nats a token away from the trained one"):
+    with pytest.raises(CheckFailed, match="nats a pair away from the trained one"):
         _merge(tiny, tmp_path / "result", units, tmp_path / "merged")
 
 
@@ -174,6 +178,10 @@ def test_a_reward_model_is_not_served(tmp_path):
         "name: judge\nmodel: {base: tiny}\ndata: {sources: [{path: rows.jsonl}]}\n"
         "training: {method: reward}\n"
     )
-    assert load_recipe(path).training.method == "reward"
+    recipe = load_recipe(path)
+    assert recipe.training.method == "reward"
+    project = Project(recipe, Run(tmp_path / "runs" / "judge"), QuietView())
+    assert "AutoModelForSequenceClassification" in what_next(project)
+    assert "llmkit serve" not in what_next(project)
     with pytest.raises(UsageError, match=r"no chat endpoint can serve it.*SequenceClassification"):
         serve_run_or_model(str(tmp_path), [], None, None, unverified=True)
