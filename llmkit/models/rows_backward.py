@@ -21,7 +21,10 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 QUERIES = 256
 """How many have their weights at once: with 9 heads and 1,024 keys, 4.5 MiB."""
 STEP = 16
-"""Lengths of products are multiples of it."""
+"""Rows are computed as if their lengths were multiples of it, with what comes after them.
+
+oneDNN prepares code for every shape that it meets, which takes longer than a product, and keeps it:
+a training on rows of many lengths would grow by gigabytes."""
 PARTS = 3
 """bfloat16 numbers that together are a float32: 8 bits of it each."""
 FURTHER = 8
@@ -49,12 +52,12 @@ class RowsAttention(torch.autograd.Function):
         out = query.new_empty(1, tokens, heads, size)
         sums = []
         for start, end in pairwise(row_starts):
-            part = slice(start, end)
+            part = slice(start, _rounded(end - start) + start)  # no token sees what is after it
             row, logsumexp = _forward(
                 query[:, :, part], key[:, :, part], value[:, :, part], is_causal=True, scale=scale
             )
-            out[:, part] = row.transpose(1, 2)
-            sums.append(logsumexp)
+            out[:, start:end] = row[:, :, : end - start].transpose(1, 2)
+            sums.append(logsumexp[..., : end - start])
         context.save_for_backward(query, key, value, out, *sums)
         context.row_starts, context.scale = row_starts, scale
         return out
@@ -117,8 +120,7 @@ def _by_products(
         delta = sum(upstream out)                      d key = scale (d scores)' q
 
     Every product is made a little longer than its row, up to a multiple of `STEP`, and what the
-    next row has there is set to zero: the CPU's library prepares code for every shape it meets, and
-    keeps it.
+    next row has there is set to zero.
     """
     _, heads, tokens, size = query.shape
     groups = key.shape[1]
@@ -145,7 +147,7 @@ def _by_products(
     for_key, for_value = (torch.zeros_like(keys, dtype=torch.float32) for _ in "kv")
     nothing = queries.new_zeros(1, 1, 1)
     for first, end, count in _blocks(row_starts):
-        long = -(-count // STEP) * STEP
+        long = _rounded(count)
         start = end - count
         asked, seen = slice(start, start + long), slice(first, start + long)
         q, g = (each[:, asked].reshape(groups, -1, size + FURTHER) for each in (queries, above))
@@ -162,6 +164,11 @@ def _by_products(
         for_key[None, :, :tokens, :size].mul(scale).to(key.dtype),
         for_value[None, :, :tokens, :size].to(value.dtype),
     )
+
+
+def _rounded(count: int) -> int:
+    """The next multiple of `STEP`."""
+    return -(-count // STEP) * STEP
 
 
 def _blocks(row_starts: Sequence[int]) -> Iterator[tuple[int, int, int]]:

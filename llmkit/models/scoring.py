@@ -12,6 +12,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from llmkit.errors import CheckFailed
+from llmkit.models.packs import laid_out
 
 
 def score_parameters(model: PreTrainedModel) -> Iterator[torch.nn.Parameter]:
@@ -33,12 +34,7 @@ def last_states(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tenso
         model: a reward model or a language model, adapters included, not its PEFT wrapper.
         batch: as `llmkit.training.batching.collate` makes it.
     """
-    output = model.get_decoder()(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        row_starts=batch["row_starts"],
-        use_cache=False,
-    )
+    output = model.get_decoder()(**laid_out(batch), use_cache=False)
     ends = [start - 1 for start in batch["row_starts"][1:]]
     return output.last_hidden_state[0, ends]  # type: ignore[no-any-return]
 

@@ -29,7 +29,8 @@ class EmbeddingNoise:
         del inputs
         if not module.training:
             return output
-        starts = torch.tensor(self.row_starts, device=output.device)
+        # What may lie behind the rows is a row of its own.
+        starts = torch.tensor([*self.row_starts, output.shape[1]], device=output.device)
         lengths = starts.diff()
         scale = self._alpha / (lengths * output.shape[-1]).sqrt()
         noise = torch.empty_like(output).uniform_(-1, 1)

@@ -9,6 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
+from llmkit.models.packs import laid_out
 from llmkit.training.kernels.head import HeadGradients, target_losses
 
 CHUNK = 256
@@ -199,12 +200,7 @@ class Head:
 def hidden_states(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:
     """The decoder's last hidden states at the positions that predict, ``[supervised, width]``."""
     decoder = model.get_decoder()
-    output = decoder(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        row_starts=batch["row_starts"],
-        use_cache=False,
-    )
+    output = decoder(**laid_out(batch), use_cache=False)
     return output.last_hidden_state[0, batch["predict_at"]]  # type: ignore[no-any-return]
 
 

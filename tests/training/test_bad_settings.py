@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from llmkit.training.step_count import plan_steps
 
 from llmkit import preparing, stages
 from llmkit.console import choose_view
@@ -16,6 +15,7 @@ from llmkit.recipe import load_recipe
 from llmkit.run import Run
 from llmkit.training.checkpoints import last_whole
 from llmkit.training.settings import TrainingConfig
+from llmkit.training.step_count import plan_steps
 
 
 @pytest.fixture
