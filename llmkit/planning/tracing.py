@@ -22,6 +22,7 @@ from llmkit.planning.workload import Workload
 from llmkit.training import isolation
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.cross_entropy import CrossEntropy
+from llmkit.training.kernels.choice import apply_kernels
 from llmkit.training.objective import Objective
 from llmkit.training.settings import TrainingConfig
 
@@ -86,6 +87,8 @@ def _traced(
     dtype: torch.dtype,
 ) -> Traced:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
+    if config.kernels != "plain":
+        apply_kernels(model, dtype)
     without_memory(model, mode)
     ledger = Ledger()
     ledger.disregard([*model.parameters(), *model.buffers()])

@@ -21,6 +21,7 @@ from llmkit.planning.probe import probe
 from llmkit.planning.workload import assumed_workload, workload_of
 from llmkit.recipe import Recipe, load_recipe
 from llmkit.training.batching import collate
+from llmkit.training.kernels.choice import apply_kernels
 from llmkit.training.loss import supervised_loss
 from llmkit.training.settings import TrainingConfig
 
@@ -90,13 +91,17 @@ class _Kept:
         return tensor
 
 
+@pytest.mark.parametrize("kernels", ["plain", "fused"])
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_activations_are_what_autograd_keeps(tiny, tmp_path, prepared, kind):
-    config = TrainingConfig.model_validate({"adapter": ADAPTERS[kind], "batch": {"rows": 2}})
+def test_activations_are_what_autograd_keeps(tiny, tmp_path, prepared, kind, kernels):
+    settings = {"adapter": ADAPTERS[kind], "batch": {"rows": 2}, "kernels": kernels}
+    config = TrainingConfig.model_validate(settings)
     workload = workload_of(prepared(), config)
     shapes = count_shapes(tiny, "none", config, workload, torch.float32)
     model = loaded(tiny, ADAPTERS[kind], "none", tmp_path)
     model.train()
+    if kernels == "fused":
+        apply_kernels(model, torch.float32)
     kept = _Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
         loss = supervised_loss(trained_base(model), collate(workload.batch))

@@ -93,7 +93,9 @@ def use_kernels(
 
 
 def apply_kernels(
-    model: nn.Module, dtype: torch.dtype, wanted: set[tuple[str, str, tuple[int, ...]]] | None
+    model: nn.Module,
+    dtype: torch.dtype,
+    wanted: set[tuple[str, str, tuple[int, ...]]] | None = None,
 ) -> None:
     """Use the forms of the given keys, or all, without a look at what they give."""
     for kind in KINDS:

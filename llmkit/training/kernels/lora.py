@@ -107,10 +107,15 @@ def _frozen_weight(layer: Any, dtype: torch.dtype) -> Weight | None:
     from bitsandbytes import functional
     from bitsandbytes.nn.modules import Linear4bit
 
-    if isinstance(layer, Linear4bit):
+    if not isinstance(layer, Linear4bit):
+        return None
+
+    def dequantized() -> torch.Tensor:
         held: Any = layer.weight
-        return lambda: functional.dequantize_4bit(held.data, held.quant_state).to(dtype)
-    return None
+        found: torch.Tensor = functional.dequantize_4bit(held.data, held.quant_state)
+        return found.to(dtype)
+
+    return dequantized
 
 
 def _forward(layer: Any, weight: Weight, dtype: torch.dtype) -> Callable[..., Any]:
