@@ -113,7 +113,9 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
         inputs["teacher"] = teacher.content_hash()
 
     def work() -> dict[str, Any]:
-        warning = warning_of(recipe, project.model.folder, data)
+        warning = warning_of(
+            recipe, project.model.folder, data, teacher.folder if teacher else None
+        )
         if warning:
             project.view.say(warning)
         checkpoints = project.folder / "checkpoints"

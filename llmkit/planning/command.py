@@ -18,12 +18,13 @@ def plan_project(project: Project, *, with_probe: bool) -> MemoryPlan:
         with_probe: run the longest step too, in a process of its own.
     """
     recipe, folder = project.recipe, project.model.folder
+    teacher = project.teacher.folder if project.teacher else None
     prepared = _prepared(project)
-    plan = make_plan(recipe, folder, prepared, _earlier_rate(project))
+    plan = make_plan(recipe, folder, prepared, _earlier_rate(project), teacher)
     if not with_probe:
         return plan
     with project.view.working("running the longest step in a process of its own"):
-        found = probe(recipe, folder, workload_for(recipe, prepared))
+        found = probe(recipe, folder, workload_for(recipe, prepared), teacher)
     return _corrected(plan, found)
 
 

@@ -80,12 +80,14 @@ class Shapes:
     """Of the longest forward pass."""
     rows: int
     supervised: int
+    teacher: int
+    """A distilled teacher's weights."""
     traced: Traced
 
     @property
     def weights(self) -> int:
         """The base as it is held."""
-        return self.plain + self.quantized + self.scales
+        return self.plain + self.quantized + self.scales + self.teacher
 
     @property
     def unquantized_file(self) -> int:
@@ -99,6 +101,7 @@ def count_shapes(
     config: TrainingConfig,
     workload: Workload,
     dtype: torch.dtype,
+    teacher: Path | None = None,
 ) -> Shapes:
     """Count a training on shapes; no weights are loaded.
 
@@ -108,6 +111,7 @@ def count_shapes(
         config: what trains, and how.
         workload: the heaviest sequences.
         dtype: of products.
+        teacher: the folder of the model that is distilled.
 
     Raises:
         UsageError: the model cannot be trained like that, as training would say.
@@ -129,6 +133,7 @@ def count_shapes(
     copied = sum(2 * _numel(each) for each in quantized)
     supervised = sum(int(each.supervised.sum()) for each in workload.batch)
     embeddings: Any = base.get_input_embeddings()
+    told = base_shapes(teacher, "none", dtype) if teacher else None
     return Shapes(
         parameters=parameters,
         trainable=sum(p.numel() for p in chosen),
@@ -147,7 +152,8 @@ def count_shapes(
         tokens=sum(len(each.input_ids) for each in workload.batch),
         rows=sum(len(each.row_lengths) for each in workload.batch),
         supervised=supervised,
-        traced=trace(model, config, workload, copied, dtype),
+        teacher=_bytes(told.parameters()) if told else 0,
+        traced=trace(model, config, workload, copied, dtype, told),
     )
 
 
@@ -194,7 +200,7 @@ def on_gpu(shapes: Shapes, config: TrainingConfig) -> Estimate:
     holes = {name: round((held + bytes_) * CUDA_HOLES) for name, bytes_ in live.items()}
     lines = [
         Line("CUDA context", CUDA_CONTEXT, "CUDA and its libraries (customary)"),
-        *_held_lines(shapes)[: 1 + bool(shapes.quantized) + bool(shapes.added)],
+        *(line for line in _held_lines(shapes) if line.what != "mapped file"),
         *_step_lines(shapes, config),
         Line("allocator", holes["step"] - held - live["step"], "holes, 5% (customary)"),
     ]
@@ -210,6 +216,8 @@ def _held_lines(shapes: Shapes) -> list[Line]:
     each = shapes.plain / max(1, plain)
     frozen = Line("base weights", shapes.plain, f"{plain:,} x {each:.3g} bytes ({name})")
     lines = [frozen]
+    if shapes.teacher:
+        lines.append(Line("teacher", shapes.teacher, "its weights, frozen"))
     if shapes.quantized:
         count, size = shapes.quantized_parameters, shapes.quantized + shapes.scales
         lines.append(

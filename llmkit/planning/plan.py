@@ -114,6 +114,7 @@ def make_plan(
     folder: Path,
     prepared: PreparedDataset | None,
     rate: tuple[float | None, str] = (None, ""),
+    teacher: Path | None = None,
 ) -> MemoryPlan:
     """Plan a recipe's training; no weights are loaded.
 
@@ -122,6 +123,7 @@ def make_plan(
         folder: the base model's folder.
         prepared: its data, if it is prepared.
         rate: tokens per second and where they were measured, if they were.
+        teacher: the folder of the model that is distilled.
 
     Raises:
         UsageError: the recipe cannot be trained; training would say the same.
@@ -130,7 +132,7 @@ def make_plan(
     device = choose_device(recipe.model.device)
     dtype = compute_dtype(device)
     workload = workload_for(recipe, prepared)
-    counted = _Counted(folder, prepared)
+    counted = _Counted(folder, prepared, teacher)
     shapes = counted.of(recipe, dtype)
     here = _estimate(shapes, device, process, recipe)
     available = memory_of(device, process)
@@ -169,7 +171,9 @@ def make_plan(
     )
 
 
-def warning_of(recipe: Recipe, folder: Path, prepared: PreparedDataset) -> str | None:
+def warning_of(
+    recipe: Recipe, folder: Path, prepared: PreparedDataset, teacher: Path | None = None
+) -> str | None:
     """What to tell a person before a training that does not fit here.
 
     None when it fits, and when nobody can say.
@@ -178,7 +182,7 @@ def warning_of(recipe: Recipe, folder: Path, prepared: PreparedDataset) -> str |
     device = choose_device(recipe.model.device)
     dtype = compute_dtype(device)
     try:
-        shapes = _Counted(folder, prepared).of(recipe, dtype)
+        shapes = _Counted(folder, prepared, teacher).of(recipe, dtype)
     except CannotTrace:
         return None
     found = _estimate(shapes, device, process, recipe)
@@ -215,8 +219,11 @@ def gib(size: int) -> str:
 class _Counted:
     """Counts each variant of a recipe once."""
 
-    def __init__(self, folder: Path, prepared: PreparedDataset | None) -> None:
+    def __init__(
+        self, folder: Path, prepared: PreparedDataset | None, teacher: Path | None
+    ) -> None:
         self._folder = folder
+        self._teacher = teacher
         self._prepared = prepared
         self._tokens: int | None = None
         self._found: dict[str, Shapes] = {}
@@ -233,6 +240,7 @@ class _Counted:
                 recipe.training,
                 workload_for(recipe, prepared),
                 dtype,
+                self._teacher,
             )
         return self._found[key]
 

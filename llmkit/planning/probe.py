@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.prepared import PreparedDataset
-from data_prep.sequences import SCHEMA
+from data_prep.sequences import ROW_KINDS, SCHEMA
 from llmkit.errors import LlmkitError
 from llmkit.planning.workload import Workload
 from llmkit.recipe import Recipe
@@ -34,13 +34,14 @@ class Probed:
     """Of the last step."""
 
 
-def probe(recipe: Recipe, folder: Path, workload: Workload) -> Probed:
+def probe(recipe: Recipe, folder: Path, workload: Workload, teacher: Path | None = None) -> Probed:
     """Train for two of the longest steps on the weights themselves, and keep nothing.
 
     Args:
         recipe: what to train, and how.
         folder: the base model's folder.
         workload: the heaviest sequences.
+        teacher: the folder of the model that is distilled.
 
     Raises:
         LlmkitError: the process failed; out of memory it is killed without a word of its own.
@@ -53,6 +54,7 @@ def probe(recipe: Recipe, folder: Path, workload: Workload) -> Probed:
         (place / "ledger.json").write_text("{}")
         asked = {
             "model": str(folder),
+            "teacher": str(teacher) if teacher else None,
             "training": recipe.training.model_dump(mode="json"),
             "base": recipe.model.model_dump(mode="json"),
         }
@@ -69,12 +71,14 @@ def probe(recipe: Recipe, folder: Path, workload: Workload) -> Probed:
 
 
 def _write(path: Path, sequences: Sequence[batching.Sequence]) -> None:
-    columns = {
+    columns: dict[str, Any] = {
         "input_ids": [each.input_ids for each in sequences],
         "supervised": [each.supervised.astype("uint8") for each in sequences],
         "row_lengths": [each.row_lengths for each in sequences],
     }
-    fields = [field for field in SCHEMA if field.name in columns]
+    if all(each.row_kinds is not None for each in sequences):
+        columns[ROW_KINDS.name] = [each.row_kinds for each in sequences]
+    fields = [field for field in (*SCHEMA, ROW_KINDS) if field.name in columns]
     table = pa.table(
         {field.name: pa.array(columns[field.name], field.type) for field in fields},
     )
@@ -103,7 +107,13 @@ def _run(place: Path) -> None:
     still |= {"evaluate_every": None, "early_stopping": None, "keep": "last"}
     config = TrainingConfig.model_validate(asked["training"] | still)
     (place / "result").mkdir()
-    places = Places(Path(asked["model"]), place / "out", place / "events.jsonl", place / "result")
+    places = Places(
+        Path(asked["model"]),
+        place / "out",
+        place / "events.jsonl",
+        place / "result",
+        Path(asked["teacher"]) if asked["teacher"] else None,
+    )
     with suppress(Diverged):  # what its loss is says nothing here
         train(
             config,

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from transformers import PreTrainedModel
 
 from llmkit.errors import LlmkitError
 from llmkit.models.adapters import base_of
@@ -20,8 +21,9 @@ from llmkit.planning.ledger import Ledger
 from llmkit.planning.shapes import without_memory
 from llmkit.planning.workload import Workload
 from llmkit.training import isolation
-from llmkit.training.batching import Sequence, Sequences, collate, to_device
+from llmkit.training.batching import MISMATCHED, Sequence, Sequences, collate, to_device
 from llmkit.training.cross_entropy import CrossEntropy
+from llmkit.training.distillation import Distillation
 from llmkit.training.kernels.choice import apply_kernels
 from llmkit.training.objective import Objective
 from llmkit.training.settings import TrainingConfig
@@ -56,6 +58,7 @@ def trace(
     workload: Workload,
     loaded: int,
     dtype: torch.dtype,
+    teacher: PreTrainedModel | None = None,
 ) -> Traced:
     """Run a training's phases on a model of meta tensors.
 
@@ -65,12 +68,13 @@ def trace(
         workload: the heaviest sequences.
         loaded: bytes of small blocks that came and went while the base was loaded.
         dtype: of products.
+        teacher: of meta tensors too, where one is distilled.
 
     Raises:
         CannotTrace: the architecture decides by values what it computes (some mixtures of experts).
     """
     try:
-        return _traced(model, config, workload, loaded, dtype)
+        return _traced(model, config, workload, loaded, dtype, teacher)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise CannotTrace(
             f"{type(base_of(model)).__name__}: what it computes depends on values ({error}), so "
@@ -85,6 +89,7 @@ def _traced(
     workload: Workload,
     loaded: int,
     dtype: torch.dtype,
+    teacher: PreTrainedModel | None,
 ) -> Traced:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     if config.kernels != "plain":
@@ -92,12 +97,24 @@ def _traced(
     without_memory(model, mode)
     ledger = Ledger()
     ledger.disregard([*model.parameters(), *model.buffers()])
+    objective: Objective = CrossEntropy()  # preferences keep as much: one number a token more
+    if teacher is not None and config.distillation:
+        without_memory(teacher, mode)
+        ledger.disregard([*teacher.parameters(), *teacher.buffers()])
+        objective = Distillation(config.distillation, teacher)
     ledger.grow_heap(loaded)
     with mode, ledger:
         checks = _check(model, workload.first, config, dtype, ledger)
-        step, kept = _step(model, config, workload.batch, dtype, ledger)
-        evaluation = _evaluate(model, workload.watched, dtype, ledger)
+        step, kept = _step(model, config, objective, workload.batch, dtype, ledger)
+        evaluation = _evaluate(model, objective, workload.watched, dtype, ledger)
     return Traced(checks, evaluation, step, kept)
+
+
+def _learned(sequence: Sequence) -> Sequence:
+    """The rows that have a gradient, all of one kind."""
+    if sequence.row_kinds is not None:
+        sequence = sequence.rows_where(sequence.row_kinds != MISMATCHED)
+    return sequence.without_kinds()
 
 
 def _check(
@@ -107,7 +124,7 @@ def _check(
     dtype: torch.dtype,
     ledger: Ledger,
 ) -> tuple[int, int]:
-    base, sequences = base_of(model), cast("Sequences", first)
+    base, sequences = base_of(model), cast("Sequences", [_learned(each) for each in first])
     ledger.restart()
     # The last thing they do is read a number, and shapes have none.
     with suppress(DataDependentOutputException):
@@ -121,6 +138,7 @@ def _check(
 def _step(
     model: TrainedModel,
     config: TrainingConfig,
+    objective: Objective,
     sequences: list[Sequence],
     dtype: torch.dtype,
     ledger: Ledger,
@@ -133,8 +151,7 @@ def _step(
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
     ledger.restart()
-    objective: Objective = CrossEntropy()
-    batch = to_device(collate(sequences), CPU)
+    batch = to_device(collate([_learned(each) for each in sequences]), CPU)
     before = ledger.live
     loss = _loss(model, objective, batch, dtype)
     kept = ledger.live - before
@@ -145,12 +162,16 @@ def _step(
 
 
 def _evaluate(
-    model: TrainedModel, watched: Sequence, dtype: torch.dtype, ledger: Ledger
+    model: TrainedModel,
+    objective: Objective,
+    watched: Sequence,
+    dtype: torch.dtype,
+    ledger: Ledger,
 ) -> tuple[int, int]:
     model.eval()
     ledger.restart()
     with torch.no_grad():
-        _loss(model, CrossEntropy(), to_device(collate([watched]), CPU), dtype)
+        _loss(model, objective, to_device(collate([_learned(watched)]), CPU), dtype)
     return ledger.live_peak, ledger.resident_peak
 
 

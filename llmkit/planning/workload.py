@@ -1,14 +1,17 @@
 """Which tokens the heaviest moments of a training see: of prepared data, or as a recipe allows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from data_prep.columns import ListColumn
 from data_prep.prepared import PreparedDataset
-from llmkit.training.batching import Sequence, Sequences
+from llmkit.training.batching import BAD, GOOD, MISMATCHED, Sequence, Sequences
 from llmkit.training.settings import TrainingConfig
+from llmkit.training.units import UNITS_OF
 
+KINDS = {"rows": None, "pairs": (GOOD, BAD), "labelled": (GOOD, MISMATCHED)}
+"""The kinds of the two rows of a unit."""
 FIRST = 50
 """Sequences at the start in which the checks before training look for a pack."""
 
@@ -57,6 +60,10 @@ def assumed_workload(max_tokens: int, packing: bool, config: TrainingConfig) -> 
     ids = [0] * max_tokens
     one = Sequence.of_row(ids, [True] * max_tokens)
     pair = Sequence.joined(one.row(0, max_tokens // 2 or 1), one.row(0, max_tokens // 2 or 1))
+    kinds = KINDS[UNITS_OF[config.method]]
+    if kinds:  # two rows, each of them as long as is allowed
+        both = Sequence.joined(one, one)
+        one = pair = replace(both, row_kinds=np.array(kinds, np.int8))
     return Workload(
         [one] * config.batch.rows,
         [pair, one] if packing else [one, one],

@@ -200,7 +200,8 @@ def assert_same_training(one, two):
     """Up to rounding: gradients are added in another order.
 
     Adam divides a gradient by its own size, so where one is as good as nothing its rounding becomes
-    a step of its own: weights are compared less closely than losses.
+    a step of its own: weights are compared less closely than losses. Where weights are shared out,
+    layers compute in their plain forms, which add in yet another order.
     """
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     close = {"gradient_norm": 1e-4, "learning_rate": 0, "tokens": 0}
@@ -209,7 +210,7 @@ def assert_same_training(one, two):
     for expected, found in zip(steps(one), steps(two), strict=True):
         assert found.keys() == expected.keys()
         for name in close.keys() & expected.keys():
-            assert found[name] == pytest.approx(expected[name], rel=close[name], abs=1e-6)
+            assert found[name] == pytest.approx(expected[name], rel=close[name], abs=5e-6)
         # The first step's learning rate is zero. Until the third, a model is its own reference, and
         # which of two differences of zero is larger is a matter of rounding.
         if expected["step"] > 2:
