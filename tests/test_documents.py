@@ -9,6 +9,7 @@ import pytest
 from data_prep.filters.settings import FilterConfig
 from data_prep.formats.registry import FormatName
 from llmkit.recipe import load_recipe
+from llmkit.training.settings import Method
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,9 +40,9 @@ def named_in_tables(document: Path) -> set[str]:
     return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
 
-def test_the_data_document_names_every_format_and_every_filter():
+def test_the_data_document_names_every_format_every_filter_and_every_method():
     named = named_in_tables(ROOT / "docs" / "data.md")
     formats = set(get_args(FormatName)) - {"auto"}
     union = get_args(FilterConfig)[0]
     filters = {get_args(each.model_fields["kind"].annotation)[0] for each in get_args(union)}
-    assert named == formats | filters
+    assert named == formats | filters | set(get_args(Method))
