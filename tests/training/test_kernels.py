@@ -7,7 +7,7 @@ from llmkit.models.adapters import attach, base_of
 from llmkit.models.attention import rows_attention
 from llmkit.models.loading import load_base
 from llmkit.training.batching import Sequences, collate
-from llmkit.training.kernels.lora import merged_layers
+from llmkit.training.kernels.lora import lora_layers
 from llmkit.training.loss import supervised_loss
 from llmkit.training.settings import LoraAdapter
 
@@ -24,8 +24,8 @@ def _tuned(tiny, quantization="none", dtype=torch.float32, **settings):
     return model.train()
 
 
-def merge_in_forward(model, dtype):
-    found = list(merged_layers(model, dtype))
+def use_lora_form(model, dtype):
+    found = list(lora_layers(model, dtype))
     for candidate in found:
         candidate.use()
     return len(found)
@@ -42,11 +42,11 @@ def _loss_and_gradients(model, batch, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("settings", [{}, {"rslora": True}, {"targets": ["q_proj", "down_proj"]}])
-def test_the_merged_forward_is_pefts_own(tiny, prepared, settings):
+def test_the_form_of_lora_is_pefts_own(tiny, prepared, settings):
     batch = collate(list(Sequences(prepared().sequences("train")))[:2])
     model = _tuned(tiny, **settings)
     plain_loss, plain = _loss_and_gradients(model, batch)
-    assert merge_in_forward(model, torch.float32) == len(plain) / 2
+    assert use_lora_form(model, torch.float32) == len(plain) / 2
     loss, gradients = _loss_and_gradients(model, batch)
     assert loss == pytest.approx(plain_loss, rel=1e-5)
     for name, gradient in plain.items():
@@ -58,7 +58,7 @@ def test_it_is_near_in_bfloat16_on_any_base(tiny, prepared, quantization):
     batch = collate(list(Sequences(prepared().sequences("train")))[:2])
     model = _tuned(tiny, quantization, torch.bfloat16)
     plain_loss, plain = _loss_and_gradients(model, batch, torch.bfloat16)
-    assert merge_in_forward(model, torch.bfloat16)
+    assert use_lora_form(model, torch.bfloat16)
     loss, gradients = _loss_and_gradients(model, batch, torch.bfloat16)
     assert loss == pytest.approx(plain_loss, rel=0.01)
     for name, gradient in plain.items():
@@ -66,8 +66,8 @@ def test_it_is_near_in_bfloat16_on_any_base(tiny, prepared, quantization):
 
 
 def test_layers_whose_update_is_no_sum_keep_pefts_way(tiny):
-    assert merge_in_forward(_tuned(tiny, dropout=0.1), torch.float32) == 0
-    assert merge_in_forward(_tuned(tiny, dora=True), torch.float32) == 0
+    assert use_lora_form(_tuned(tiny, dropout=0.1), torch.float32) == 0
+    assert use_lora_form(_tuned(tiny, dora=True), torch.float32) == 0
 
 
 def test_an_adapter_switched_off_is_off(tiny, prepared):
@@ -75,7 +75,7 @@ def test_an_adapter_switched_off_is_off(tiny, prepared):
     model = _tuned(tiny)
     with model.disable_adapter():
         before = float(supervised_loss(base_of(model), batch))
-    merge_in_forward(model, torch.float32)
+    use_lora_form(model, torch.float32)
     with model.disable_adapter():
         assert float(supervised_loss(base_of(model), batch)) == before
     assert float(supervised_loss(base_of(model), batch).detach()) != before

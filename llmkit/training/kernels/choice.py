@@ -21,7 +21,7 @@ from llmkit.models.loading import computing_in
 from llmkit.training import processes
 from llmkit.training.kernels.candidates import Candidate
 from llmkit.training.kernels.gated import gates
-from llmkit.training.kernels.lora import merged_layers
+from llmkit.training.kernels.lora import lora_layers
 from llmkit.training.kernels.norm import norms
 from llmkit.training.settings import Kernels
 
@@ -105,7 +105,7 @@ def apply_kernels(
 
 
 KINDS: tuple[Callable[[nn.Module, torch.dtype], Iterator[Candidate]], ...] = (
-    merged_layers,
+    lora_layers,
     lambda model, _dtype: norms(model),
     lambda model, _dtype: gates(model),
 )

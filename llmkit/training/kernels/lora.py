@@ -1,16 +1,14 @@
-"""LoRA as one product a layer: with the weights that merging would give.
+"""LoRA whose thin products are added where the wide one was written, and which keeps little.
 
-PEFT computes ``x W' + s (x A') B'``: two thin products more a layer, which run at a fraction of the
-speed of a wide one, casts of ``x`` to the adapter's type and back, and a sum as wide as the output;
-all of it is kept for the backward pass. Here the update is added to the weight first, which costs
-``out * rank * in`` and not ``tokens`` times that:
+PEFT computes ``x W' + s (x A') B'`` with casts of ``x`` to the adapter's type and back, a sum as
+wide as the output, and a copy of all of it for the backward pass. Here:
 
-    forward     W* = W + s B A                     y  = x W*'
-    backward    W* again, nothing of it is kept    dx = dy W*
-                thin products alone                dB = s dy' (x A'),  dA = s (dy B)' x
+    forward     y  = x W',   t  = x A',       y  += s t B'       kept: x and t
+    backward    dx = dy W,   t' = s dy B,     dx += t' A
+                             dB = s dy' t,    dA = t'' x
 
-So training computes with what is served: the merged weights in the type of the computation. The
-adapter itself stays float32. A 4-bit weight is dequantised into ``W*``, once a pass.
+A 4-bit weight is dequantised once a pass. Adding ``s B A`` to the weight first would be as fast,
+and wrong at the beginning: what is less than half a step of a bfloat16 weight is rounded away.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,8 +25,8 @@ Weight = Callable[[], torch.Tensor]
 """The frozen weight in the type of the computation, ``[out, in]``."""
 
 
-class _MergedLinear(torch.autograd.Function):
-    """``x`` times the merged weight; gradients for ``x``, ``A`` and ``B``."""
+class _LoraLinear(torch.autograd.Function):
+    """``x W' + s (x A') B'``; gradients for ``x``, ``A`` and ``B``."""
 
     @staticmethod
     def forward(
@@ -41,39 +39,31 @@ class _MergedLinear(torch.autograd.Function):
         scale: float,
     ) -> torch.Tensor:
         """Shapes: x ``[..., in]``, a ``[rank, in]``, b ``[out, rank]``; returns ``[..., out]``."""
-        context.save_for_backward(x, a, b)
+        y = linear(x, weight(), bias)
+        thin = x.reshape(-1, a.shape[1]) @ a.to(x.dtype).T
+        y.view(-1, b.shape[0]).addmm_(thin, b.to(x.dtype).T, alpha=scale)
+        context.save_for_backward(x, thin, a, b)
         context.weight, context.scale = weight, scale
-        return linear(x, merged_weight(weight(), a, b, scale), bias)
+        return y
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
         """Thin products for the adapter, one wide one for ``x``."""
-        x, a, b = context.saved_tensors
+        x, thin, a, b = context.saved_tensors
         out = gradients[0].reshape(-1, b.shape[0])
-        rows = x.reshape(-1, a.shape[1])
-        thin_a, thin_b = a.to(out.dtype), b.to(out.dtype)
-        through_a = (rows @ thin_a.T) * context.scale
-        through_b = (out @ thin_b) * context.scale
-        for_b = (out.T @ through_a).to(b.dtype)
-        for_a = (through_b.T @ rows).to(a.dtype)
+        through = (out @ b.to(out.dtype)).mul_(context.scale)
+        for_b = (out.T @ thin).to(b.dtype).mul_(context.scale)
+        for_a = (through.T @ x.reshape(-1, a.shape[1])).to(a.dtype)
         for_x = None
         if context.needs_input_grad[0]:
-            for_x = (out @ merged_weight(context.weight(), a, b, context.scale)).reshape(x.shape)
+            for_x = (out @ context.weight()).addmm_(through, a.to(out.dtype)).view(x.shape)
         return for_x, for_a, for_b, None, None, None
 
 
-def merged_weight(
-    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float
-) -> torch.Tensor:
-    """``weight + scale * b @ a`` in the type of ``weight``, summed in float32, rounded once."""
-    return torch.addmm(weight, b.to(weight.dtype), a.to(weight.dtype), alpha=scale)
+def lora_layers(model: nn.Module, dtype: torch.dtype) -> Iterator[Candidate]:
+    """Every plain LoRA layer of a model, with a forward that keeps less.
 
-
-def merged_layers(model: nn.Module, dtype: torch.dtype) -> Iterator[Candidate]:
-    """Every plain LoRA layer of a model, with a forward that computes with its merged weight.
-
-    Layers with dropout, DoRA, or anything but one adapter keep PEFT's own way: dropout acts
-    between ``x`` and ``A``, which a merged weight does not have.
+    Layers with dropout, DoRA, or anything but one adapter keep PEFT's own way.
 
     Args:
         model: with adapters attached.
@@ -128,6 +118,6 @@ def _forward(layer: Any, weight: Weight, dtype: torch.dtype) -> Callable[..., An
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
         bias = layer.get_base_layer().bias
         bias = None if bias is None else bias.to(dtype)
-        return _MergedLinear.apply(x.to(dtype), a, b, weight, bias, layer.scaling[name])  # type: ignore[no-untyped-call]
+        return _LoraLinear.apply(x.to(dtype), a, b, weight, bias, layer.scaling[name])  # type: ignore[no-untyped-call]
 
     return forward
