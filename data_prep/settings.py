@@ -32,7 +32,8 @@ class DataConfig(BaseModel):
     """Rows that must not be parted by the split: those that ask the same question, and by default
     also those whose words are nearly the same, in chains."""
     max_tokens: int = Field(default=2048, ge=8)
-    """The training context length: the longest row and the size of a pack."""
+    """The training context length: the longest row and the size of a pack; where two answers are
+    compared, that of one row, and a pack has room for two."""
     overlong: Overlong = "drop"
     """Rows longer than ``max_tokens``: left out; cut (the cut end is never taught as an end); or
     split into pieces, between turns wherever there are any."""

@@ -215,7 +215,8 @@ def plan(
     """Say what a training will take, before it is paid for.
 
     Memory line by line, steps and time, and which machines it fits or what would make it fit. From
-    the model's shapes: no weights are loaded and nothing is written.
+    the model's shapes: no weights are loaded and nothing is written, but for a model that begins at
+    random, which is made first.
     """
     import json
 
@@ -241,7 +242,7 @@ def train(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train an adapter.
+    """Train as a recipe says: adapters, the last layers, or all weights.
 
     Prepares the data first if it changed. An interrupted training is resumed.
     """
@@ -259,7 +260,7 @@ def train(
 
 @app.command()
 def merge(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -> None:
-    """Merge a run's adapter into its base.
+    """Merge what a run trained into its base.
 
     Measures how far the merged model is from the trained one, and refuses when it is too far.
     """

@@ -30,6 +30,21 @@ UNFINISHED = ".prep-"
 """How the folder begins where an interrupted preparation finds what it had done."""
 
 
+RENDERING = {"tokenizer", "chat_template", "units", "rows"}
+"""What the tokens of a row depend on, besides the row."""
+
+
+def rendering_inputs(project: Project) -> dict[str, str]:
+    """The values of `RENDERING`, those that a recipe has."""
+    template = project.template
+    found = {
+        "tokenizer": template.tokenizer.content_hash,
+        "chat_template": _text_hash(template.source),
+        "units": UNITS_OF[project.recipe.training.method],
+    }
+    return found if template.turns else found | {"rows": "plain text"}
+
+
 def prep(project: Project) -> Outcome:
     """Rows -> packed sequences and their ledger."""
     refuse_rows_longer_than_the_model(project)
@@ -42,13 +57,7 @@ def prep(project: Project) -> Outcome:
         key = f"sources.{i}" if i < len(config.sources) else "validation"
         inputs[f"rows of data.{key} ({source.path})"] = source_hash(source)
     inputs |= _evaluation_sets(config) | _models(project)
-    inputs |= {
-        "tokenizer": template.tokenizer.content_hash,
-        "chat_template": _text_hash(template.source),
-        "units": units,
-        "code": code_hash("data_prep"),
-    }
-    inputs |= {} if template.turns else {"rows": "plain text"}
+    inputs |= rendering_inputs(project) | {"code": code_hash("data_prep")}
     unfinished = project.folder / f"{UNFINISHED}{_text_hash(json.dumps(inputs))[:16]}"
 
     def work() -> dict[str, Any]:

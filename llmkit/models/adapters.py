@@ -166,6 +166,11 @@ def _is_name(target: str) -> bool:
 
 
 def _check_rank(layers: Mapping[str, torch.nn.Linear], rank: int) -> None:
+    if not layers:
+        raise UsageError(
+            "training.adapter: this model has no linear layers for adapters (GPT-2's are of another"
+            " kind). Train its last layers or all weights: training.adapter.kind=freeze or full."
+        )
     name, smallest = min(
         ((name, min(m.in_features, m.out_features)) for name, m in layers.items()),
         key=lambda each: each[1],

@@ -71,7 +71,8 @@ def rows_attention(
     windowed = (
         sliding_window is not None and max(map(sub, row_starts[1:], row_starts)) > sliding_window
     )
-    if query.device.type == "cpu" and not windowed and not dropout:
+    alike = query.shape[3] == value.shape[3]
+    if query.device.type == "cpu" and alike and not windowed and not dropout:
         if torch.is_autocast_enabled("cpu"):  # as for torch's own, whose kernel this calls
             dtype = torch.get_autocast_dtype("cpu")
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)

@@ -5,7 +5,7 @@ import dataclasses
 from data_prep.prepared import PreparedDataset
 from llmkit.planning.plan import MemoryPlan, make_plan, workload_for
 from llmkit.planning.probe import Probed, probe
-from llmkit.preparing import HOW_NOT_WHAT
+from llmkit.preparing import HOW_NOT_WHAT, RENDERING, rendering_inputs
 from llmkit.project import Project
 from llmkit.run import flatten
 
@@ -39,13 +39,17 @@ def _corrected(plan: MemoryPlan, found: Probed) -> MemoryPlan:
 
 
 def _prepared(project: Project) -> PreparedDataset | None:
-    """The run's prepared data, if nothing of the recipe's data section changed since."""
+    """The run's prepared data, if the recipe would prepare the same rows to the same tokens."""
     record = project.run.record("prep")
     if record is None or project.run.damage("prep"):
         return None
     config = project.recipe.data.model_dump(mode="json", exclude=HOW_NOT_WHAT)
-    now = flatten(config, "data.")
-    before = {name: value for name, value in record["inputs"].items() if name.startswith("data.")}
+    now = flatten(config, "data.") | rendering_inputs(project)
+    before = {
+        name: value
+        for name, value in record["inputs"].items()
+        if name.startswith("data.") or name in RENDERING
+    }
     return PreparedDataset.open(project.folder / "data") if now == before else None
 
 

@@ -1,7 +1,8 @@
 """A recipe's plan: memory, steps, time, and which machines it fits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +139,11 @@ def make_plan(
     available = memory_of(device, process)
     change = None
     if here.peak > available:
-        change = next(
-            (
-                words
-                for words, smaller in smaller_recipes(recipe)
-                if _estimate(counted.of(smaller, dtype), device, process, smaller).peak <= available
+        change = _change(
+            recipe,
+            lambda smaller: (
+                _estimate(counted.of(smaller, dtype), device, process, smaller).peak <= available
             ),
-            None,
         )
     steps = recipe.training.max_steps
     tokens = None
@@ -258,12 +257,21 @@ def _gpus(recipe: Recipe, counted: _Counted) -> Iterator[Fit]:
         fits = needs <= size * 2**30
         change = None
         if not fits:
-            for words, smaller in smaller_recipes(recipe):
-                try:
-                    shapes = counted.of(smaller, torch.bfloat16)
-                except UsageError:  # what is asked for does not go with this change
-                    continue
-                if on_gpu(shapes, smaller.training).peak <= size * 2**30:
-                    change = words
-                    break
+            change = _change(recipe, partial(_fits_gpu, counted, size))
         yield Fit(size, needs, fits, change)
+
+
+def _fits_gpu(counted: _Counted, size: int, recipe: Recipe) -> bool:
+    shapes = counted.of(recipe, torch.bfloat16)
+    return on_gpu(shapes, recipe.training).peak <= size * 2**30
+
+
+def _change(recipe: Recipe, fits: Callable[[Recipe], bool]) -> str | None:
+    """The first single change with which a training fits, as words of the command line."""
+    for words, smaller in smaller_recipes(recipe):
+        try:
+            if fits(smaller):
+                return words
+        except (UsageError, CannotTrace):  # what is asked for does not go with this change
+            continue
+    return None

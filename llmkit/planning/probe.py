@@ -53,8 +53,8 @@ def probe(recipe: Recipe, folder: Path, workload: Workload, teacher: Path | None
         _write(place / "validation.arrow", [workload.watched])
         (place / "ledger.json").write_text("{}")
         asked = {
-            "model": str(folder),
-            "teacher": str(teacher) if teacher else None,
+            "model": str(folder.resolve()),
+            "teacher": str(teacher.resolve()) if teacher else None,
             "training": recipe.training.model_dump(mode="json"),
             "base": recipe.model.model_dump(mode="json"),
         }

@@ -47,7 +47,7 @@ class Distillation:
             told = hidden_states(self.teacher, batch)
         hidden, head = hidden_states(model, batch), Head(model)
         term = _Term(self.config, head, Head(self.teacher), told, batch["shift_labels"])
-        weights = list(head.layer.parameters())
+        weights = head.weights()
         total, divergence, entropy = _InChunks.apply(term, hidden, *weights)  # type: ignore[no-untyped-call]
         count = totals["supervised"]
         figures = {"divergence": divergence / count, "cross_entropy": entropy / count}

@@ -174,6 +174,11 @@ class Head:
         self.is_plain = self._is_linear and not (self.cap or self.divide_by or self.multiply_by)
         """Whether logits are one product and nothing else."""
 
+    def weights(self) -> list[torch.Tensor]:
+        """The layer's; where no gradients are taken, none of theirs either."""
+        own = self.layer.parameters()
+        return list(own) if torch.is_grad_enabled() else [weight.detach() for weight in own]
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Float32 logits, shape ``[positions, vocabulary]``."""
         logits = self._project(hidden).float()
@@ -216,7 +221,7 @@ def supervised_loss(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.T
     """
     hidden = hidden_states(model, batch)
     head = Head(model)
-    weights = list(head.layer.parameters())
+    weights = head.weights()
     return _ChunkedLoss.apply(head, hidden, batch["shift_labels"], *weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -232,7 +237,7 @@ def row_log_probabilities(model: PreTrainedModel, batch: Mapping[str, Any]) -> t
     """
     hidden = hidden_states(model, batch)
     head = Head(model)
-    weights = list(head.layer.parameters())
+    weights = head.weights()
     each = _ChunkedLogProbabilities.apply(head, hidden, batch["shift_labels"], *weights)  # type: ignore[no-untyped-call]
     # Summed row by row: an index_add on a GPU would add in another order every time.
     return torch.stack([row.sum() for row in each.split(batch["row_targets"])])

@@ -160,7 +160,8 @@ class TrainingConfig(BaseModel):
     """Stop after this many optimiser steps, whatever ``epochs`` says."""
     batch: BatchConfig = BatchConfig()
     optimizer: Optimizer = "adamw"
-    """8-bit and paged ones keep Adam's moments smaller, or in the machine's memory: CUDA alone."""
+    """8-bit ones keep Adam's moments smaller; paged ones, on CUDA alone, in pages that may lie in
+    the machine's memory."""
     learning_rate: float = Field(default=2e-4, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""

@@ -51,3 +51,37 @@ def refuse_ids_without_embedding(base: PreTrainedModel, sequences: Sequences) ->
             "its tokenizer or chat template uses tokens that were added without enlarging the "
             "model. Choose a template of tokens that the model knows: model.chat_template."
         )
+
+
+def refuse_rows_that_move_others(base: PreTrainedModel, sequences: Sequences, rows: int) -> None:
+    """Look whether positions of a row depend on how long its neighbours are.
+
+    Long RoPE and dynamic scaling choose their frequencies by the largest position of a whole
+    forward pass: a short row beside a long one would get those that are meant for long ones.
+
+    Args:
+        base: the model.
+        sequences: a split.
+        rows: sequences in a forward pass.
+
+    Raises:
+        UsageError: a row is long enough for that, and is not always alone.
+    """
+    config = base.config.get_text_config()
+    settings = getattr(config, "rope_parameters", None) or {}
+    kinds = settings.values() if "rope_type" not in settings else [settings]
+    for each in kinds:
+        if not isinstance(each, dict) or each.get("rope_type") not in ("longrope", "dynamic"):
+            continue
+        most = each.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", config.max_position_embeddings
+        )
+        longest = max(int(sequence.row_lengths.max()) for sequence in sequences)
+        together = rows > 1 or any(len(sequence.row_lengths) > 1 for sequence in sequences)
+        if longest > most and together:
+            raise UsageError(
+                f"the data has a row of {longest} tokens, and this model (rope_type="
+                f"{each['rope_type']}) computes the positions of all rows of a forward pass in "
+                f"another way when one is longer than {most}. Set data.max_tokens={most}, or let "
+                "every row be alone: data.packing=false training.batch.rows=1."
+            )

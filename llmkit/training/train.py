@@ -41,7 +41,11 @@ from llmkit.training.progress import (
 from llmkit.training.reference import with_references
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.step_count import Plan, plan_steps
-from llmkit.training.token_checks import refuse_ids_without_embedding, tokens_to_learn
+from llmkit.training.token_checks import (
+    refuse_ids_without_embedding,
+    refuse_rows_that_move_others,
+    tokens_to_learn,
+)
 from llmkit.training.trackers import tracking
 from llmkit.training.trainer import ObjectiveTrainer, Running, Watch, measure
 from llmkit.training.trainer_arguments import arguments, refuse_what_cannot_run
@@ -107,6 +111,7 @@ def train(
     dtype = compute_dtype(device)
     view.say(f"loading {model_config.name} ({model_config.quantization}, {device}, {dtype})")
     model = _load_model(config, model_config, data, places, device, dtype)
+    isolation = _checked(base_of(model), config, data.train, dtype)  # before layers are replaced
     kernels = use_kernels(
         model,
         config.kernels,
@@ -115,7 +120,6 @@ def train(
         folder=places.checkpoints,
         resumed=resume_from is not None,
     )
-    isolation = _checked(base_of(model), config, data.train, dtype)
     accept_objectives(base_of(model))
     objective = _objective(config, places, data, device, dtype, view)
     if config.method in REFERENCED:
@@ -239,6 +243,7 @@ def _load_model(
     else:
         base = load_base(places.model, quantization=quantization, device=device, dtype=held)
     refuse_ids_without_embedding(base, data.train)
+    refuse_rows_that_move_others(base, data.train, config.batch.rows)
     if config.gradient_checkpointing:
         base.enable_input_require_grads()  # or checkpointed layers on a frozen base learn nothing
     return trained.make_trainable(

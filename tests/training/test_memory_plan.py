@@ -235,8 +235,9 @@ def test_the_command_uses_prepared_data_unless_the_recipe_asks_for_other(llmkit,
     assert found["steps"] > 0
     assert found["tokens"] > 0
     assert found["seconds"] is None
-    other = llmkit("plan", str(recipe_file), "data.max_tokens=64", "--json")[1]
-    assert "not prepared yet" in json.loads(other)["longest_step_from"]
+    for other in ("data.max_tokens=64", "model.chat_template=zephyr", "training.method=dpo"):
+        out = llmkit("plan", str(recipe_file), other, "--json")[1]
+        assert "not prepared yet" in json.loads(out)["longest_step_from"], other
 
 
 def test_what_training_would_refuse_the_plan_refuses(llmkit, recipe_file):

@@ -21,7 +21,11 @@ class Candidate:
     def key(self) -> tuple[str, str, tuple[int, ...]]:
         """Modules with the same are measured once."""
         base = getattr(self.module, "base_layer", self.module)
-        return self.kind, type(base).__name__, self.shape
+        weights = {
+            f"{str(p.dtype).removeprefix('torch.')}{' trained' if p.requires_grad else ''}"
+            for p in self.module.parameters()
+        }
+        return self.kind, f"{type(base).__name__} ({', '.join(sorted(weights))})", self.shape
 
     def use(self) -> None:
         """Compute in this way from now on."""

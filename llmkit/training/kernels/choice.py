@@ -7,6 +7,7 @@ training computes as it began.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -137,20 +138,24 @@ def _measure(candidate: Candidate, dtype: torch.dtype, tokens: int) -> tuple[flo
     trained = [p for p in module.parameters() if p.requires_grad]
     start = [p.detach().clone() for p in trained]
     forms = (module.forward, candidate.forward)
+    was_training = module.training
     try:
         for parameter in trained:  # half of an adapter starts as nothing, and would show nothing
             noise = torch.randn(parameter.shape, generator=generator) * 0.02
             parameter.data += noise.to(parameter.device, parameter.dtype)
+        module.eval()  # or dropout would make a difference of its own
         results = [_pass(form, x, trained, dtype) for form in forms]
+        taken = [[_seconds(form, x, trained, dtype) for form in forms] for _ in range(TURNS)]
+        plain, fused = (min(turns) for turns in zip(*taken, strict=True))
     finally:
+        module.train(was_training)
         for parameter, value in zip(trained, start, strict=True):
             parameter.data.copy_(value)
-    distance = max(
+    distances = [
         float((ours.float() - theirs.float()).norm() / theirs.float().norm().clamp_min(1e-12))
         for theirs, ours in zip(*results, strict=True)
-    )
-    taken = [[_seconds(form, x, trained, dtype) for form in forms] for _ in range(TURNS)]
-    plain, fused = (min(turns) for turns in zip(*taken, strict=True))
+    ]
+    distance = max(distances) if all(map(math.isfinite, distances)) else math.inf
     return distance, plain, fused
 
 

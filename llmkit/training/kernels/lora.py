@@ -7,8 +7,9 @@ wide as the output, and a copy of all of it for the backward pass. Here:
     backward    dx = dy W,   t' = s dy B,     dx += t' A
                              dB = s dy' t,    dA = t'' x
 
-A 4-bit weight is dequantised once a pass. Adding ``s B A`` to the weight first would be as fast,
-and wrong at the beginning: what is less than half a step of a bfloat16 weight is rounded away.
+A 4-bit weight is dequantised once a pass. Every product is rounded where PEFT rounds it. Adding
+``s B A`` to the weight first would be as fast for many tokens and slower for few, and rounds the
+update once for all tokens, in the same direction.
 """
 
 from collections.abc import Callable, Iterator
