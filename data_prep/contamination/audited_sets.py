@@ -65,7 +65,11 @@ def audited_texts(
         named[each.evaluation_set, each.group, each.answer, each.stem].add(key)
     found: dict[Key, AuditedText] = {}
     for asked in config.against:
-        groups = [key for key in named if key[0] == asked.title and _is_asked(asked, *key[1:3])]
+        groups = [
+            key
+            for key in named
+            if key[0] == asked.title and _is_asked(asked, key[1], answer=key[2])
+        ]
         if not groups:
             continue
         records = list(read(SourceConfig(path=asked.path)))
@@ -87,7 +91,7 @@ def _before_options(text: str) -> str:
     return text[: options.start(1)] if options else ""
 
 
-def _is_asked(asked: EvaluationSet, group: str, answer: bool) -> bool:  # noqa: FBT001
+def _is_asked(asked: EvaluationSet, group: str, *, answer: bool) -> bool:
     return group in asked.answers if answer else (group in asked.fields or not asked.fields)
 
 
