@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 
@@ -198,11 +199,17 @@ def merged_into(base: PreTrainedModel, result: Path, dtype: torch.dtype) -> PreT
         return cast("PreTrainedModel", tuned.to(dtype))  # type: ignore[arg-type]
     for layer in tuned.modules():
         if isinstance(layer, BaseTunerLayer):
-            weight = layer.get_base_layer().weight
+            weight = _adapted(layer)
             weight.data = weight.data.float()
             layer.merge()
             weight.data = weight.data.to(dtype)
     return cast("PreTrainedModel", tuned.unload().to(dtype))
+
+
+def _adapted(layer: Any) -> torch.Tensor:
+    """The weight that a layer changes; experts that are one tensor are no layer that has one."""
+    found: Any = layer.get_base_layer()
+    return layer.get_param() if isinstance(layer, ParamWrapper) else found.weight  # type: ignore[no-any-return]
 
 
 def save_model(

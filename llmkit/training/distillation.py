@@ -135,4 +135,6 @@ class _InChunks(torch.autograd.Function):
         upstream = outputs[0]
         scaled = iter([running * upstream for running in sums])
         weights = [next(scaled) if asked else None for asked in context.asked]
-        return None, hidden_gradient * upstream, *weights
+        # Scaled in float32: a loss scale is more than float16 holds.
+        of_hidden = (hidden_gradient * upstream[None, None]).to(hidden_gradient.dtype)
+        return None, of_hidden, *weights

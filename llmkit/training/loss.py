@@ -56,7 +56,11 @@ class _ChunkedLoss(torch.autograd.Function):
         upstream = outputs[0]
         scaled = iter([running * upstream for running in sums])
         weights = [next(scaled) if asked else None for asked in context.asked]
-        of_hidden = None if hidden_gradient is None else hidden_gradient * upstream
+        of_hidden = None
+        if (
+            hidden_gradient is not None
+        ):  # scaled in float32: a loss scale is more than float16 holds
+            of_hidden = (hidden_gradient * upstream[None, None]).to(hidden_gradient.dtype)
         return None, of_hidden, None, *weights
 
 

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from data_prep.prepared import PreparedDataset
+from llmkit.errors import UsageError
 from llmkit.models import trained
 from llmkit.models.adapters import base_of
 from llmkit.models.loading import choose_device, compute_dtype, load_base, load_scorer, quiet
@@ -15,7 +16,7 @@ from llmkit.models.settings import ModelConfig
 from llmkit.models.trained import TrainedModel
 from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate
-from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
+from llmkit.training.checkpoints import all_checkpoints, is_whole, last_whole, step_of
 from llmkit.training.distillation import Distillation, load_teacher
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.figures import told_by
@@ -104,6 +105,11 @@ def train(
     for split in (data.train, data.validation):
         refuse_other_rows(config.method, split)
     plan = plan_steps(config, len(data.train), processes.count())
+    asked = config.batch.rows * config.batch.accumulate * processes.count()
+    if asked > plan.sequences:
+        view.say(
+            f"a step would take {asked} sequences, and there are {plan.sequences}: it takes all"
+        )
     device = choose_device(model_config.device)
     if device.type == "cuda" and processes.count() > 1:
         device = torch.device("cuda", processes.local_rank())
@@ -297,7 +303,14 @@ def _run(
         steps = trainer.state.global_step
     end_loss = run.validate(steps)
     if config.keep == "best" and run.best.step not in (None, steps):
-        best = next(p for p in all_checkpoints(places.checkpoints) if step_of(p) == run.best.step)
+        found = {step_of(path): path for path in all_checkpoints(places.checkpoints)}
+        best = found.get(run.best.step or 0)
+        if best is None or not is_whole(best):
+            raise UsageError(
+                f"{places.checkpoints}: the checkpoint of step {run.best.step}, the best "
+                "evaluation, is gone or broken. Say training.keep=last for the weights after the "
+                "last step, or remove the folder and train again."
+            )
         trainer._load_from_checkpoint(str(best))
         run.view.say(f"keeping the weights of step {run.best.step}, the best evaluation")
         end_loss = run.best.loss

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from llmkit.errors import CheckFailed
 from llmkit.models import adapters, closeness, merging
@@ -149,3 +154,34 @@ def test_sampling_values_of_the_base_do_not_stop_the_merge(tiny, adapter, prepar
     saved = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
     assert saved["temperature"] == 0.7
     assert saved["do_sample"]
+
+
+def test_experts_that_are_one_tensor_are_merged_exactly(tmp_path):
+    config = MixtralConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=3,
+        max_position_embeddings=32,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "base")
+    base = load_base(tmp_path / "base", quantization="none", device=CPU, dtype=torch.float32)
+    tuned = adapters.attach(base, LoraAdapter(rank=2, alpha=8), seed=0)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    assert any("experts" in name for name, p in tuned.named_parameters() if p.requires_grad)
+    (tmp_path / "adapter").mkdir()
+    adapters.save(tuned, tmp_path / "adapter", "base", initial=tmp_path)
+    ids = torch.tensor([[3, 5, 7, 9, 11]])
+    with torch.no_grad():
+        wanted = tuned.eval()(ids, use_cache=False).logits
+        plain = load_base(tmp_path / "base", quantization="none", device=CPU, dtype=torch.float32)
+        merged = merging.merged_into(plain, tmp_path / "adapter", torch.float32)
+        found = merged.eval()(ids, use_cache=False).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
