@@ -35,7 +35,7 @@ def recipe(
     quantization: str = "none",
     tokens: int = 512,
     rows: int = 1,
-    chunk: int = 512,
+    chunk: int = 256,
     shape: str = SMOLLM2,
     **training: Any,
 ) -> dict[str, Any]:
