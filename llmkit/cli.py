@@ -242,7 +242,7 @@ def train(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train as a recipe says: adapters, the last layers, or all weights.
+    """Train adapters, the last layers, or all weights.
 
     Prepares the data first if it changed. An interrupted training is resumed.
     """
