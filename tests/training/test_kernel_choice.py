@@ -11,7 +11,10 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from llmkit.models.attention import rows_attention
+from llmkit.models.loading import load_base
 from llmkit.models.packs import STEP, laid_out
+from llmkit.training import loss
+from llmkit.training.batching import Sequence, collate
 from llmkit.training.kernels import choice
 from llmkit.training.kernels.candidates import Candidate
 from llmkit.training.kernels.gated import gates
@@ -230,3 +233,19 @@ def test_what_is_laid_behind_a_pack_is_a_row_of_its_own():
     assert found["input_ids"].shape[1] % STEP == 0
     assert found["row_starts"] == [0, 40, 64]
     assert found["position_ids"][0, 40:].tolist() == list(range(24))
+
+
+def test_an_evaluation_takes_no_gradient_of_a_head_that_trains(tiny, monkeypatch):
+    asked = []
+    real = loss.target_losses
+    monkeypatch.setattr(
+        loss, "target_losses", lambda *a, **k: (asked.append(k["learns"]), real(*a, **k))[1]
+    )
+    model = load_base(tiny, quantization="none", device=CPU, dtype=torch.float32)
+    model.get_output_embeddings().weight.requires_grad_()
+    batch = collate([Sequence.of_row([5, 6, 7, 8], [False, True, True, True])])
+    with torch.no_grad():
+        loss.supervised_loss(model, batch)
+    loss.supervised_loss(model, batch)
+    assert not any(asked[0])
+    assert asked[1][1]

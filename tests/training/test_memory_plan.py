@@ -296,3 +296,9 @@ def test_a_probe_measures_the_longest_step(tiny, recipe_file):
     found = probe(recipe, tiny, workload)
     assert found.peak > 100 * 2**20
     assert found.tokens_per_second > 0
+
+
+def test_assumed_rows_are_of_many_tokens_that_every_vocabulary_has():
+    (row,) = assumed_workload(128, True, TrainingConfig()).batch
+    assert len(set(row.input_ids.tolist())) > 100  # of one alone, a real model in bfloat16 is noise
+    assert row.input_ids.max() < 256
