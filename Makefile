@@ -6,6 +6,8 @@ RUNS ?= runs
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Tests at a time: each may hold an engine or a training, some 4 GB.
+WORKERS ?= 2
 # The CPU list unless an NVIDIA driver answers; say `make install LIST=cuda` to choose.
 LIST ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 
@@ -40,7 +42,7 @@ quickstart: $(INSTALLED)  ## Fine-tune, merge, verify and serve a 135M model on 
 	$(BIN)/llmkit quickstart model.quantization=$(QUANTIZATION) --runs $(RUNS)
 
 test: $(VENV)/installed-dev  ## Run the whole test suite
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(TESTS)
 
 lint: $(VENV)/installed-dev  ## Format, lint and types
 	$(BIN)/ruff format --check .

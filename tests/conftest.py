@@ -14,6 +14,19 @@ if TYPE_CHECKING:
 settings.register_profile("llmkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("llmkit")
 
+ENGINE = "end_to_end"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers: what runs the real engine stays with one, so that it starts once, and first.
+
+    Every other module is a group of its own, so that what its fixtures make is made once.
+    """
+    for item in items:
+        real = item.get_closest_marker(ENGINE)
+        item.add_marker(pytest.mark.xdist_group(ENGINE if real else item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker(ENGINE) is None)
+
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
