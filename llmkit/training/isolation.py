@@ -21,6 +21,9 @@ MOST_TOKENS = 1024
 LARGEST_DIVERGENCE = 0.02
 """Mean KL in nats a token. bfloat16 rounding alone was measured below 0.001; a visible neighbour
 gives about 1."""
+LARGEST_DIVERGENCE_INT8 = 0.1
+"""The same where weights are int8: LLM.int8 multiplies the columns that hold an outlier in any row
+of the batch apart, so that a neighbour changes the rounding. 0.025 was measured on SmolLM2."""
 
 LARGEST_DRIFT = 0.1
 """Of a row's last state, as a share of its length."""
@@ -46,7 +49,7 @@ def check_rows_are_apart(
     logits_alone = _logits(model, alone, dtype)
     logits_packed = _logits(model, pair, dtype)[-len(logits_alone) :]
     divergence = kl_divergence(logits_alone, logits_packed)
-    if not divergence <= LARGEST_DIVERGENCE:
+    if not divergence <= _largest_divergence(model):
         raise CheckFailed(
             f"rows of one forward pass see each other on this model ({type(model).__name__}): a "
             f"row's prediction moves by {divergence:.3f} nats a token when another row stands "
@@ -84,7 +87,7 @@ def check_loss_is_the_models_own(
         model.set_attn_implementation(ROWS_ATTENTION)
         model.train(was_training)
     divergence = kl_divergence(own[batch["predict_at"]].float(), found)
-    if not divergence <= LARGEST_DIVERGENCE:
+    if not divergence <= _largest_divergence(model):
         raise CheckFailed(
             f"this model ({type(model).__name__}) computes something that training would leave "
             f"out: its own predictions are {divergence:.3f} nats a token away from those that the "
@@ -137,6 +140,11 @@ def kl_divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
     """Mean KL(expected || found) over positions, in nats; logits ``[positions, vocabulary]``."""
     expected_log, found_log = expected.log_softmax(-1), found.log_softmax(-1)
     return float((expected_log.exp() * (expected_log - found_log)).sum(-1).mean())
+
+
+def _largest_divergence(model: PreTrainedModel) -> float:
+    int8 = getattr(model, "is_loaded_in_8bit", False)
+    return LARGEST_DIVERGENCE_INT8 if int8 else LARGEST_DIVERGENCE
 
 
 def _two_rows(sequence: Sequence) -> Sequence:
