@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from data_prep.dedup.cosine_kernels import exact_cosine, numbers_differ
 from data_prep.dedup.numbers import NumberSets
 from data_prep.dedup.semantic import Progress, SemanticConfig, semantic_stars
+from data_prep.dedup.sides import Opposed
 from data_prep.dedup.words import Texts
 from data_prep.embeddings import Embedder, embed_all, has_vector
 
@@ -25,12 +26,13 @@ def paraphrases(
     config: SemanticConfig,
     embedder: Embedder,
     progress: Progress = lambda _step, _rows: None,
+    opposed: Opposed | None = None,
 ) -> tuple[dict[int, tuple[int, float]], int]:
     """Find rows to remove, and rows removed before that need another witness now.
 
     A row that is some earlier removed row's witness goes only if its own witness is like all of
     those too, and they are then its witness's; otherwise it stays, because a row without anything
-    left that is like it would be lost.
+    left that is like it would be lost. A row that goes another way than its witness stays, too.
 
     Args:
         read: gives the part of rows that is compared.
@@ -39,6 +41,7 @@ def paraphrases(
         config: what counts as alike.
         embedder: the model.
         progress: told of rows as they are done.
+        opposed: says which rows go another way than others.
 
     Returns:
         For each row its witness, which stays, and their cosine; and how many of the rows have no
@@ -46,10 +49,12 @@ def paraphrases(
     """
     vectors = embed_rows(read, left, embedder, progress)
     stars = semantic_stars(vectors, _numbers(read, left, config), config.threshold, progress)
+    removed, kept_rows = left[stars.removed], left[stars.witness]
+    bound = ~opposed(removed, kept_rows) if opposed else np.ones(len(removed), np.bool_)
     found = {
-        int(left[removed]): (int(left[kept]), float(cosine))
-        for removed, kept, cosine in zip(
-            stars.removed, stars.witness, stars.similarity, strict=True
+        int(row): (int(kept), float(cosine))
+        for row, kept, cosine in zip(
+            removed[bound], kept_rows[bound], stars.similarity[bound], strict=True
         )
     }
     pairs = [(row, found[goes][0]) for goes in found for row in vouched.get(goes, ())]
@@ -57,10 +62,11 @@ def paraphrases(
     members = embed_rows(read, flat[:, 0], embedder, progress)
     kept = vectors[np.searchsorted(left, flat[:, 1])]
     numbers = _numbers(read, flat.ravel(), config)
+    apart = opposed(flat[:, 0], flat[:, 1]) if opposed else np.zeros(len(flat), np.bool_)
     cosines = {
         row: (witness, float(exact_cosine(members[i], kept[i])))
         for i, (row, witness) in enumerate(pairs)
-        if not numbers_differ(numbers.values, numbers.offsets, 2 * i, 2 * i + 1)
+        if not apart[i] and not numbers_differ(numbers.values, numbers.offsets, 2 * i, 2 * i + 1)
     }
     for goes in list(found):
         group = vouched.get(goes, ())
