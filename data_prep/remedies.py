@@ -16,9 +16,8 @@ _REMEDIES = {
     "template loses the tools": "none of the templates known by name writes tools; "
     "model.chat_template=keep does with a model that was made to call them (Qwen2.5 and its "
     "like), or name a .jinja file that does",
-    OTHER_KIND["rows"]: "sft, pretrain and distill teach every answer as a good one; "
-    "training.method=dpo, orpo or reward learns from chosen and rejected answers, kto from "
-    "labelled ones",
+    OTHER_KIND["rows"]: "training.method=sft, pretrain and distill teach every answer as a good "
+    "one; dpo, orpo or reward learns from chosen and rejected answers, kto from labelled ones",
     OTHER_KIND["pairs"]: "training.method=sft learns from rows with one answer, kto from those "
     "that are labelled",
     OTHER_KIND["labelled"]: "training.method=sft learns from rows with one answer, dpo, orpo and "
