@@ -267,12 +267,12 @@ def test_samples_are_rows_whose_prompt_was_not_cut(prep, tmp_path):
     assert [sample.where for sample in prepared.samples()] == [f"{tmp_path}/rows.jsonl:2"]
 
 
-@pytest.mark.parametrize("first", ["talks", "texts"])
+@pytest.mark.parametrize("first", ["talks.jsonl", "texts.jsonl"])
 def test_rows_that_are_cut_and_no_text_take_no_place_among_samples(tmp_path, chatml, first):
     """Of a cut text the beginning is asked for; of a cut conversation nothing can be."""
     rows: dict[str, list[object]] = {
-        "talks": [alpaca(n, f"so {n} " * 40) for n in range(300)] + [alpaca(400)],
-        "texts": [{"text": f"{n}: {' '.join(SENTENCES)}"} for n in range(20)],
+        "talks.jsonl": [alpaca(n, f"so {n} " * 40) for n in range(300)] + [alpaca(400)],
+        "texts.jsonl": [{"text": f"{n}: {' '.join(SENTENCES)}"} for n in range(20)],
     }
     paths = [write_jsonl(tmp_path / name, rows[name]) for name in sorted(rows, key=first.__ne__)]
     config = DataConfig(
@@ -280,7 +280,7 @@ def test_rows_that_are_cut_and_no_text_take_no_place_among_samples(tmp_path, cha
     )
     samples = prepare(config, chatml, tmp_path).samples()
     places = [sample.where.rpartition("/")[2] for sample in samples]
-    assert places == ["talks:301", *(f"texts:{n}" for n in range(1, 21))]
+    assert places == ["talks.jsonl:301", *(f"texts.jsonl:{n}" for n in range(1, 21))]
 
 
 @pytest.mark.parametrize("overlong", ["drop", "truncate"])
