@@ -10,6 +10,7 @@ from data_prep.dedup.cosine_kernels import exact_cosine, numbers_differ
 from data_prep.dedup.numbers import NumberSets
 from data_prep.dedup.semantic import Progress, SemanticConfig, semantic_stars
 from data_prep.dedup.sides import Opposed
+from data_prep.dedup.stars import Stars
 from data_prep.dedup.words import Texts
 from data_prep.embeddings import Embedder, embed_all, has_vector
 
@@ -32,7 +33,7 @@ def paraphrases(
 
     A row that is some earlier removed row's witness goes only if its own witness is like all of
     those too, and they are then its witness's; otherwise it stays, because a row without anything
-    left that is like it would be lost. A row that goes another way than its witness stays, too.
+    left that is like it would be lost.
 
     Args:
         read: gives the part of rows that is compared.
@@ -48,15 +49,14 @@ def paraphrases(
         vector, because the model cannot read them or they have neither letter nor figure.
     """
     vectors = embed_rows(read, left, embedder, progress)
-    stars = semantic_stars(vectors, _numbers(read, left, config), config.threshold, progress)
-    removed, kept_rows = left[stars.removed], left[stars.witness]
-    bound = ~opposed(removed, kept_rows) if opposed else np.ones(len(removed), np.bool_)
-    found = {
-        int(row): (int(kept), float(cosine))
-        for row, kept, cosine in zip(
-            removed[bound], kept_rows[bound], stars.similarity[bound], strict=True
-        )
-    }
+    numbers = _numbers(read, left, config)
+    stars = semantic_stars(vectors, numbers, config.threshold, progress)
+    found, rest = _bound(stars, left, opposed)
+    while len(rest):  # rows that go another way than what they are likest to: among themselves
+        places = np.searchsorted(left, rest)
+        stars = semantic_stars(vectors[places], numbers.take(places), config.threshold)
+        bound, rest = _bound(stars, rest, opposed)
+        found |= bound
     pairs = [(row, found[goes][0]) for goes in found for row in vouched.get(goes, ())]
     flat = np.array(pairs, np.int64).reshape(-1, 2)
     members = embed_rows(read, flat[:, 0], embedder, progress)
@@ -75,6 +75,17 @@ def paraphrases(
         else:
             del found[goes]
     return found, int((~has_vector(vectors)).sum())
+
+
+def _bound(
+    stars: Stars, rows: NDArray[np.int64], opposed: Opposed | None
+) -> tuple[dict[int, tuple[int, float]], NDArray[np.int64]]:
+    """Of some rows the witness and cosine of each that goes; and those that go another way."""
+    removed, witness = rows[stars.removed], rows[stars.witness]
+    apart = opposed(removed, witness) if opposed else np.zeros(len(removed), np.bool_)
+    cosine = stars.similarity[~apart].tolist()
+    found = zip(witness[~apart].tolist(), cosine, strict=True)
+    return dict(zip(removed[~apart].tolist(), found, strict=True)), removed[apart]
 
 
 def embed_rows(

@@ -197,6 +197,40 @@ def test_of_each_direction_one_near_duplicate_stays(prep):
     }
 
 
+def test_paraphrases_of_each_direction_are_found_among_themselves(prep):
+    said = "begin to purchase a rapid car", "nobody needs that automobile any more"
+    same = "begin to buy a fast car", "nobody needs that car any more"
+    rows = [pair(1, *said), turned(pair(1, *said)), pair(1, *same), turned(pair(1, *same))]
+    for row, asked in zip(rows, ("Which?", "which", "Which!", "which.")):
+        row["conversations"] = [{"from": "human", "value": asked}]
+    prepared = prep(rows, "pairs", dedup={"semantic": {"threshold": 0.9}})
+    assert gone(prepared) == {3: ("semantic duplicate", 1), 4: ("semantic duplicate", 2)}
+
+
+def test_answers_of_the_same_words_in_another_order_are_two_answers(prep):
+    reverse = " ".join(LONG.split()[::-1])
+    rows = [
+        pair(1, LONG, reverse),
+        pair(1, LONG + " now", reverse),
+        pair(1, reverse + " now", LONG),
+    ]
+    prepared = prep(rows, "pairs", dedup={"minhash": {}})
+    assert gone(prepared) == {2: ("near-duplicate", 1)}
+
+
+def test_a_row_that_stays_for_its_direction_is_compared_by_its_meaning(prep):
+    asked = [{"from": "human", "value": "Which?"}]
+    one = pair(1, "some words of alpha", "beta gamma delta") | {"conversations": asked}
+    other = pair(1, "buy a fast car", "epsilon some words") | {"conversations": asked}
+    like = pair(1, "purchase a rapid automobile", "epsilon some words")
+    like |= {"conversations": [{"from": "human", "value": "Tell me please"}]}
+    dedup = {
+        "minhash": {"on": "prompt", "min_words": 1},
+        "semantic": {"threshold": 0.9, "on": "response"},
+    }
+    assert gone(prep([one, other, like], "pairs", dedup=dedup)) == {3: ("semantic duplicate", 2)}
+
+
 def test_a_long_prompt_does_not_hide_that_short_answers_are_exchanged(prep):
     asked = {"conversations": [{"from": "human", "value": f"{LONG}. {OTHER}."}]}
     rows = [pair(1, a, b) | asked for a, b in (("Yes, sure.", "No."), ("No!", "yes sure"))]
