@@ -44,13 +44,15 @@ def sides_exchanged(
     Returns:
         Shape ``[pairs]``.
     """
-    parts = [np.zeros(0, np.bool_)]
+    found = np.zeros(len(left), np.bool_)
+    # Of many rows that are alike each is compared with a few first ones: so it is read once.
+    order = np.argsort(right, kind="stable")
     for start in range(0, len(left), EDGES):
-        part = slice(start, start + EDGES)
+        part = order[start : start + EDGES]
         rows, places = np.unique(np.stack([left[part], right[part]]), return_inverse=True)
         texts = Texts.of(side for sides in read(rows) for side in sides)
-        parts.append(_exchanged(texts, *(2 * places.reshape(2, -1).astype(np.uint64))))
-    return np.concatenate(parts)
+        found[part] = _exchanged(texts, *(2 * places.reshape(2, -1).astype(np.uint64)))
+    return found
 
 
 def _exchanged(
