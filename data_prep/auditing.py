@@ -17,8 +17,15 @@ from data_prep.comparing import CONTAMINATED
 from data_prep.contamination.auditing import Claim, Replay, unmatched_leaks
 from data_prep.contamination.overlap import Overlap
 from data_prep.decisions import IN_VALIDATION
-from data_prep.dedup.certificates import DUPLICATES, Certificate, replay, unmatched
+from data_prep.dedup.certificates import (
+    CONTRADICTING,
+    DUPLICATES,
+    Certificate,
+    replay,
+    unmatched,
+)
 from data_prep.dedup.terms import broken_terms
+from data_prep.dedup.verdicts import at_odds, unopposed
 from data_prep.embeddings import Embedder
 from data_prep.errors import DataError
 from data_prep.making import changed, make_batch
@@ -51,6 +58,8 @@ class Audit:
     """Rows of the sources, each looked for in the output and among those that were dropped."""
     duplicates: int
     """Certificates of removed duplicates, and of rows that validation has, too."""
+    contradictions: int
+    """Certificates of rows that contradict each other."""
     overlaps: int
     """Certificates of evaluation texts in rows."""
     problems: list[str]
@@ -76,7 +85,14 @@ def audit_prepared(
     """
     audit = _Auditing(config, template, prepared, models or NoModels())
     problems = [*audit.ledger(), *audit.duplicates(), *audit.overlaps()]
-    return Audit(len(audit.places), len(audit.certificates), len(audit.claims), problems)
+    opposite = sum(one.measure == "opposite" for one in audit.certificates)
+    return Audit(
+        rows=len(audit.places),
+        duplicates=len(audit.certificates) - opposite,
+        contradictions=opposite,
+        overlaps=len(audit.claims),
+        problems=problems,
+    )
 
 
 class _Auditing:
@@ -149,10 +165,10 @@ class _Auditing:
         return realised(by, config.weights, names, *kept)
 
     def duplicates(self) -> Iterator[str]:
-        """Certificates of removed duplicates, and of rows that validation has."""
+        """Certificates of duplicates, of contradictions, and of rows that validation has."""
         gone, dedup = self.gone, self.config.dedup
         # What training lost to the validation's own source has a row of validation as its witness.
-        parted = set(gone.of(IN_VALIDATION))
+        parted, opposite = set(gone.of(IN_VALIDATION)), set(gone.of(CONTRADICTING))
         kept = self.train.rows.union(self.held_out.rows, gone.of(*LATER))
         embedder = self._embedder(
             dedup.semantic.model
@@ -161,22 +177,26 @@ class _Auditing:
         )
         for some in _blocks(self.certificates):
             rows, groups = self._rows({place for c in some for place in (c.removed, c.witness)})
-            duplicates = [c for c in some if c.removed not in parted]
+            duplicates = [c for c in some if c.removed not in parted | opposite]
             leaks = [c for c in some if c.removed in parted]
             yield from replay(duplicates, rows, kept, embedder)
+            yield from at_odds(duplicates, rows)
             yield from replay(leaks, rows, self.held_out.rows, None, groups)
+            yield from unopposed((c for c in some if c.removed in opposite), rows, opposite)
             for one in some:
                 wrong = broken_terms(one, dedup, in_validation=one.removed in parted)
                 wrong = wrong or self._disagreement(one)
                 if wrong:
                     yield f"{one.removed}: {wrong}"
-        yield from unmatched(self.certificates, gone.of(*DUPLICATES.values(), IN_VALIDATION))
+        reasons = *DUPLICATES.values(), IN_VALIDATION, CONTRADICTING
+        yield from unmatched(self.certificates, gone.of(*reasons))
 
     def _disagreement(self, certificate: Certificate) -> str:
         """How the list of dropped rows says otherwise."""
         where = certificate.removed
         reason, witness = self.gone.reasons.get(where), self.gone.witnesses.get(where)
-        if reason not in (DUPLICATES.get(certificate.measure), IN_VALIDATION):
+        said = (DUPLICATES | {"opposite": CONTRADICTING}).get(certificate.measure)
+        if reason not in (said, IN_VALIDATION):
             return f"was dropped as {reason}, certified by {certificate.measure}"
         if witness != certificate.witness:
             return f"was dropped for {witness}, certified for {certificate.witness}"

@@ -12,10 +12,12 @@ from data_prep.contamination.index import build_index
 from data_prep.contamination.overlap import Overlap
 from data_prep.contamination.report import ContaminationReport, refuse_leaks, report
 from data_prep.decisions import BLOCK, IN_VALIDATION, Decisions
-from data_prep.dedup.certificates import DUPLICATES, Certificate
+from data_prep.dedup.certificates import CONTRADICTING, DUPLICATES, Certificate
 from data_prep.dedup.deduplicate import MEASURES, Meaning, Removals, certificates, deduplicate
+from data_prep.dedup.exact import contradictions
 from data_prep.dedup.minhash import MinHashConfig, alike_across, near_duplicates, sketch
 from data_prep.dedup.paraphrases import ReadTexts, embed_rows
+from data_prep.dedup.sides import sides_exchanged
 from data_prep.dedup.words import TextsInShards
 from data_prep.embeddings import Embedder
 from data_prep.filters.candidate import Candidate
@@ -23,12 +25,14 @@ from data_prep.filters.settings import perplexity_filter
 from data_prep.ledger import FILTERED
 from data_prep.models import Models, RememberedEmbedder, RememberedScorer
 from data_prep.row_codec import decode_row
-from data_prep.row_text import text_of
+from data_prep.row_text import answer_text, text_of
+from data_prep.rows import Preference
 from data_prep.searching import search
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
 from data_prep.sources.config import SourceConfig
 from data_prep.splits import find_leaks, group_rows, hold_out
+from data_prep.units import Units
 from data_prep.workers import available_workers
 
 Progress = Callable[[str, int], None]
@@ -36,6 +40,7 @@ Progress = Callable[[str, int], None]
 Part = Literal["prompt", "response", "both"]
 
 CONTAMINATED = "in an evaluation set"
+OPPOSITE = "another row says the opposite: neither can be believed"
 TEXTS = 1024
 """Rows whose texts are in memory at once."""
 
@@ -100,18 +105,35 @@ class Comparing:
         self.decisions.drop(goes, f"{FILTERED}{chosen.kind}", details=details)
         self.decisions.note("filtered by perplexity")
 
-    def remove_duplicates(self) -> None:
-        """Drop duplicates among rows that can be trained on, so that every witness stays."""
-        config = self.config.dedup
-        hashes = np.stack([self.rows.array("hash_high"), self.rows.array("hash_low")], axis=1)
+    def remove_contradictions(self) -> None:
+        """Drop preferences of which another one says the opposite, word for word."""
+        hashes = self._hashes()
+        for side in self.sides():
+            found = contradictions(hashes[side])
+            goes = np.flatnonzero(found >= 0)
+            removed, other = side[goes], side[found[goes]]
+            self.decisions.drop(removed, CONTRADICTING, other, detail=OPPOSITE)
+            measure = np.full(len(goes), MEASURES.index("opposite"), np.int8)
+            self._removals.append(Removals(removed, other, measure, np.ones(len(goes))))
+        self.decisions.note("without contradictions")
+
+    def remove_duplicates(self, units: Units) -> None:
+        """Drop duplicates among rows that can be trained on, so that every witness stays.
+
+        Answers of different labels are no duplicates, nor are pairs that go another way.
+        """
+        config, hashes = self.config.dedup, self._hashes()
+        good = self.rows.array("good")
+        opposed = self._opposed if units == "pairs" else None
         texts = TextsInShards(self.rows) if config.minhash or config.same_words else None
         meaning = None
         if config.semantic:
             embedder = self._embedder(config.semantic.model)
             meaning = Meaning(self._reader(config.semantic.on), embedder)
-        for side in self.sides():
-            found = deduplicate(hashes, texts, config, side, meaning, self._progress)
-            self._progress("comparing rows", len(side))
+        alike = [side[good[side] == label] for side in self.sides() for label in np.unique(good)]
+        for some in alike:
+            found = deduplicate(hashes, texts, config, some, meaning, self._progress, opposed)
+            self._progress("comparing rows", len(some))
             for code, measure in enumerate(MEASURES[: len(DUPLICATES)]):
                 of_measure = found.measure == code
                 removed, witness = found.removed[of_measure], found.witness[of_measure]
@@ -219,6 +241,21 @@ class Comparing:
     def embedded(self, rows: NDArray[np.int64], model: str, on: Part) -> NDArray[np.float32]:
         """The sentence embeddings of some rows, shape ``[rows, dimensions]``."""
         return embed_rows(self._reader(on), rows, self._embedder(model), self._progress)
+
+    def _hashes(self) -> NDArray[np.uint64]:
+        """Of everything that each row says, shape ``[rows, 2]``."""
+        return np.stack([self.rows.array("hash_high"), self.rows.array("hash_low")], axis=1)
+
+    def _opposed(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which pairs of answers go another way than others."""
+
+        def read(rows: NDArray[np.int64]) -> Iterable[tuple[str, str]]:
+            for block in _blocks(rows):
+                for row in map(decode_row, self._column(block, "row")):
+                    if isinstance(row, Preference):
+                        yield answer_text(row.chosen), answer_text(row.rejected)
+
+        return sides_exchanged(read, left, right)
 
     def _compared_words(self) -> tuple[TextsInShards, MinHashConfig]:
         return TextsInShards(self.rows), self.config.dedup.minhash or MinHashConfig()

@@ -26,7 +26,8 @@ class Dropped(BaseModel):
     tokens: int = 0
     """Tokens it would have had; 0 when it was dropped before rendering."""
     witness: str = ""
-    """For duplicates: the surviving row that it repeats."""
+    """For duplicates: the surviving row that it repeats. For contradictions: the first row that
+    says the opposite, which is dropped as well."""
 
 
 class Count(BaseModel):

@@ -31,8 +31,8 @@ from data_prep.markers import escape_markers, markers_of
 from data_prep.reading import ReadRow, Unusable, read_row
 from data_prep.rendering import Rendered
 from data_prep.row_codec import encode_row
-from data_prep.row_text import text_of, whole_text
-from data_prep.rows import Labelled, Row
+from data_prep.row_text import opposite, text_of, whole_text
+from data_prep.rows import Labelled, Preference, Row
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows, Shards
 from data_prep.sources.parsing import parse_record
@@ -59,7 +59,7 @@ SCHEMA = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("stop_id", pa.int32()),
         ("hash_high", pa.uint64()),  # of everything that the row says
-        ("hash_low", pa.uint64()),
+        ("hash_low", pa.uint64()),  # of preferences the last bit is which way they go
         ("prompt", pa.uint64()),  # a hash of its first question
         ("good", pa.int8()),  # of a labelled answer, whether it is good; -1 for other rows
         ("answer_at", pa.int32()),  # where that answer begins
@@ -314,10 +314,19 @@ def _joined(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
 
 
 def hashes_of(row: Row | None) -> tuple[int, int, int]:
-    """128 bits of everything that a row says, high and low, and 64 of its first question."""
+    """128 bits of everything that a row says, high and low, and 64 of its first question.
+
+    Those of two preferences that contradict each other differ in the last bit of the low ones
+    alone, as `data_prep.dedup.exact.contradictions` wants.
+    """
     if row is None:
         return 0, 0, 0
-    whole = xxhash.xxh3_128_intdigest(whole_text(row).encode())
+    text = whole_text(row)
+    if not isinstance(row, Preference | Labelled):
+        whole = xxhash.xxh3_128_intdigest(text.encode())
+    else:
+        either = min(text, whole_text(opposite(row)))
+        whole = xxhash.xxh3_128_intdigest(either.encode()) >> 1 << 1 | (text != either)
     return whole >> 64, whole & (2**64 - 1), prompt_hash(row)
 
 

@@ -18,7 +18,8 @@ from data_prep.decisions import Decisions
 from data_prep.dedup.certificates import Certificate
 from data_prep.filters.personal import PersonalFilter
 from data_prep.row_codec import decode_row, encode_row
-from data_prep.row_text import text_of
+from data_prep.row_text import answer_text, prompt_text, text_of
+from data_prep.rows import Labelled, Preference, Row
 from data_prep.settings import DataConfig
 from data_prep.shards import Rows
 from data_prep.units import names_of
@@ -54,7 +55,7 @@ def overview(
         template: what rows were rendered with.
         rows: all of them.
         decisions: what became of them.
-        certificates: of the duplicates that were removed.
+        certificates: of the duplicates and contradictions that were removed.
         train: the rows that are trained on.
     """
     return {
@@ -149,8 +150,17 @@ def shown_text(row: str | None, config: DataConfig) -> str:
 
 
 def _shown(row: str | None) -> str:
-    text = "" if row is None else text_of(decode_row(row), "both").strip()
+    text = "" if row is None else _said(decode_row(row)).strip()
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} \u2026"
+
+
+def _said(row: Row) -> str:
+    """All of a row; of a preference also which answer is the better one, or whether it is good."""
+    if not isinstance(row, Preference | Labelled):
+        return text_of(row, "both")
+    answers = (row.chosen, row.rejected) if isinstance(row, Preference) else (row.completion,)
+    named = zip(names_of(row), map(answer_text, answers), strict=True)
+    return "\n".join([prompt_text(row), *(f"\n{name}: {said}" for name, said in named)])
 
 
 def _duplicates(

@@ -114,7 +114,9 @@ class _Preparation:
         config, comparing, decisions = self.config, self.comparing, self.decisions
         stop_on_errors(config, decisions)
         comparing.filter_by_perplexity()
-        comparing.remove_duplicates()
+        if self.units != "rows":
+            comparing.remove_contradictions()
+        comparing.remove_duplicates(self.units)
         comparing.find_evaluation_texts()
         comparing.remove_rows_of_validation()
         refuse_mostly_duplicates(config, decisions)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from data_prep.decisions import IN_VALIDATION
+from data_prep.dedup.certificates import CONTRADICTING
 from data_prep.ledger import FILTERED
 from data_prep.overlong import NOTHING_LEFT, TOO_LONG
 from data_prep.units import EQUAL_WITHIN, OTHER_KIND
@@ -15,8 +16,8 @@ _REMEDIES = {
     "template loses the tools": "none of the templates known by name writes tools; "
     "model.chat_template=keep does with a model that was made to call them (Qwen2.5 and its "
     "like), or name a .jinja file that does",
-    OTHER_KIND["rows"]: "training.method=sft teaches every answer as a good one; dpo, orpo or "
-    "reward learns from chosen and rejected answers, kto from labelled ones",
+    OTHER_KIND["rows"]: "training.method=sft, pretrain and distill teach every answer as a good "
+    "one; dpo, orpo or reward learns from chosen and rejected answers, kto from labelled ones",
     OTHER_KIND["pairs"]: "training.method=sft learns from rows with one answer, kto from those "
     "that are labelled",
     OTHER_KIND["labelled"]: "training.method=sft learns from rows with one answer, dpo, orpo and "
@@ -24,6 +25,7 @@ _REMEDIES = {
     TOO_LONG: "raise data.max_tokens, or keep parts of them: data.overlong=split, or truncate "
     "where answers are preferred to others",
     EQUAL_WITHIN: "raise data.max_tokens",
+    CONTRADICTING: "of rows that say opposite things keep the right one in the source",
     IN_VALIDATION: "take other rows to validate with",
     NOTHING_LEFT: "their prompts fill the window: raise data.max_tokens",
 }

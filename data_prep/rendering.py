@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from data_prep.answer_starts import answer_starts
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
-from data_prep.formats.fields import NOT_FOR_SFT
+from data_prep.formats.fields import FOR_PREFERENCES
 from data_prep.lost_parts import refuse_lost_parts
 from data_prep.markers import markers_of, refuse_markers
 from data_prep.rows import Completion, Conversation, Labelled, Preference, Row, Text
@@ -141,7 +141,7 @@ def _plan(row: Row, template: ChatTemplate, supervise: Supervise) -> _Plan:
     if not template.turns and not isinstance(row, Text):
         raise RowError(f"{_KINDS.get(type(row), 'preference')} row", NOT_PLAIN)
     if isinstance(row, Preference | Labelled):
-        raise RowError("preference row", NOT_FOR_SFT)
+        raise RowError("preference row", FOR_PREFERENCES)
     if isinstance(row, Conversation):
         return _conversation_plan(row, template, supervise)
     refuse_markers(row, markers_of(row, template))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from data_prep.rows import Completion, Labelled, Message, Preference, Row, Said, Text
@@ -26,6 +27,16 @@ def whole_text(row: Row) -> str:
     return "".join(parts)
 
 
+def opposite(row: Preference | Labelled) -> Preference | Labelled:
+    """The row that contradicts a row: the same answers with the other one, or label, as the better.
+
+    A row of which neither is the better says what its opposite says.
+    """
+    if isinstance(row, Labelled):
+        return replace(row, label=not row.label)
+    return replace(row, chosen=row.rejected, rejected=row.chosen)
+
+
 def prompt_text(row: Row) -> str:
     """What everybody but the assistant says; of a preference, before the two answers."""
     if isinstance(row, Text):
@@ -40,7 +51,7 @@ def prompt_text(row: Row) -> str:
 def response_text(row: Row) -> str:
     """What the assistant says, its calls included; of a preference, both answers."""
     if isinstance(row, Preference):
-        return f"{_text(row.chosen)}\n{_text(row.rejected)}"
+        return f"{answer_text(row.chosen)}\n{answer_text(row.rejected)}"
     return better_text(row)
 
 
@@ -51,7 +62,7 @@ def better_text(row: Row) -> str:
     if isinstance(row, Completion):
         return row.completion
     if isinstance(row, Preference | Labelled):
-        return _text(row.chosen if isinstance(row, Preference) else row.completion)
+        return answer_text(row.chosen if isinstance(row, Preference) else row.completion)
     return _answered(row.messages)
 
 
@@ -61,7 +72,8 @@ def text_of(row: Row, on: str) -> str:
     return texts[on](row) if on in texts else f"{prompt_text(row)}\n{response_text(row)}"
 
 
-def _text(answer: Said) -> str:
+def answer_text(answer: Said) -> str:
+    """What the assistant says in one answer of a preference, its calls included."""
     return answer if isinstance(answer, str) else _answered(answer)
 
 

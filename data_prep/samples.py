@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.rendering import Rendered
-from data_prep.row_codec import decode_row
+from data_prep.row_codec import are_texts, decode_row
 from data_prep.rows import Completion, Row, Text
 from data_prep.shards import Rows
 from data_prep.tokenizer import Tokenizer
@@ -42,17 +42,18 @@ def choose_samples(
     cut = (pieces > 0) & ~whole
     if units == "labelled":
         whole &= rows.array("good") == GOOD
+    sides = validation, np.unique(train)
     chosen: list[NDArray[np.int64]] = []
-    for usable in (whole, cut) if units == "rows" else (whole,):
-        for side in (validation, np.unique(train)):
-            chosen.append(_spread(side[usable[side]], SAMPLES - sum(map(len, chosen))))
+    for side in sides:
+        chosen.append(_spread(side[whole[side]], SAMPLES - sum(map(len, chosen))))
+    if sum(map(len, chosen)) < SAMPLES and units == "rows" and cut.any():
+        cut &= _plain_texts(rows)
+        for side in sides:
+            chosen.append(_spread(side[cut[side]], SAMPLES - sum(map(len, chosen))))
     columns = ("where", "row", "pieces", "ids", "supervised", "prompt_tokens", "stop_id")
-    found = rows.take(np.concatenate(chosen), *columns).to_pylist()
     samples = []
-    for each, is_whole in zip(found, whole[np.concatenate(chosen)], strict=True):
+    for each in rows.take(np.concatenate(chosen), *columns).to_pylist():
         row, first = decode_row(each["row"]), each["pieces"][0]
-        if not is_whole and not isinstance(row, Text):
-            continue
         ids = np.array(each["ids"][:first], np.int32)
         supervised = np.array(each["supervised"][:first], np.bool_)
         rendered = Rendered(ids, supervised, each["prompt_tokens"], each["stop_id"])
@@ -81,6 +82,11 @@ def _askable(row: Row, rendered: Rendered, tokenizer: Tokenizer) -> Iterator[tup
             rest = row.completion[len(prompt) :]
             yield Completion(prompt, rest), replace(rendered, prompt_tokens=end)
             return
+
+
+def _plain_texts(rows: Rows) -> NDArray[np.bool_]:
+    """Which of all rows are plain text."""
+    return np.concatenate([are_texts(table.column(0)) for _, table in rows.each("row")])
 
 
 def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_prep.chat_templates import ChatTemplate
 from data_prep.errors import RowError
-from data_prep.formats.fields import NOT_FOR_SFT
+from data_prep.formats.fields import FOR_PREFERENCES
 from data_prep.overlong import NOTHING_LEFT, TOO_LONG, Fitted, Overlong, fit
 from data_prep.rendering import Rendered, Supervise, render
 from data_prep.row_checks import EQUAL_ANSWERS
@@ -89,7 +89,7 @@ def names_of(row: Row) -> tuple[str, ...]:
 
 def _what_fits(row: Row, units: Units) -> str:
     if units == "rows":
-        return NOT_FOR_SFT
+        return FOR_PREFERENCES
     wanted = "'chosen' and 'rejected'" if units == "pairs" else "'label': whether it is a good one"
     if isinstance(row, Preference):
         found = "it has 'chosen' and 'rejected': training.method=dpo, orpo or reward learns from it"

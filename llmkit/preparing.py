@@ -146,6 +146,8 @@ def audit(project: Project) -> None:
         raise CheckFailed(f"the audit found {count} problems:\n  {shown}{more}")
     project.view.say(f"audit: {found.rows} rows are each in one place, as the ledger counts them")
     project.view.say(f"audit: {found.duplicates} certificates of removed duplicates hold")
+    if found.contradictions:
+        project.view.say(f"audit: {found.contradictions} certificates of contradictions hold")
     if project.recipe.data.contamination:
         project.view.say(f"audit: {found.overlaps} certificates of evaluation texts hold")
 

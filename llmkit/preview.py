@@ -81,6 +81,7 @@ def _later(config: DataConfig, units: Units) -> list[str]:
     """The settings that compare rows, or that ask a model, and so cannot be shown of a few rows."""
     asked = {
         "removing duplicates": config.dedup.exact or config.dedup.minhash or config.dedup.semantic,
+        "dropping rows that contradict each other": units != "rows",
         "data.contamination": config.contamination,
         "data.validation": config.validation,
         "data.filters of kind perplexity": any(f.kind == "perplexity" for f in config.filters),

@@ -32,21 +32,27 @@ DUPLICATES = {
     "cosine": "semantic duplicate",
 }
 """What the ledger calls a row that was removed by each measure."""
+CONTRADICTING = "contradicting"
+"""What it calls a preference of which another row says the opposite: neither can be believed."""
 
 
 class Certificate(BaseModel):
-    """Why one row was removed: a row that stays, and how alike the two were counted to be."""
+    """Why one row was removed: a row that stays, and how alike the two were counted to be.
+
+    Of a row that was removed for contradicting another one, that other one, which went too.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     removed: str
     """The place of the removed row."""
     witness: str
-    """The place of the row that stays."""
-    measure: Literal["equal", "same words", "jaccard", "cosine", "group", "question"]
+    """The place of the row that stays; of a contradiction, that of the other row."""
+    measure: Literal["equal", "same words", "jaccard", "cosine", "group", "question", "opposite"]
     """Every turn and tool is equal; the words are equal in their order; the sets of words are
     this similar; the sentence embeddings are. Of rows that validation has, also: they have one
-    value of the ``group`` field, which only the sources can tell; they ask the same question."""
+    value of the ``group`` field, which only the sources can tell; they ask the same question. Of
+    preferences: one is the opposite of the other, everything else is equal."""
     similarity: float
     threshold: float
     on: Literal["prompt", "response", "both"] = "both"
@@ -141,11 +147,11 @@ def _problem(
         return "" if shared else "has not the group of its witness"
     if certificate.measure == "question":
         return "" if _question(one) == _question(other) else "does not ask what its witness asks"
-    words = [_words(text_of(each, certificate.on)) for each in (one, other)]
+    words = [words_in(text_of(each, certificate.on)) for each in (one, other)]
     if certificate.measure == "same words":
         return "" if words[0] == words[1] else "has not the same words as its witness"
-    grams = [_grams(each, certificate.ngram) for each in words]
-    similarity = len(grams[0] & grams[1]) / max(1, len(grams[0] | grams[1]))
+    sets = [grams(each, certificate.ngram) for each in words]
+    similarity = len(sets[0] & sets[1]) / max(1, len(sets[0] | sets[1]))
     if certificate.measure == "jaccard":
         if abs(similarity - certificate.similarity) > TOLERANCE:
             return f"certified {certificate.similarity:.6f} similar, counted {similarity:.6f}"
@@ -242,7 +248,7 @@ _FIGURE = re.compile(rf"[0-9]|[-%&*+/<=>^|~{_SIGNS}]$")
 _NUMERIC = re.compile(rf"[0-9]|^[-%&*+/<=>^|~{_SIGNS}]$")
 
 
-def _words(text: str) -> list[str]:
+def words_in(text: str) -> list[str]:
     """The words of a text, by the rules that `data_prep.dedup.words` states."""
     words: list[str] = []
     end = -1
@@ -265,7 +271,8 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _grams(words: Sequence[str], size: int) -> set[tuple[str, ...]]:
+def grams(words: Sequence[str], size: int) -> set[tuple[str, ...]]:
+    """The runs of so many neighbouring words; of fewer words all of them as one."""
     if len(words) <= size:
         return {tuple(words)} if words else set()
     return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}

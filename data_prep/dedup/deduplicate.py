@@ -12,13 +12,15 @@ from data_prep.dedup.exact import first_of_equal
 from data_prep.dedup.minhash import MinHashConfig, near_duplicates, sketch
 from data_prep.dedup.paraphrases import ReadTexts, paraphrases
 from data_prep.dedup.semantic import Progress, SemanticConfig
+from data_prep.dedup.sides import Opposed
 from data_prep.dedup.stars import stars
 from data_prep.dedup.words import TextSource
 from data_prep.embeddings import Embedder
 from data_prep.errors import DataError
 
-MEASURES = ("equal", "same words", "jaccard", "cosine", "group", "question")
-"""Those of duplicates, the stricter first; then what else ties a row to one of validation."""
+MEASURES = ("equal", "same words", "jaccard", "cosine", "group", "question", "opposite")
+"""Those of duplicates, the stricter first; then what else ties a row to one of validation; and of
+rows that contradict each other."""
 
 
 class DedupConfig(BaseModel):
@@ -77,6 +79,7 @@ def deduplicate(
     chosen: NDArray[np.int64],
     meaning: Meaning | None = None,
     progress: Progress = lambda _step, _rows: None,
+    opposed: Opposed | None = None,
 ) -> Removals:
     """Find the rows to remove.
 
@@ -90,6 +93,7 @@ def deduplicate(
             good to keep.
         meaning: needed for ``semantic``.
         progress: told of rows as they are embedded and compared.
+        opposed: of rows that go one way or another, says which no measure but ``exact`` may bind.
 
     Raises:
         DataError: ``semantic`` is set and there is no model, or it does not do what an embedder
@@ -111,13 +115,23 @@ def deduplicate(
         sketches = sketch(texts, config.minhash, left)
         left = found.keep_first(sketches.sequences[left], left, "same words")
         edges = near_duplicates(texts, sketches, config.minhash, left)
+        if opposed:
+            edges = edges.only(~opposed(edges.left, edges.right))
         star = stars(len(hashes), edges.left, edges.right, edges.similarity)
         found.add(star.removed, star.witness, "jaccard", star.similarity)
         left = left[~np.isin(left, star.removed)]
+    if opposed:
+        left = np.union1d(left, found.release(opposed))
     unread = 0
     if config.semantic and meaning and len(left):
         alike, unread = paraphrases(
-            meaning.read, left, found.vouched_for(), config.semantic, meaning.embedder, progress
+            meaning.read,
+            left,
+            found.vouched_for(),
+            config.semantic,
+            meaning.embedder,
+            progress,
+            opposed,
         )
         for removed, (kept, cosine) in alike.items():
             found.add(np.array([removed]), np.array([kept]), "cosine", cosine)
@@ -150,6 +164,22 @@ class _Found:
         repeats = first != np.arange(len(keys))
         self.add(rows[repeats], rows[first[repeats]], measure)
         stays: NDArray[np.int64] = rows[~repeats]
+        return stays
+
+    def release(self, opposed: Opposed) -> NDArray[np.int64]:
+        """Keep rows after all that go another way than the row they are bound to.
+
+        That can be only of rows with the same words in their order, which do not say where one
+        answer ends, and which are bound to a row by way of another.
+
+        Returns:
+            The rows, ascending.
+        """
+        found = self.removals()
+        same_words = self._measure[found.removed] == MEASURES.index("same words")
+        removed, witness = found.removed[same_words], found.witness[same_words]
+        stays: NDArray[np.int64] = removed[opposed(removed, witness)]
+        self._witness[stays] = -1
         return stays
 
     def vouched_for(self) -> dict[int, list[int]]:

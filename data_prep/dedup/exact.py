@@ -1,4 +1,4 @@
-"""Rows that are the same: in every turn and tool, or in their sequence of words."""
+"""Rows that are the same, in every turn and tool or in their sequence of words; and opposites."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,4 +19,23 @@ def first_of_equal(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     leaders = order[np.maximum.accumulate(np.where(begins, np.arange(len(keys)), 0))]
     found = np.empty(len(keys), np.int64)
     found[order] = leaders
+    return found
+
+
+def contradictions(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """For each row the first one that says the opposite of it; -1 where none does.
+
+    Args:
+        hashes: of everything that each row says, shape ``[rows, 2]``; those of opposites differ in
+            the last bit of the second alone.
+    """
+    about = hashes & np.array([~np.uint64(0), ~np.uint64(1)])
+    first = first_of_equal(about)
+    way = hashes[:, 1] & np.uint64(1)
+    against = np.flatnonzero(way != way[first])  # the first of their group, which they contradict
+    leaders, place = np.unique(first[against], return_index=True)
+    opponent = np.full(len(hashes), -1, np.int64)
+    opponent[leaders] = against[place]
+    found = opponent[first]
+    found[against] = first[against]
     return found

@@ -76,6 +76,10 @@ class Edges:
     similarity: NDArray[np.float64]
     """Jaccard similarity, counted."""
 
+    def only(self, chosen: NDArray[np.bool_]) -> "Edges":
+        """Some of them."""
+        return Edges(self.left[chosen], self.right[chosen], self.similarity[chosen])
+
 
 @dataclass(frozen=True)
 class Sketches:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from data_prep.dedup.cosine_kernels import exact_cosine, numbers_differ
 from data_prep.dedup.numbers import NumberSets
 from data_prep.dedup.semantic import Progress, SemanticConfig, semantic_stars
+from data_prep.dedup.sides import Opposed
+from data_prep.dedup.stars import Stars
 from data_prep.dedup.words import Texts
 from data_prep.embeddings import Embedder, embed_all, has_vector
 
@@ -25,6 +27,7 @@ def paraphrases(
     config: SemanticConfig,
     embedder: Embedder,
     progress: Progress = lambda _step, _rows: None,
+    opposed: Opposed | None = None,
 ) -> tuple[dict[int, tuple[int, float]], int]:
     """Find rows to remove, and rows removed before that need another witness now.
 
@@ -39,28 +42,31 @@ def paraphrases(
         config: what counts as alike.
         embedder: the model.
         progress: told of rows as they are done.
+        opposed: says which rows go another way than others.
 
     Returns:
         For each row its witness, which stays, and their cosine; and how many of the rows have no
         vector, because the model cannot read them or they have neither letter nor figure.
     """
     vectors = embed_rows(read, left, embedder, progress)
-    stars = semantic_stars(vectors, _numbers(read, left, config), config.threshold, progress)
-    found = {
-        int(left[removed]): (int(left[kept]), float(cosine))
-        for removed, kept, cosine in zip(
-            stars.removed, stars.witness, stars.similarity, strict=True
-        )
-    }
+    numbers = _numbers(read, left, config)
+    stars = semantic_stars(vectors, numbers, config.threshold, progress)
+    found, rest = _bound(stars, left, opposed)
+    while len(rest):  # rows that go another way than what they are likest to: among themselves
+        places = np.searchsorted(left, rest)
+        stars = semantic_stars(vectors[places], numbers.take(places), config.threshold)
+        bound, rest = _bound(stars, rest, opposed)
+        found |= bound
     pairs = [(row, found[goes][0]) for goes in found for row in vouched.get(goes, ())]
     flat = np.array(pairs, np.int64).reshape(-1, 2)
     members = embed_rows(read, flat[:, 0], embedder, progress)
     kept = vectors[np.searchsorted(left, flat[:, 1])]
     numbers = _numbers(read, flat.ravel(), config)
+    apart = opposed(flat[:, 0], flat[:, 1]) if opposed else np.zeros(len(flat), np.bool_)
     cosines = {
         row: (witness, float(exact_cosine(members[i], kept[i])))
         for i, (row, witness) in enumerate(pairs)
-        if not numbers_differ(numbers.values, numbers.offsets, 2 * i, 2 * i + 1)
+        if not apart[i] and not numbers_differ(numbers.values, numbers.offsets, 2 * i, 2 * i + 1)
     }
     for goes in list(found):
         group = vouched.get(goes, ())
@@ -69,6 +75,17 @@ def paraphrases(
         else:
             del found[goes]
     return found, int((~has_vector(vectors)).sum())
+
+
+def _bound(
+    stars: Stars, rows: NDArray[np.int64], opposed: Opposed | None
+) -> tuple[dict[int, tuple[int, float]], NDArray[np.int64]]:
+    """Of some rows the witness and cosine of each that goes; and those that go another way."""
+    removed, witness = rows[stars.removed], rows[stars.witness]
+    apart = opposed(removed, witness) if opposed else np.zeros(len(removed), np.bool_)
+    cosine = stars.similarity[~apart].tolist()
+    found = zip(witness[~apart].tolist(), cosine, strict=True)
+    return dict(zip(removed[~apart].tolist(), found, strict=True)), removed[apart]
 
 
 def embed_rows(

@@ -30,6 +30,7 @@ def broken_terms(certificate: Certificate, config: DedupConfig, *, in_validation
         "cosine": semantic and not in_validation,
         "group": in_validation,
         "question": in_validation,
+        "opposite": not in_validation,
     }
     if not asked[measure]:
         return f"is certified by {measure}, which was not asked for"

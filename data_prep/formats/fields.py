@@ -118,8 +118,9 @@ def verdict(record: Mapping[str, Any]) -> tuple[str, bool] | None:
     return None
 
 
-NOT_FOR_SFT = (
-    "chosen/rejected or label: such rows are for preference training, not for sft: "
-    "training.method=dpo, orpo or reward learns from chosen/rejected, kto from a label"
+FOR_PREFERENCES = (
+    "chosen/rejected or label: such rows are for preference training: training.method=dpo, orpo or "
+    "reward learns from chosen/rejected, kto from a label; sft, pretrain and distill would teach "
+    "every answer as a good one"
 )
 """What is said of a row that tells good answers from bad where every answer would be taught."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from data_prep.errors import RowError
 from data_prep.formats.alpaca import alpaca
 from data_prep.formats.dolly import dolly
-from data_prep.formats.fields import NOT_FOR_SFT, holds, verdict
+from data_prep.formats.fields import FOR_PREFERENCES, holds, verdict
 from data_prep.formats.human_assistant import guanaco
 from data_prep.formats.kto import kto
 from data_prep.formats.openai import openai
@@ -63,4 +63,4 @@ def _refuse_preference(record: Mapping[str, Any]) -> None:
     found = verdict(record)
     if holds(record, "chosen", "rejected") or found:
         other = f"; if {found[0]!r} means something else, rename that field" if found else ""
-        raise RowError("preference row", NOT_FOR_SFT + other)
+        raise RowError("preference row", FOR_PREFERENCES + other)

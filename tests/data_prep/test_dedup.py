@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data_prep.dedup.certificates import Certificate, _words, audit
+from data_prep.dedup.certificates import Certificate, audit, words_in
 from data_prep.dedup.deduplicate import DedupConfig
 from data_prep.dedup.kernels import FIRST, hash_words, pairs_in_groups
 from data_prep.dedup.minhash import MinHashConfig, alike_across, near_duplicates, sketch
@@ -54,7 +54,7 @@ def test_words_are_those_that_the_audit_finds_with_a_regular_expression(text):
     texts = Texts.of([text])
     words, numeric = np.empty(texts.longest + 1, np.uint64), np.empty(texts.longest + 1, bool)
     count = hash_words(texts.bytes, 0, len(texts.bytes), words, numeric)
-    independent = _words(text)
+    independent = words_in(text)
     assert count == len(independent)
     ids: dict[int, str] = {}
     for value, word in zip(words[:count].tolist(), independent, strict=True):
@@ -79,7 +79,7 @@ def test_words_are_those_that_the_audit_finds_with_a_regular_expression(text):
     ],
 )
 def test_words_of_a_text(text, words):
-    assert _words(text) == words
+    assert words_in(text) == words
 
 
 # What is found.

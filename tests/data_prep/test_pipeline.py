@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tiny_tokenizer import alpaca, dropped, write_jsonl
+from tiny_tokenizer import SENTENCES, alpaca, dropped, write_jsonl
 
 from data_prep.chat_templates import ChatTemplate, TemplateError, load_template
 from data_prep.errors import DataError
@@ -176,7 +176,7 @@ def test_skipping_is_not_offered_where_it_would_leave_nothing(prep):
         prep([PREFERENCE] * 3)
     said = str(caught.value)
     assert "3 of 3 rows cannot be used" in said
-    assert "training.method=sft teaches every answer as a good one" in said
+    assert "training.method=sft, pretrain and distill teach every answer as a good one" in said
     assert "dpo, orpo or reward learns from chosen and rejected answers, kto from" in said
     assert "on_error" not in said
     with pytest.raises(DataError, match=r"\nMend them\.$"):
@@ -265,6 +265,22 @@ def test_samples_are_rows_whose_prompt_was_not_cut(prep, tmp_path):
     prepared = prep([cut_prompt, IN_ORDER], max_tokens=60, overlong="truncate")
     assert prepared.figures["rows_truncated"] == 1
     assert [sample.where for sample in prepared.samples()] == [f"{tmp_path}/rows.jsonl:2"]
+
+
+@pytest.mark.parametrize("first", ["talks.jsonl", "texts.jsonl"])
+def test_rows_that_are_cut_and_no_text_take_no_place_among_samples(tmp_path, chatml, first):
+    """Of a cut text the beginning is asked for; of a cut conversation nothing can be."""
+    rows: dict[str, list[object]] = {
+        "talks.jsonl": [alpaca(n, f"so {n} " * 40) for n in range(300)] + [alpaca(400)],
+        "texts.jsonl": [{"text": f"{n}: {' '.join(SENTENCES)}"} for n in range(20)],
+    }
+    paths = [write_jsonl(tmp_path / name, rows[name]) for name in sorted(rows, key=first.__ne__)]
+    config = DataConfig(
+        sources=[{"path": path} for path in paths], max_tokens=40, overlong="truncate"
+    )
+    samples = prepare(config, chatml, tmp_path).samples()
+    places = [sample.where.rpartition("/")[2] for sample in samples]
+    assert places == ["talks.jsonl:301", *(f"texts.jsonl:{n}" for n in range(1, 21))]
 
 
 @pytest.mark.parametrize("overlong", ["drop", "truncate"])

@@ -111,8 +111,9 @@ def test_rows_that_ask_the_same_first_question_stay_together_whatever_kind_they_
         Labelled((Q,), (A,), label=False),
     ],
 )
-def test_a_row_for_preference_training_is_not_rendered_for_sft(row, chatml):
+def test_a_row_for_preference_training_is_not_rendered_whatever_else_is_trained(row, chatml):
     (found,) = render([row], chatml)
     assert found.reason == "preference row"
-    assert "not for sft" in found.detail
+    assert "dpo, orpo or reward learns from chosen/rejected, kto from a label" in found.detail
+    assert "sft, pretrain and distill would teach every answer" in found.detail
     assert as_messages(row) == []

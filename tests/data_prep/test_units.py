@@ -263,6 +263,7 @@ def test_settings_that_no_preference_can_have_are_refused(prep, units, settings,
         ([labelled(1)], "pairs", "no preference", "kto"),
         ([pair(1)], "labelled", "no label", "dpo, orpo and reward"),
         ([pair(1)], "rows", "preference row", "dpo, orpo or reward"),
+        ([pair(1)], "rows", "preference row", "sft, pretrain and distill teach every answer as"),
     ],
 )
 def test_a_source_of_another_kind_is_refused_and_the_method_that_fits_is_named(

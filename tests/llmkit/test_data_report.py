@@ -92,6 +92,24 @@ def test_entries_are_told_apart(page: Cells) -> None:
     assert all(re.search(r"jsonl:1[45] repeats .*held\.jsonl:[12]", text) for text in leaks)
 
 
+def test_rows_that_contradict_each_other_are_shown_as_such(tmp_path: Path, tiny: Path) -> None:
+    pair = {"prompt": "Which?", "chosen": "the first", "rejected": "the second"}
+    turned = pair | {"chosen": pair["rejected"], "rejected": pair["chosen"]}
+    rows = [pair, turned, pair | {"prompt": "And now?"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = DataConfig.model_validate({"sources": [{"path": str(path)}]})
+    template = load_template("keep", load_tokenizer(tiny))
+    (tmp_path / "out").mkdir()
+    prepare(config, template, tmp_path / "out", units="pairs")
+    page = Cells(render_data_report("demo", tmp_path / "out"))
+    assert "Of two rows that say the opposite neither stays." in page.text
+    assert sum("jsonl:1 contradicts" in text for text in page.summaries) == 1
+    assert page.text.count("removed as well: ") == 2
+    assert "repeats" not in page.text
+    assert "chosen: the first rejected: the second" in page.text
+
+
 def test_every_figure_has_a_label_on_a_narrow_screen(page: Cells) -> None:
     """There the heads of tables are not shown."""
     labelled = [cells for cells in page.rows if cells]

@@ -55,6 +55,19 @@ def test_a_changed_source_is_named_by_its_key_and_its_file(prep):
     assert "prep is done again: texts of data.contamination.against.0" in said
 
 
+def test_an_audit_counts_contradictions_apart_from_duplicates(prep):
+    pairs = [{"prompt": f"how {i} is", "chosen": " so", "rejected": " no"} for i in range(4)]
+    pairs += [pairs[0], pairs[1] | {"chosen": " no", "rejected": " so"}]
+    Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    words = ("data.sources.0.path=pairs.jsonl", "training.method=dpo")
+    code, said = prep("demo.yaml", "--audit", *words)
+    said = " ".join(said.split())
+    assert code == 0, said
+    assert "2 contradicting, 1 exact duplicate" in said
+    assert "audit: 1 certificates of removed duplicates hold" in said
+    assert "audit: 2 certificates of contradictions hold" in said
+
+
 def test_evidence_that_was_edited_is_not_audited_but_refused(prep):
     assert "audit: 1 certificates of removed duplicates hold" in prep("demo.yaml", "--audit")[1]
     path = Path("runs/demo/data/certificates.jsonl")
