@@ -215,8 +215,8 @@ def plan(
     """Say what a training will take, before it is paid for.
 
     Memory line by line, steps and time, and which machines it fits or what would make it fit. From
-    the model's shapes: no weights are loaded and nothing is written, but for a model that begins at
-    random, which is made first.
+    the model's shapes: no weights are loaded, and the run directory is only read, also while a
+    training holds it.
     """
     import json
 

@@ -106,7 +106,7 @@ def count_shapes(
     """Count a training on shapes; no weights are loaded.
 
     Args:
-        folder: the base model.
+        folder: the base model, or its outline.
         quantization: how the base is held.
         config: what trains, and how.
         workload: the heaviest sequences.
@@ -123,7 +123,7 @@ def count_shapes(
     ids = {id(p) for p in base.parameters()}
     quantized = own["quantized"]
     largest = max(map(_numel, quantized), default=0) * dtype.itemsize
-    file, file_dtypes = _weight_files(folder)
+    file, file_dtypes = _weight_files(folder) or (4 * parameters, {"float32"})
     model = trained_shapes(base, config, _new_tokens(folder, config), dtype)
     plain = [p for p in own["plain"] if id(p) in {id(q) for q in model.parameters()}]
     chosen = [p for p in model.parameters() if p.requires_grad]
@@ -271,8 +271,13 @@ def _new_tokens(folder: Path, config: TrainingConfig) -> list[int]:
     return [row.id for row in extension.added] if extension and trains else []
 
 
-def _weight_files(folder: Path) -> tuple[int, set[str]]:
-    """The bytes of the weight files and the types in them, from their heads."""
+def _weight_files(folder: Path) -> tuple[int, set[str]] | None:
+    """The bytes of the weight files and the types in them, from their heads.
+
+    None of the outline of a model that begins at random: it would be made in float32.
+    """
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        return None
     names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
     size, kinds = 0, set()
     for path in sorted(folder.glob("*.safetensors")):
