@@ -114,7 +114,11 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
 
     def work() -> dict[str, Any]:
         warning = warning_of(
-            recipe, project.model.folder, data, teacher.folder if teacher else None
+            recipe,
+            project.model.folder,
+            data,
+            teacher.folder if teacher else None,
+            processes=processes,
         )
         if warning:
             project.view.say(warning)

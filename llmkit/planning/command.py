@@ -10,12 +10,15 @@ from typing import Any
 from data_prep.prepared import PreparedDataset
 from llmkit.beginnings import find_tokenizer
 from llmkit.models.initializing import initialize, outline
+from llmkit.models.loading import choose_device, compute_dtype
 from llmkit.models.settings import NewModel
 from llmkit.planning.plan import MemoryPlan, make_plan, workload_for
 from llmkit.planning.probe import Probed, probe
 from llmkit.preparing import HOW_NOT_WHAT, RENDERING, rendering_inputs
 from llmkit.project import Project
 from llmkit.run import flatten
+from llmkit.training.checkpoints import inputs_of
+from llmkit.training.kernels.choice import Key, read_choices, used
 
 
 def plan_project(project: Project, *, with_probe: bool) -> MemoryPlan:
@@ -29,7 +32,8 @@ def plan_project(project: Project, *, with_probe: bool) -> MemoryPlan:
     teacher = project.teacher.folder if project.teacher else None
     prepared = _prepared(project)
     with _base(project, outline) as folder:
-        plan = make_plan(recipe, folder, prepared, _earlier_rate(project), teacher)
+        rate, chosen = _earlier_rate(project), _chosen_forms(project)
+        plan = make_plan(recipe, folder, prepared, rate, teacher, chosen)
     if not with_probe:
         return plan
     with (
@@ -78,6 +82,21 @@ def _prepared(project: Project) -> PreparedDataset | None:
         if name.startswith("data.") or name in RENDERING
     }
     return PreparedDataset.open(project.folder / "data") if now == before else None
+
+
+def _chosen_forms(project: Project) -> frozenset[Key] | None:
+    """The faster forms of layers that this run's training chose, if it was of this recipe, here."""
+    recipe, folder = project.recipe, project.folder / "checkpoints"
+    device = choose_device(recipe.model.device)
+    now = flatten(recipe.training.model_dump(mode="json"), "training.")
+    now |= {
+        "quantization": recipe.model.quantization,
+        "compute": f"{device} {compute_dtype(device)}",
+    }
+    if not now.items() <= inputs_of(folder).items():
+        return None
+    choices = read_choices(folder)
+    return used(choices) if choices else None
 
 
 def _earlier_rate(project: Project) -> tuple[float | None, str]:

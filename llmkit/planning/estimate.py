@@ -1,6 +1,6 @@
 """How much memory a training takes, line by line, from shapes."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from llmkit.planning.shapes import base_shapes, base_tensors, trained_shapes
 from llmkit.planning.tracing import Traced, trace
 from llmkit.planning.workload import Workload
 from llmkit.training import loss
+from llmkit.training.kernels.choice import Key
 from llmkit.training.settings import LoraAdapter, TrainingConfig
 
 MIB = 2**20
@@ -102,6 +103,7 @@ def count_shapes(
     workload: Workload,
     dtype: torch.dtype,
     teacher: Path | None = None,
+    forms: Collection[Key] | None = None,
 ) -> Shapes:
     """Count a training on shapes; no weights are loaded.
 
@@ -112,6 +114,7 @@ def count_shapes(
         workload: the heaviest sequences.
         dtype: of products.
         teacher: the folder of the model that is distilled.
+        forms: the faster forms of layers that are used; None: all, unless ``kernels`` is plain.
 
     Raises:
         UsageError: the model cannot be trained like that, as training would say.
@@ -153,7 +156,7 @@ def count_shapes(
         rows=sum(len(each.row_lengths) for each in workload.batch),
         supervised=supervised,
         teacher=_bytes(told.parameters()) if told else 0,
-        traced=trace(model, config, workload, copied, dtype, told),
+        traced=trace(model, config, workload, copied, dtype, told, forms),
     )
 
 

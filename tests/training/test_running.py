@@ -170,7 +170,9 @@ def _view(say):
     return SimpleNamespace(step=lambda event, total_steps: None, say=say)
 
 
-@pytest.mark.parametrize("how", [shutil.rmtree, lambda path: (path / "trainer_state.json").unlink()])
+@pytest.mark.parametrize(
+    "how", [shutil.rmtree, lambda path: (path / "trainer_state.json").unlink()]
+)
 def test_a_best_checkpoint_that_is_gone_at_the_end_is_said(run, prepared, tmp_path, how):
     def say(text):
         if text.startswith("stopping after"):

@@ -24,10 +24,7 @@ def places(rank: int, epoch: int) -> list[list[int]]:
     """Of the sequences that count, by batch."""
     made = loader(rank)
     made.set_epoch(epoch)
-    return [
-        batch["input_ids"][0, ::2].tolist() if batch["counted"] else []
-        for batch in made  # fmt: skip
-    ]
+    return [b["input_ids"][0, ::2].tolist() if b["counted"] else [] for b in made]
 
 
 def test_processes_share_an_epoch_out_and_do_so_again_after_a_restart():
