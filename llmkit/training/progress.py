@@ -17,7 +17,10 @@ from llmkit.training.objective import Counts, Loss
 from llmkit.training.settings import EarlyStopping
 
 MARGIN = 1.2
-"""A step's loss counts as above the start when it is more than this times the start's."""
+"""A step's loss counts as above the start when it is more than this times the start's,"""
+SLACK = 0.1
+"""and by more than this, nats: a loss that starts as nearly nothing, such as the divergence from a
+teacher that is followed already, is many times as much in a healthy training."""
 
 
 class Diverged(LlmkitError):
@@ -115,7 +118,7 @@ class Guard:
             raise Diverged(f"step {step}: the loss is {loss}.")
         if not self.highest:  # rows held out may be easier than those trained on
             self.highest = max(self.start_loss, loss)
-        self.streak = self.streak + 1 if loss > MARGIN * self.highest else 0
+        self.streak = self.streak + 1 if loss > _limit(self.highest) else 0
         if self.streak >= self.patience:
             raise Diverged(
                 f"step {step}: the loss ({loss:.2f}) has been above its start "
@@ -141,11 +144,16 @@ class Guard:
         Raises:
             Diverged: it is above the start, or not a number.
         """
-        if not loss <= MARGIN * self.start_loss:
+        if not loss <= _limit(self.start_loss):
             raise Diverged(
                 f"after {steps} steps the loss is {loss:.2f}; before them it was "
                 f"{self.start_loss:.2f}: the training made the model worse."
             )
+
+
+def _limit(start: float) -> float:
+    """The most that a loss may be which has not risen above its start."""
+    return max(MARGIN * start, start + SLACK)
 
 
 class Best:

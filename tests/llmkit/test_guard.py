@@ -70,6 +70,17 @@ def test_a_loss_within_the_margin_is_no_divergence() -> None:
     assert guard.streak == 0
 
 
+def test_a_loss_that_starts_near_nothing_may_be_many_times_that() -> None:
+    guard = Guard(1e-5, patience=1)
+    for step, loss in enumerate((1e-5, 0.003, 0.09), 1):
+        guard.check(loss, step)
+    guard.check_end(0.09, 3)
+    with pytest.raises(Diverged, match="made the model worse"):
+        guard.check_end(0.2, 3)
+    with pytest.raises(Diverged, match="for 1 steps"):
+        guard.check(0.2, 4)
+
+
 def test_divergence_ends_with_exit_code_one() -> None:
     assert Diverged.exit_code == 1
 
