@@ -15,6 +15,7 @@ from llmkit import tokenizer_commands
 if TYPE_CHECKING:
     from llmkit.console import View
     from llmkit.project import Project
+    from llmkit.recipe import Recipe
     from llmkit.servers import Servers
     from llmkit.training.process_settings import Processes
 
@@ -113,7 +114,7 @@ def run(
     from llmkit.pipeline import run_recipe, what_next
 
     view = _view(quiet, as_json)
-    project = _project(recipe, overrides, runs, view)
+    project = _checked_project(recipe, overrides, runs, view)
     together = _processes(project, processes, accelerate)
     if _helped_train(project, together):
         return
@@ -175,7 +176,7 @@ def prep(
         return
     if out is not None:
         raise typer.BadParameter("is for --convert", param_hint="--out")
-    with _project(recipe, overrides, runs, view) as project:
+    with _checked_project(recipe, overrides, runs, view) as project:
         if audit:
             preparing.refuse_changed_evidence(project)
         preparing.prep(project)
@@ -248,7 +249,7 @@ def train(
     """
     from llmkit import preparing, stages
 
-    project = _project(recipe, overrides, runs, _view(quiet, as_json))
+    project = _checked_project(recipe, overrides, runs, _view(quiet, as_json))
     together = _processes(project, processes, accelerate)
     if _helped_train(project, together):
         return
@@ -384,12 +385,25 @@ def _view(quiet: bool, as_json: bool) -> "View":
 
 
 def _project(recipe: Path, overrides: list[str] | None, runs: Path, view: "View") -> "Project":
-    from llmkit.project import Project
     from llmkit.recipe import load_recipe
+
+    return _project_of(load_recipe(recipe, overrides or []), runs, view)
+
+
+def _checked_project(
+    recipe: Path, overrides: list[str] | None, runs: Path, view: "View"
+) -> "Project":
+    """The same, of a recipe whose data and models are there: looked at before torch is imported."""
+    from llmkit.recipe_check import load_checked
+
+    return _project_of(load_checked(recipe, overrides or []), runs, view)
+
+
+def _project_of(recipe: "Recipe", runs: Path, view: "View") -> "Project":
+    from llmkit.project import Project
     from llmkit.run import Run
 
-    loaded = load_recipe(recipe, overrides or [])
-    return Project(loaded, Run(runs / loaded.name), view)
+    return Project(recipe, Run(runs / recipe.name), view)
 
 
 def _processes(project: "Project", count: int | None, accelerate: str | None) -> "Processes | None":

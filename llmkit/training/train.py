@@ -19,6 +19,7 @@ from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, is_whole, last_whole, step_of
 from llmkit.training.distillation import Distillation, load_teacher
 from llmkit.training.embedding_noise import EmbeddingNoise
+from llmkit.training.events import Events, NoEvents, read_events, until
 from llmkit.training.figures import told_by
 from llmkit.training.isolation import (
     check_loss_is_the_models_own,
@@ -28,17 +29,7 @@ from llmkit.training.isolation import (
 from llmkit.training.kernels.choice import use_kernels
 from llmkit.training.objective import Objective, accept_objectives
 from llmkit.training.objectives import REFERENCED, objective_for, refuse_other_rows
-from llmkit.training.progress import (
-    Best,
-    Diverged,
-    Events,
-    Guard,
-    Meter,
-    NoEvents,
-    TrainingView,
-    read_events,
-    until,
-)
+from llmkit.training.progress import Best, Diverged, Guard, Meter, TrainingView
 from llmkit.training.reference import with_references
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.step_count import Plan, plan_steps

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmkit.training.events import Events, read_events
 from llmkit.training.objective import Loss
-from llmkit.training.progress import MARGIN, Diverged, Events, Guard, Meter, read_events
+from llmkit.training.progress import MARGIN, Diverged, Guard, Meter
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])

@@ -13,7 +13,7 @@ from llmkit.files import content_hash
 from llmkit.project import Project
 from llmkit.recipe import load_recipe
 from llmkit.run import Run
-from llmkit.training.progress import read_events
+from llmkit.training.events import read_events
 
 LINES = ["To be, or not to be,", "that is the question:", "Whether 'tis nobler in the mind"]
 RECIPE = """

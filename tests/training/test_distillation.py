@@ -15,8 +15,8 @@ from llmkit.models.loading import load_base
 from llmkit.training import distillation
 from llmkit.training.batching import Sequences, collate
 from llmkit.training.distillation import Distillation
+from llmkit.training.events import read_events
 from llmkit.training.loss import supervised_logits
-from llmkit.training.progress import read_events
 from llmkit.training.settings import DistillationConfig
 
 CPU = torch.device("cpu")

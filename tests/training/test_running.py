@@ -13,8 +13,9 @@ from llmkit.models.loading import load_base
 from llmkit.training.batching import Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, step_of
 from llmkit.training.embedding_noise import EmbeddingNoise
+from llmkit.training.events import read_events
 from llmkit.training.loss import supervised_loss
-from llmkit.training.progress import Best, Guard, read_events
+from llmkit.training.progress import Best, Guard
 from llmkit.training.settings import EarlyStopping, TrainingConfig
 from llmkit.training.step_count import plan_steps
 from llmkit.training.trainer import Watch
