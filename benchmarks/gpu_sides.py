@@ -154,7 +154,7 @@ def ours(job: Job) -> dict[str, Any]:
     """Train with llmkit, by the function that `llmkit train` calls."""
     from data_prep.prepared import PreparedDataset
     from llmkit.models.settings import ModelConfig
-    from llmkit.training.progress import read_events
+    from llmkit.training.events import read_events
     from llmkit.training.settings import TrainingConfig
     from llmkit.training.train import Places, train
 

@@ -47,7 +47,7 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     from data_prep.tokenizer import load_tokenizer
     from llmkit.models.catalog import resolve
     from llmkit.models.settings import ModelConfig
-    from llmkit.training.progress import read_events
+    from llmkit.training.events import read_events
     from llmkit.training.settings import TrainingConfig
     from llmkit.training.train import Places, train
 

@@ -6,17 +6,11 @@ Nothing heavy is imported here; each command imports what it needs, so that ``--
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from llmkit import tokenizer_commands
-
-if TYPE_CHECKING:
-    from llmkit.console import View
-    from llmkit.project import Project
-    from llmkit.servers import Servers
-    from llmkit.training.process_settings import Processes
+from llmkit import model_commands, opening, tokenizer_commands
 
 app = typer.Typer(
     help="Raw rows in, a fine-tuned model behind an OpenAI-compatible endpoint out, and every "
@@ -27,9 +21,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     invoke_without_command=True,
 )
-models = typer.Typer(help="Models: list the catalogue, fetch one.", no_args_is_help=True)
 recipes = typer.Typer(help="Recipes: check one, print the schema.", no_args_is_help=True)
-app.add_typer(models, name="models")
+app.add_typer(model_commands.app, name="models")
 app.add_typer(recipes, name="recipe")
 app.add_typer(tokenizer_commands.app, name="tokenizer")
 
@@ -92,7 +85,7 @@ def quickstart(
     """
     from llmkit.quickstart import run_quickstart
 
-    run_quickstart(overrides or [], runs, _view(quiet, as_json))
+    run_quickstart(overrides or [], runs, opening.view_of(quiet, as_json))
 
 
 @app.command()
@@ -112,10 +105,10 @@ def run(
     """
     from llmkit.pipeline import run_recipe, what_next
 
-    view = _view(quiet, as_json)
-    project = _project(recipe, overrides, runs, view)
-    together = _processes(project, processes, accelerate)
-    if _helped_train(project, together):
+    view = opening.view_of(quiet, as_json)
+    project = opening.checked_project(recipe, overrides, runs, view)
+    together = opening.processes(project, processes, accelerate)
+    if opening.helped_train(project, together):
         return
     path = run_recipe(project, together)
     view.say(f"report: {path}")
@@ -165,7 +158,7 @@ def prep(
     """
     from llmkit import preparing
 
-    view = _view(quiet, as_json)
+    view = opening.view_of(quiet, as_json)
     if convert is not None and audit:
         raise typer.BadParameter("is for preparing, not for --convert", param_hint="--audit")
     if convert is not None:
@@ -175,7 +168,7 @@ def prep(
         return
     if out is not None:
         raise typer.BadParameter("is for --convert", param_hint="--out")
-    with _project(recipe, overrides, runs, view) as project:
+    with opening.checked_project(recipe, overrides, runs, view) as project:
         if audit:
             preparing.refuse_changed_evidence(project)
         preparing.prep(project)
@@ -215,16 +208,16 @@ def plan(
     """Say what a training will take, before it is paid for.
 
     Memory line by line, steps and time, and which machines it fits or what would make it fit. From
-    the model's shapes: no weights are loaded and nothing is written, but for a model that begins at
-    random, which is made first.
+    the model's shapes: no weights are loaded, and the run directory is only read, also while a
+    training holds it.
     """
     import json
 
     from llmkit.planning.command import plan_project
     from llmkit.planning.text import plan_lines
 
-    view = _view(quiet or as_json, False)
-    found = plan_project(_project(recipe, overrides, runs, view), with_probe=with_probe)
+    view = opening.view_of(quiet or as_json, False)
+    found = plan_project(opening.project(recipe, overrides, runs, view), with_probe=with_probe)
     if as_json:
         typer.echo(json.dumps(found.as_dict()))
     elif not quiet:
@@ -248,9 +241,9 @@ def train(
     """
     from llmkit import preparing, stages
 
-    project = _project(recipe, overrides, runs, _view(quiet, as_json))
-    together = _processes(project, processes, accelerate)
-    if _helped_train(project, together):
+    project = opening.checked_project(recipe, overrides, runs, opening.view_of(quiet, as_json))
+    together = opening.processes(project, processes, accelerate)
+    if opening.helped_train(project, together):
         return
     with project:
         stages.check_training_ahead(project)
@@ -266,7 +259,7 @@ def merge(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) ->
     """
     from llmkit import stages
 
-    with _opened(run_folder, quiet, as_json) as project:
+    with opening.opened(run_folder, quiet, as_json) as project:
         stages.merge(project)
 
 
@@ -278,7 +271,7 @@ def verify(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -
     """
     from llmkit import stages
 
-    with _opened(run_folder, quiet, as_json) as project, _servers(project) as servers:
+    with opening.opened(run_folder, quiet, as_json) as project, opening.servers(project) as servers:
         stages.verify(project, servers)
 
 
@@ -290,7 +283,7 @@ def evaluate(run_folder: RunFolder, quiet: Quiet = False, as_json: Json = False)
     """
     from llmkit import stages
 
-    with _opened(run_folder, quiet, as_json) as project, _servers(project) as servers:
+    with opening.opened(run_folder, quiet, as_json) as project, opening.servers(project) as servers:
         stages.evaluate(project, servers)
 
 
@@ -331,28 +324,6 @@ def doctor() -> None:
         typer.echo(f"{name:<{wide}} {value}")
 
 
-@models.command("list")
-def models_list() -> None:
-    """List the catalogue."""
-    from llmkit.models.catalog import CATALOG, cache_folder
-
-    wide = max(map(len, CATALOG))
-    for entry in CATALOG.values():
-        folder = cache_folder() / "models" / entry.name
-        state = f"in {folder}" if (folder / "config.json").is_file() else "not fetched yet"
-        what = f"{entry.kind}, {entry.source}, {entry.licence}, {state}"
-        typer.echo(f"{entry.name:<{wide}}  {what}")
-    typer.echo("Any other model: a local folder, or an id on the hub (owner/name).", err=True)
-
-
-@models.command("pull")
-def models_pull(name: Annotated[str, typer.Argument(help="A catalogue name or hub id.")]) -> None:
-    """Fetch a model into the cache and print its folder."""
-    from llmkit.models.catalog import resolve
-
-    typer.echo(str(resolve(name, lambda text: typer.echo(text, err=True)).folder))
-
-
 @recipes.command("check")
 def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Validate a recipe without running it.
@@ -375,60 +346,6 @@ def recipe_schema() -> None:
     from llmkit.recipe import recipe_schema as schema
 
     typer.echo(json.dumps(schema(), indent=2))
-
-
-def _view(quiet: bool, as_json: bool) -> "View":
-    from llmkit.console import choose_view
-
-    return choose_view(quiet, as_json)
-
-
-def _project(recipe: Path, overrides: list[str] | None, runs: Path, view: "View") -> "Project":
-    from llmkit.project import Project
-    from llmkit.recipe import load_recipe
-    from llmkit.run import Run
-
-    loaded = load_recipe(recipe, overrides or [])
-    return Project(loaded, Run(runs / loaded.name), view)
-
-
-def _processes(project: "Project", count: int | None, accelerate: str | None) -> "Processes | None":
-    """The processes that the options ask for, if they can run; None where this one trains."""
-    if accelerate is None and count in (None, 1):
-        return None
-    from llmkit.models.loading import choose_device
-    from llmkit.training.process_settings import read_processes, refuse_what_cannot_run_together
-
-    recipe = project.recipe
-    device = choose_device(recipe.model.device).type
-    found = read_processes(count, accelerate, device)
-    if found:
-        refuse_what_cannot_run_together(found, recipe.training, recipe.model, device)
-    return found
-
-
-def _helped_train(project: "Project", processes: "Processes | None") -> bool:
-    """Whether this is not the first of several machines, and has done its part: the training."""
-    if processes is None or processes.machine_rank == 0:
-        return False
-    from llmkit.models.loading import choose_device
-    from llmkit.training.launching import FOLDER, help_train
-
-    device = choose_device(project.recipe.model.device).type
-    help_train(processes, project.folder / FOLDER, device, project.view)
-    return True
-
-
-def _opened(folder: Path, quiet: bool, as_json: bool) -> "Project":
-    from llmkit.project import open_run
-
-    return open_run(folder, _view(quiet, as_json))
-
-
-def _servers(project: "Project") -> "Servers":
-    from llmkit.servers import Servers
-
-    return Servers(project)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from data_prep.chat_templates import ChatTemplate
 from data_prep.prepared import PreparedDataset
 from data_prep.tokenizer import load_tokenizer
-from llmkit.beginnings import load_recipe_template, make_new_model
+from llmkit.beginnings import find_tokenizer, load_recipe_template, make_new_model
 from llmkit.console import View
 from llmkit.errors import UsageError
 from llmkit.files import write_text
@@ -48,7 +48,9 @@ class Project:
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template that data is rendered with, saved and served."""
-        return load_recipe_template(self.recipe, load_tokenizer(self.model.folder))
+        model = self.recipe.model  # one that begins at random need not be made for it
+        folder = find_tokenizer(model, self.view.say) if model.initialize else self.model.folder
+        return load_recipe_template(self.recipe, load_tokenizer(folder))
 
     @property
     def folder(self) -> Path:

@@ -5,12 +5,10 @@ its line, conflicts between keys are found before anything is loaded, and ``key=
 override dotted paths with the types of the schema.
 """
 
-import glob
 import io
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +21,6 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from data_prep.filters.settings import perplexity_filter
 from data_prep.settings import DataConfig
-from data_prep.sources.config import SourceConfig
 from data_prep.sources.kinds import kind_of
 from data_prep.units import settings_that_do_not_fit
 from llmkit.errors import UsageError
@@ -34,6 +31,7 @@ from llmkit.recipe_conflicts import (
     method_conflicts,
     quantization_conflicts,
 )
+from llmkit.recipe_paths import located
 from llmkit.recipe_problems import Conflicts, Problem, explain, infinite_numbers, problems_of
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.units import UNITS_OF
@@ -212,7 +210,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Comm
         problems += problems_of(error, plain, Recipe)
     if problems:
         raise UsageError(explain(problems, document, path, overrides))
-    return _located(recipe, path.parent), document
+    return located(recipe, path.parent), document
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -301,112 +299,3 @@ def _index(node: Sequence[Any], step: str, path: str) -> int:
     if not step.isdecimal() or int(step) >= len(node):
         raise UsageError(f"{path!r}: {step!r} is not an index into a list of {len(node)}.")
     return int(step)
-
-
-def _located(recipe: Recipe, folder: Path) -> Recipe:
-    """Find the files that a recipe names, beside it or in the working directory.
-
-    Their paths become absolute, so that the recipe means the same from everywhere.
-    """
-
-    def found(name: str) -> str:
-        here, beside = Path(name).absolute(), folder.absolute() / name
-        if here.exists() and beside.exists() and not here.samefile(beside):
-            raise UsageError(
-                f"{name!r} is both {here} and {beside}. Write the absolute path of "
-                "the one you mean."
-            )
-        there = [path for path in (here, beside) if path.exists()]
-        return os.path.normpath(there[0]) if there else name
-
-    def source(config: SourceConfig) -> SourceConfig:
-        path = found(config.path)
-        if glob.has_magic(path) and not Path(path).exists():
-            path = _pattern(path, folder)
-        return config.model_copy(update={"path": path})
-
-    def named(name: str) -> str:
-        return found(name) if "/" in name else name
-
-    model, serve, training = recipe.model, recipe.serve, recipe.training
-    shape, distillation = model.initialize, training.distillation
-    if shape:
-        shape = shape.model_copy(update={"tokenizer": found(shape.tokenizer)})
-    if distillation:
-        distillation = distillation.model_copy(update={"teacher": named(distillation.teacher)})
-    questions = recipe.evaluation.questions
-    template = model.chat_template
-    return recipe.model_copy(
-        update={
-            "data": _located_data(recipe.data, found, source),
-            "model": model.model_copy(
-                update={
-                    "base": named(model.base),
-                    "initialize": shape,
-                    "chat_template": found(template) if template.endswith(".jinja") else template,
-                }
-            ),
-            "training": training.model_copy(update={"distillation": distillation}),
-            "evaluation": recipe.evaluation.model_copy(
-                update={"questions": found(questions) if questions else None}
-            ),
-            "serve": serve.model_copy(
-                update={
-                    "chat_template": Path(found(str(serve.chat_template)))
-                    if serve.chat_template
-                    else None
-                }
-            ),
-        }
-    )
-
-
-def _pattern(pattern: str, folder: Path) -> str:
-    """A pattern of files as an absolute one, in the working directory or in ``folder``."""
-    # A folder may have a pattern's signs in its own name.
-    ways = [Path(glob.escape(str(root)), pattern) for root in (Path.cwd(), folder.absolute())]
-    # Not Path.glob: it finds hidden files, and sources do not.
-    there = [way for way in ways if any(glob.iglob(str(way), recursive=True))]  # noqa: PTH207
-    if len({os.path.realpath(way) for way in there}) > 1:
-        raise UsageError(
-            f"{pattern!r} finds files as {there[0]} and as {there[1]}. Write the absolute path of "
-            "the ones you mean."
-        )
-    return os.path.normpath(there[0]) if there else pattern
-
-
-def _located_data(
-    data: DataConfig,
-    found: Callable[[str], str],
-    source: Callable[[SourceConfig], SourceConfig],
-) -> DataConfig:
-    """Find the files that the data names: sources, evaluation sets, folders of models."""
-
-    def with_model(config: Any) -> Any:
-        name = getattr(config, "model", None)
-        if config is None or not name or "/" not in name:
-            return config
-        return config.model_copy(update={"model": found(name)})
-
-    contamination = data.contamination
-    if contamination:
-        sets = [
-            each.model_copy(update={"path": source(SourceConfig(path=each.path)).path})
-            for each in contamination.against
-        ]
-        semantic = with_model(contamination.semantic)
-        contamination = contamination.model_copy(update={"against": sets, "semantic": semantic})
-    dedup = data.dedup.model_copy(update={"semantic": with_model(data.dedup.semantic)})
-    validation = data.validation
-    return data.model_copy(
-        update={
-            "sources": [source(entry) for entry in data.sources],
-            "validation": source(validation)
-            if isinstance(validation, SourceConfig)
-            else validation,
-            "filters": tuple(with_model(entry) for entry in data.filters),
-            "dedup": dedup,
-            "contamination": contamination,
-            "select": with_model(data.select),
-        }
-    )

@@ -1,4 +1,4 @@
-"""``llmkit recipe check``: whether what a recipe names is there, without loading a model."""
+"""Whether what a recipe names is there, without loading a model: `llmkit recipe check`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,14 +25,20 @@ from llmkit.recipe_problems import Location, Problem, explain
 
 
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> list[str]:
-    """Validate a recipe, and look whether what it names is there.
+    """Validate a recipe, and look whether what it names is there; as `load_checked`.
+
+    Returns:
+        What could not be looked at, a line each: what is not on this machine.
+    """
+    return list(_unseen(load_checked(path, overrides)))
+
+
+def load_checked(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, and look whether what it names is there, without importing anything heavy.
 
     Args:
         path: the YAML file.
         overrides: ``key=value`` words.
-
-    Returns:
-        What could not be looked at, a line each: what is not on this machine.
 
     Raises:
         UsageError: every problem with its line; those of the recipe itself before those of what it
@@ -46,7 +52,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> list[str]:
     _look_at_last_stages(recipe, problems)
     if problems.found:
         raise UsageError(explain(problems.found, document, path, overrides))
-    return list(_unseen(recipe))
+    return recipe
 
 
 @dataclass

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.prepared import PreparedDataset
 from llmkit import stage_lines
 from llmkit.beginnings import refuse_another_vocabulary
 from llmkit.errors import CheckFailed, UsageError
@@ -16,7 +17,7 @@ from llmkit.files import content_hash, whole_folder, write_json
 from llmkit.models.catalog import context_length
 from llmkit.preparing import refuse_rows_longer_than_the_model
 from llmkit.project import Project
-from llmkit.run import Outcome, code_hash, differences, flatten, package_inputs
+from llmkit.run import Inputs, Outcome, code_hash, differences, flatten, package_inputs
 from llmkit.servers import Servers
 from llmkit.serving import NOT_SERVED, serve_inputs
 
@@ -84,72 +85,23 @@ def check_training_ahead(project: Project) -> None:
 
 def train(project: Project, processes: "Processes | None" = None) -> Outcome:
     """Packed sequences -> an adapter, in this process or in several."""
-    from llmkit.models.loading import choose_device, compute_dtype, release
-    from llmkit.planning.plan import warning_of
-    from llmkit.training import launching
     from llmkit.training.checkpoints import prepare_folder
     from llmkit.training.step_count import plan_steps
-    from llmkit.training.train import Places
-    from llmkit.training.train import train as run_training
 
-    recipe = project.recipe
-    data_hash = project.output_hash("prep", "data")
     data = project.data()
-    device = choose_device(recipe.model.device)
     together = processes.count if processes else 1
-    plan_steps(recipe.training, data.figures["packs"], together)
-    inputs = flatten(recipe.training.model_dump(mode="json"), "training.")
-    inputs |= {
-        "data": data_hash,
-        "model": project.model.content_hash(),
-        "quantization": recipe.model.quantization,
-        "compute": f"{device} {compute_dtype(device)}",
-        "processes": str(together),
-        **(processes.inputs() if processes else {}),
-    }
-    teacher = project.teacher
-    if teacher:
-        refuse_another_vocabulary(teacher.name, teacher.folder, project.model.folder)
-        inputs["teacher"] = teacher.content_hash()
+    plan_steps(project.recipe.training, data.figures["packs"], together)
+    inputs = _training_inputs(project, processes)
 
     def work() -> dict[str, Any]:
-        warning = warning_of(
-            recipe, project.model.folder, data, teacher.folder if teacher else None
-        )
-        if warning:
-            project.view.say(warning)
-        checkpoints = project.folder / "checkpoints"
+        from llmkit.models.loading import release
+
+        _warn_of_memory(project, data, processes)
         record = project.run.record("train")
+        checkpoints = project.folder / "checkpoints"
         resume_from = prepare_folder(checkpoints, inputs, record["finished"] if record else None)
         with whole_folder(project.folder / "adapter") as folder:
-            places = Places(
-                model=project.model.folder,
-                checkpoints=checkpoints,
-                events=project.folder / "events.jsonl",
-                result=folder,
-                teacher=teacher.folder if teacher else None,
-            )
-            if processes:
-                figures = launching.train_together(
-                    processes,
-                    recipe.training,
-                    recipe.model,
-                    data,
-                    places,
-                    project.view,
-                    device=device.type,
-                    resume_from=resume_from,
-                    folder=project.folder / launching.FOLDER,
-                )
-            else:
-                figures = run_training(
-                    recipe.training,
-                    recipe.model,
-                    data,
-                    places,
-                    project.view,
-                    resume_from=resume_from,
-                )
+            figures = _train(project, data, folder, processes, resume_from)
         release()
         return figures
 
@@ -158,6 +110,71 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
     outcome = project.run.stage("train", inputs | code, ["adapter"], work)
     project.view.stage("train", stage_lines.train_line(outcome.figures), outcome)
     return outcome
+
+
+def _training_inputs(project: Project, processes: "Processes | None") -> Inputs:
+    """What a training depends on, and its checkpoints with it."""
+    from llmkit.models.loading import choose_device, compute_dtype
+
+    recipe, teacher = project.recipe, project.teacher
+    device = choose_device(recipe.model.device)
+    inputs = flatten(recipe.training.model_dump(mode="json"), "training.")
+    inputs |= {
+        "data": project.output_hash("prep", "data"),
+        "model": project.model.content_hash(),
+        "quantization": recipe.model.quantization,
+        "compute": f"{device} {compute_dtype(device)}",
+        "processes": str(processes.count if processes else 1),
+        **(processes.inputs() if processes else {}),
+    }
+    if teacher:
+        refuse_another_vocabulary(teacher.name, teacher.folder, project.model.folder)
+        inputs["teacher"] = teacher.content_hash()
+    return inputs
+
+
+def _warn_of_memory(project: Project, data: PreparedDataset, processes: "Processes | None") -> None:
+    from llmkit.planning.plan import warning_of
+
+    teacher = project.teacher.folder if project.teacher else None
+    warning = warning_of(project.recipe, project.model.folder, data, teacher, processes=processes)
+    if warning:
+        project.view.say(warning)
+
+
+def _train(
+    project: Project,
+    data: PreparedDataset,
+    result: Path,
+    processes: "Processes | None",
+    resume_from: Path | None,
+) -> dict[str, Any]:
+    from llmkit.models.loading import choose_device
+    from llmkit.training import launching
+    from llmkit.training.train import Places
+    from llmkit.training.train import train as run_training
+
+    config, model, view = project.recipe.training, project.recipe.model, project.view
+    places = Places(
+        model=project.model.folder,
+        checkpoints=project.folder / "checkpoints",
+        events=project.folder / "events.jsonl",
+        result=result,
+        teacher=project.teacher.folder if project.teacher else None,
+    )
+    if processes is None:
+        return run_training(config, model, data, places, view, resume_from=resume_from)
+    return launching.train_together(
+        processes,
+        config,
+        model,
+        data,
+        places,
+        view,
+        device=choose_device(model.device).type,
+        resume_from=resume_from,
+        folder=project.folder / launching.FOLDER,
+    )
 
 
 def merge(project: Project) -> Outcome:

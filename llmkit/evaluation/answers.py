@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openai
-
 from data_prep.prepared import Sample
 from llmkit.errors import UsageError
 
@@ -80,6 +78,8 @@ def ask(url: str, model: str, questions: Sequence[Question], max_tokens: int) ->
     from concurrent.futures import ThreadPoolExecutor
 
     # Not through a proxy that is set for others.
+    import openai  # here, or every command would wait for it
+
     directly = openai.DefaultHttpxClient(timeout=600, trust_env=False)
     client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, http_client=directly)
 

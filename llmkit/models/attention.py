@@ -61,33 +61,68 @@ def rows_attention(
     if row_starts is None and attention_mask is None and query.shape[2] == key.shape[2]:
         row_starts = [0, query.shape[2]]
     if row_starts is None:
-        # Generation: the newest token sees all that came before it.
-        is_causal = attention_mask is None and query.shape[2] > 1
-        key, value, grouped = _for_the_kernel(query, key, value, masked=attention_mask is not None)
-        out = scaled_dot_product_attention(
-            query, key, value, attention_mask, dropout, is_causal, scale=scaling, enable_gqa=grouped
-        )
-        return out.transpose(1, 2).contiguous(), None
-    windowed = (
-        sliding_window is not None and max(map(sub, row_starts[1:], row_starts)) > sliding_window
+        return _as_generating(query, key, value, attention_mask, dropout, scaling), None
+    lengths = list(map(sub, row_starts[1:], row_starts))
+    windowed = sliding_window is not None and max(lengths) > sliding_window
+    if not windowed and not dropout:
+        out = _by_own_kernel(query, key, value, row_starts, scaling)
+        if out is not None:
+            return out, None
+    window = sliding_window if windowed else None
+    return _row_by_row(query, key, value, lengths, dropout, scaling, window), None
+
+
+def _as_generating(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    scaling: float | None,
+) -> torch.Tensor:
+    """The newest token sees all that came before it; with a mask, the mask decides."""
+    is_causal = mask is None and query.shape[2] > 1
+    key, value, grouped = _for_the_kernel(query, key, value, masked=mask is not None)
+    out = scaled_dot_product_attention(
+        query, key, value, mask, dropout, is_causal, scale=scaling, enable_gqa=grouped
     )
-    alike = query.shape[3] == value.shape[3]
-    if query.device.type == "cpu" and alike and not windowed and not dropout:
+    return out.transpose(1, 2).contiguous()
+
+
+def _by_own_kernel(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    row_starts: list[int],
+    scaling: float | None,
+) -> torch.Tensor | None:
+    """All rows by a form made for packs, where there is one for this device and these heads."""
+    if query.device.type == "cpu" and query.shape[3] == value.shape[3]:
         if torch.is_autocast_enabled("cpu"):  # as for torch's own, whose kernel this calls
             dtype = torch.get_autocast_dtype("cpu")
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-        return RowsAttention.apply(query, key, value, row_starts, scaling), None  # type: ignore[no-untyped-call]
-    if query.device.type == "cuda" and not windowed and not dropout:
-        at_once = attention_in_one_call(query, key, value, row_starts, scaling)
-        if at_once is not None:
-            return at_once, None
-    key, value, grouped = _for_the_kernel(query, key, value, masked=windowed)
+        return RowsAttention.apply(query, key, value, row_starts, scaling)  # type: ignore[no-any-return, no-untyped-call]
+    if query.device.type == "cuda":
+        return attention_in_one_call(query, key, value, row_starts, scaling)
+    return None
+
+
+def _row_by_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """One call of torch's attention a row; ``window`` where one is shorter than a row."""
+    key, value, grouped = _for_the_kernel(query, key, value, masked=window is not None)
     pieces = []
     # Split, not sliced: autograd would make a gradient as long as the pack for every slice.
-    lengths = list(map(sub, row_starts[1:], row_starts))
     rows = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
     for row_query, row_key, row_value in rows:
-        mask = _window(row_query.shape[2], sliding_window, query.device)
+        mask = _window(row_query.shape[2], window, query.device)
         pieces.append(
             scaled_dot_product_attention(
                 row_query,
@@ -100,7 +135,7 @@ def rows_attention(
                 enable_gqa=grouped,
             )
         )
-    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
+    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous()
 
 
 def _for_the_kernel(

@@ -57,9 +57,7 @@ def initialize(shape: NewModel, tokenizer_folder: Path, folder: Path) -> dict[st
         torch.manual_seed(shape.seed)
         model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
-    for name in TOKENIZER_FILES:
-        if (tokenizer_folder / name).is_file():
-            shutil.copyfile(tokenizer_folder / name, folder / name)
+    _copy_tokenizer(tokenizer_folder, folder)
     return {
         "parameters": count,
         "tokens": _tokens(tokenizer),
@@ -67,6 +65,23 @@ def initialize(shape: NewModel, tokenizer_folder: Path, folder: Path) -> dict[st
         "deviation": round(config.initializer_range, 5),
         "loss_of_a_guess": round(math.log(config.vocab_size), 4),
     }
+
+
+def outline(shape: NewModel, tokenizer_folder: Path, folder: Path) -> None:
+    """Write what `initialize` writes, without the weights: enough to count shapes on.
+
+    Raises:
+        DataError: there is no tokenizer.
+        UsageError: the tokenizer names no end-of-text token.
+    """
+    _config(shape, load_tokenizer(tokenizer_folder)).save_pretrained(folder)
+    _copy_tokenizer(tokenizer_folder, folder)
+
+
+def _copy_tokenizer(tokenizer_folder: Path, folder: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (tokenizer_folder / name).is_file():
+            shutil.copyfile(tokenizer_folder / name, folder / name)
 
 
 def _config(shape: NewModel, tokenizer: Tokenizer) -> LlamaConfig:

@@ -5,7 +5,7 @@ training really saw, the dequantised ones. Both are measured against the adapter
 base, on real rows, and by default the closer one is kept.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -93,39 +93,61 @@ def merge(
     reference = list(kind.predictions(tuned, rows))
     without = _without(tuned, model_folder, reference, rows, kind)
     dtype = getattr(torch, config.dtype)
-    tried: dict[str, Closeness] = {}
-    kept: tuple[str, PreTrainedModel] | None = None
-    for target in _targets(config, model_config):
-        base = _base_for(target, model_folder, tuned, device, kind)
-        merged = merged_into(base, result, dtype)
-        tried[target] = compare(reference, merged, rows, kind.predictions)
-        if kept is None or tried[target].kl < tried[kept[0]].kl:
-            kept = (target, merged)
-    if kept is None:
-        raise CheckFailed("no merge target was tried")
-    name, merged = kept
-    if not tried[name].kl <= config.max_divergence:
-        raise CheckFailed(
-            f"the merged model is {tried[name].kl:.4f} nats a {kind.decides} away from the trained "
-            f"one (merge.max_divergence={config.max_divergence}) and decides "
-            f"{tried[name].top1_changed:.1%} of {kind.decides}s otherwise. Nothing was kept; what "
-            "was trained is still in adapter/."
-        )
-    if without > SEEN and tried[name].kl > without / 2:
-        raise CheckFailed(
-            f"the merged model is {tried[name].kl:.4f} nats a {kind.decides} away from the trained "
-            f"one, and the model before training {without:.4f}: merging lost what was trained. "
-            "Nothing was kept; what was trained is still in adapter/."
-        )
+    ways = (
+        (target, merged_into(_base_for(target, model_folder, tuned, device, kind), result, dtype))
+        for target in _targets(config, model_config)
+    )
+    target, merged, tried = _closest(ways, reference, rows, kind)
+    _refuse_what_is_far(tried[target], without, config, kind)
     kind.save(merged, model_folder, folder, chat_template, stop_ids)
     return {
-        "target": name,
+        "target": target,
         "dtype": config.dtype,
         "decisions": f"{kind.decides}s",
         "closeness": {target: asdict(found) for target, found in tried.items()},
         "kl_without_adapter": without,
         "rows": len(rows),
     }
+
+
+def _closest(
+    ways: Iterable[tuple[str, PreTrainedModel]],
+    reference: Sequence[torch.Tensor],
+    rows: Sequence[Sample],
+    kind: ModelKind,
+) -> tuple[str, PreTrainedModel, dict[str, Closeness]]:
+    """The merged model that is nearest to what was trained, and how near each is.
+
+    Of ``ways``, made one after the other, the nearest so far alone is kept in memory.
+    """
+    tried: dict[str, Closeness] = {}
+    kept: tuple[str, PreTrainedModel] | None = None
+    for target, merged in ways:
+        tried[target] = compare(reference, merged, rows, kind.predictions)
+        if kept is None or tried[target].kl < tried[kept[0]].kl:
+            kept = (target, merged)
+    if kept is None:
+        raise CheckFailed("no merge target was tried")
+    return *kept, tried
+
+
+def _refuse_what_is_far(
+    found: Closeness, without: float, config: MergeConfig, kind: ModelKind
+) -> None:
+    """Refuse a merged model that is not what was trained, or is as far as if nothing had been."""
+    if not found.kl <= config.max_divergence:
+        raise CheckFailed(
+            f"the merged model is {found.kl:.4f} nats a {kind.decides} away from the trained "
+            f"one (merge.max_divergence={config.max_divergence}) and decides "
+            f"{found.top1_changed:.1%} of {kind.decides}s otherwise. Nothing was kept; what "
+            "was trained is still in adapter/."
+        )
+    if without > SEEN and found.kl > without / 2:
+        raise CheckFailed(
+            f"the merged model is {found.kl:.4f} nats a {kind.decides} away from the trained "
+            f"one, and the model before training {without:.4f}: merging lost what was trained. "
+            "Nothing was kept; what was trained is still in adapter/."
+        )
 
 
 def _without(

@@ -51,7 +51,10 @@ def attention_in_one_call(
     fitting = query.dtype in (torch.bfloat16, torch.float16) and size == value.shape[3]
     if not fitting or size % 8 or size > MOST_SIZE:
         return None
-    if not _agrees(query.device, query.dtype, query.shape[1], key.shape[1], size):
+    try:
+        if not _agrees(query.device, query.dtype, query.shape[1], key.shape[1], size):
+            return None
+    except torch.OutOfMemoryError:  # the trial's, not the kernel's fault: the next call tries again
         return None
     return _attend(query, key, value, tuple(row_starts), scale)
 
@@ -94,7 +97,11 @@ def _on_device(row_starts: tuple[int, ...], device: torch.device) -> torch.Tenso
 def _agrees(
     device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, size: int
 ) -> bool:
-    """Whether the kernel runs, and gives the outputs and gradients of attention row by row."""
+    """Whether the kernel runs, and gives the outputs and gradients of attention row by row.
+
+    Raises:
+        OutOfMemoryError: there is no room to try it now; nothing is remembered of that.
+    """
     generator = torch.Generator().manual_seed(0)  # the training's own numbers stay as they are
     tokens = TRIED_STARTS[-1]
     shapes = [(1, each, tokens, size) for each in (heads, key_heads, key_heads)]
@@ -110,6 +117,8 @@ def _agrees(
             try:
                 out = attend(query, key, value, TRIED_STARTS, None)
                 gradients = torch.autograd.grad((out * weights).sum(), [query, key, value])
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, TypeError, AttributeError):
                 return False  # not built for this GPU, or of another signature in this torch
             found.append([out.detach(), *gradients])

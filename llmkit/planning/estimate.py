@@ -1,6 +1,6 @@
 """How much memory a training takes, line by line, from shapes."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from llmkit.planning.shapes import base_shapes, base_tensors, trained_shapes
 from llmkit.planning.tracing import Traced, trace
 from llmkit.planning.workload import Workload
 from llmkit.training import loss
+from llmkit.training.kernels.choice import Key
 from llmkit.training.settings import LoraAdapter, TrainingConfig
 
 MIB = 2**20
@@ -102,16 +103,18 @@ def count_shapes(
     workload: Workload,
     dtype: torch.dtype,
     teacher: Path | None = None,
+    forms: Collection[Key] | None = None,
 ) -> Shapes:
     """Count a training on shapes; no weights are loaded.
 
     Args:
-        folder: the base model.
+        folder: the base model, or its outline.
         quantization: how the base is held.
         config: what trains, and how.
         workload: the heaviest sequences.
         dtype: of products.
         teacher: the folder of the model that is distilled.
+        forms: the faster forms of layers that are used; None: all, unless ``kernels`` is plain.
 
     Raises:
         UsageError: the model cannot be trained like that, as training would say.
@@ -123,7 +126,7 @@ def count_shapes(
     ids = {id(p) for p in base.parameters()}
     quantized = own["quantized"]
     largest = max(map(_numel, quantized), default=0) * dtype.itemsize
-    file, file_dtypes = _weight_files(folder)
+    file, file_dtypes = _weight_files(folder) or (4 * parameters, {"float32"})
     model = trained_shapes(base, config, _new_tokens(folder, config), dtype)
     plain = [p for p in own["plain"] if id(p) in {id(q) for q in model.parameters()}]
     chosen = [p for p in model.parameters() if p.requires_grad]
@@ -153,7 +156,7 @@ def count_shapes(
         rows=sum(len(each.row_lengths) for each in workload.batch),
         supervised=supervised,
         teacher=_bytes(told.parameters()) if told else 0,
-        traced=trace(model, config, workload, copied, dtype, told),
+        traced=trace(model, config, workload, copied, dtype, told, forms),
     )
 
 
@@ -271,8 +274,13 @@ def _new_tokens(folder: Path, config: TrainingConfig) -> list[int]:
     return [row.id for row in extension.added] if extension and trains else []
 
 
-def _weight_files(folder: Path) -> tuple[int, set[str]]:
-    """The bytes of the weight files and the types in them, from their heads."""
+def _weight_files(folder: Path) -> tuple[int, set[str]] | None:
+    """The bytes of the weight files and the types in them, from their heads.
+
+    None of the outline of a model that begins at random: it would be made in float32.
+    """
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        return None
     names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
     size, kinds = 0, set()
     for path in sorted(folder.glob("*.safetensors")):

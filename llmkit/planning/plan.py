@@ -1,6 +1,6 @@
 """A recipe's plan: memory, steps, time, and which machines it fits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,8 @@ from llmkit.planning.estimate import Estimate, Shapes, count_shapes, on_cpu, on_
 from llmkit.planning.tracing import CannotTrace
 from llmkit.planning.workload import Workload, assumed_workload, workload_of
 from llmkit.recipe import Recipe
+from llmkit.training.kernels.choice import Key
+from llmkit.training.process_settings import Processes
 from llmkit.training.step_count import plan_steps
 
 GPUS = (8, 16, 24, 40, 80)
@@ -59,6 +61,8 @@ class MemoryPlan:
     tokens_per_second: float | None
     """Measured, by a probe or an earlier training; None otherwise."""
     rate_source: str
+    layers: str = ""
+    """Which forms of layers were counted, where training chooses."""
     measured: int | None = None
     """The peak that a probe measured, bytes; None without one."""
 
@@ -93,6 +97,7 @@ class MemoryPlan:
             "compute_dtype": self.compute_dtype,
             **shapes,
             "longest_step_from": self.source,
+            "layers_counted": self.layers,
             "lines": [asdict(line) for line in self.here.lines],
             "phases": self.here.phases,
             "counted_bytes": self.here.peak,
@@ -116,6 +121,7 @@ def make_plan(
     prepared: PreparedDataset | None,
     rate: tuple[float | None, str] = (None, ""),
     teacher: Path | None = None,
+    chosen: Collection[Key] | None = None,
 ) -> MemoryPlan:
     """Plan a recipe's training; no weights are loaded.
 
@@ -125,6 +131,7 @@ def make_plan(
         prepared: its data, if it is prepared.
         rate: tokens per second and where they were measured, if they were.
         teacher: the folder of the model that is distilled.
+        chosen: the faster forms of layers that a training of this recipe chose here, if one did.
 
     Raises:
         UsageError: the recipe cannot be trained; training would say the same.
@@ -134,7 +141,7 @@ def make_plan(
     dtype = compute_dtype(device)
     workload = workload_for(recipe, prepared)
     counted = _Counted(folder, prepared, teacher)
-    shapes = counted.of(recipe, dtype)
+    shapes = counted.of(recipe, dtype, chosen or ())
     here = _estimate(shapes, device, process, recipe)
     available = memory_of(device, process)
     change = None
@@ -162,21 +169,37 @@ def make_plan(
         here=here,
         available=available,
         change=change,
-        gpus=list(_gpus(recipe, counted)),
+        gpus=list(_gpus(recipe, counted, (chosen or ()) if device.type == "cuda" else ())),
         steps=steps,
         tokens=tokens,
         tokens_per_second=rate[0],
         rate_source=rate[1],
+        layers=_layers(recipe, chosen),
     )
 
 
+def _layers(recipe: Recipe, chosen: Collection[Key] | None) -> str:
+    if recipe.training.kernels != "auto":
+        return ""
+    if chosen is not None:
+        return "the faster forms of layers that this run's training chose"
+    return "layers in their plain forms, which take the most; training tries faster ones"
+
+
 def warning_of(
-    recipe: Recipe, folder: Path, prepared: PreparedDataset, teacher: Path | None = None
+    recipe: Recipe,
+    folder: Path,
+    prepared: PreparedDataset,
+    teacher: Path | None = None,
+    *,
+    processes: Processes | None = None,
 ) -> str | None:
     """What to tell a person before a training that does not fit here.
 
-    None when it fits, and when nobody can say.
+    None when it fits, and when nobody can say: of weights that are shared out over GPUs.
     """
+    if processes and processes.shares_weights:
+        return None
     process = psutil.Process().memory_info().rss
     device = choose_device(recipe.model.device)
     dtype = compute_dtype(device)
@@ -186,11 +209,15 @@ def warning_of(
         return None
     found = _estimate(shapes, device, process, recipe)
     available = memory_of(device, process)
-    if found.peak <= available:
+    # On a CPU they share the machine's memory; each GPU has its own.
+    together = processes.here if processes and device.type == "cpu" else 1
+    if together * found.peak <= available:
         return None
     phase = max(found.phases, key=lambda name: found.phases[name])
+    each = f"{together} x " if together > 1 else ""
     return (
-        f"warning: this training needs about {gib(found.peak)} GiB ({phase}) and {gib(available)} "
+        f"warning: this training needs about {each}{gib(found.peak)} GiB ({phase}) and "
+        f"{gib(available)} "
         f"GiB are there on {device}; it may be ended without a word when memory is gone. "
         "`llmkit plan RECIPE` shows the arithmetic and what would make it fit."
     )
@@ -227,11 +254,16 @@ class _Counted:
         self._tokens: int | None = None
         self._found: dict[str, Shapes] = {}
 
-    def of(self, recipe: Recipe, dtype: torch.dtype) -> Shapes:
-        """The shapes of a recipe; shorter rows than were prepared are assumed, not cut."""
+    def of(self, recipe: Recipe, dtype: torch.dtype, chosen: Collection[Key] = ()) -> Shapes:
+        """The shapes of a recipe; shorter rows than were prepared are assumed, not cut.
+
+        Where training chooses forms of layers, those that are ``chosen`` are counted: by default
+        none, which takes the most.
+        """
         self._tokens = self._tokens or recipe.data.max_tokens
         prepared = self._prepared if recipe.data.max_tokens == self._tokens else None
-        key = f"{recipe.model_dump_json()} {dtype}"
+        forms = chosen if recipe.training.kernels == "auto" else None
+        key = f"{recipe.model_dump_json()} {dtype} {sorted(chosen)}"
         if key not in self._found:
             self._found[key] = count_shapes(
                 self._folder,
@@ -240,6 +272,7 @@ class _Counted:
                 workload_for(recipe, prepared),
                 dtype,
                 self._teacher,
+                forms,
             )
         return self._found[key]
 
@@ -250,9 +283,9 @@ def _estimate(shapes: Shapes, device: torch.device, process: int, recipe: Recipe
     return on_cpu(shapes, process, recipe.training)
 
 
-def _gpus(recipe: Recipe, counted: _Counted) -> Iterator[Fit]:
+def _gpus(recipe: Recipe, counted: _Counted, chosen: Collection[Key]) -> Iterator[Fit]:
     """Each kind of GPU; changes are counted only where they are needed."""
-    needs = on_gpu(counted.of(recipe, torch.bfloat16), recipe.training).peak
+    needs = on_gpu(counted.of(recipe, torch.bfloat16, chosen), recipe.training).peak
     for size in GPUS:
         fits = needs <= size * 2**30
         change = None

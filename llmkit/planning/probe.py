@@ -98,7 +98,8 @@ def _run(place: Path) -> None:
     import torch
 
     from llmkit.models.settings import ModelConfig
-    from llmkit.training.progress import Diverged, read_events
+    from llmkit.training.events import read_events
+    from llmkit.training.progress import Diverged
     from llmkit.training.settings import TrainingConfig
     from llmkit.training.train import Places, train
 

@@ -22,6 +22,8 @@ def plan_lines(plan: MemoryPlan) -> Iterator[str]:
     yield f"  {shapes.parameters:,} parameters, {shapes.trainable:,} trained ({share:.1%})"
     yield f"  longest step: {shapes.tokens:,} tokens, {shapes.supervised:,} supervised"
     yield f"    ({plan.source})"
+    if plan.layers:
+        yield f"  counted: {plan.layers}"
     yield ""
     yield "the longest step, MiB"
     wide = max(len(line.what) for line in plan.here.lines)
@@ -71,6 +73,7 @@ def _machines(plan: MemoryPlan) -> Iterator[str]:
         words = "fits" if fit.fits else f"does not fit; {_remedy(fit.change)}"
         yield f"GPU of {fit.gib:>2} GiB: {words}"
     yield f"  a GPU would need about {gib(plan.gpus[0].needs)} GiB (not measured yet)"
+    yield "  of one process; of N (--processes N) each takes as much, less where they share weights"
 
 
 def _remedy(change: str | None) -> str:
@@ -82,7 +85,7 @@ def _length(plan: MemoryPlan) -> Iterator[str]:
         yield "steps: known once the data is prepared: llmkit prep RECIPE"
         return
     tokens = f", about {plan.tokens:,} tokens" if plan.tokens is not None else ""
-    yield f"steps: {plan.steps:,}{tokens}"
+    yield f"steps: {plan.steps:,}{tokens}, in one process"
     if plan.seconds is None:
         yield "time: not known; --probe measures a step"
     else:

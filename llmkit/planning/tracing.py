@@ -1,6 +1,6 @@
 """What training's own code allocates, run on shapes: checks, evaluation, one longest step."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,7 +24,7 @@ from llmkit.training import isolation
 from llmkit.training.batching import MISMATCHED, Sequence, Sequences, collate, to_device
 from llmkit.training.cross_entropy import CrossEntropy
 from llmkit.training.distillation import Distillation
-from llmkit.training.kernels.choice import apply_kernels
+from llmkit.training.kernels.choice import Key, apply_kernels
 from llmkit.training.objective import Objective
 from llmkit.training.settings import TrainingConfig
 
@@ -59,6 +59,7 @@ def trace(
     loaded: int,
     dtype: torch.dtype,
     teacher: PreTrainedModel | None = None,
+    forms: Collection[Key] | None = None,
 ) -> Traced:
     """Run a training's phases on a model of meta tensors.
 
@@ -69,12 +70,13 @@ def trace(
         loaded: bytes of small blocks that came and went while the base was loaded.
         dtype: of products.
         teacher: of meta tensors too, where one is distilled.
+        forms: the faster forms of layers that are used; None: all, unless ``kernels`` is plain.
 
     Raises:
         CannotTrace: the architecture decides by values what it computes (some mixtures of experts).
     """
     try:
-        return _traced(model, config, workload, loaded, dtype, teacher)
+        return _traced(model, config, workload, loaded, dtype, teacher, forms)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise CannotTrace(
             f"{type(base_of(model)).__name__}: what it computes depends on values ({error}), so "
@@ -90,10 +92,11 @@ def _traced(
     loaded: int,
     dtype: torch.dtype,
     teacher: PreTrainedModel | None,
+    forms: Collection[Key] | None,
 ) -> Traced:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     if config.kernels != "plain":
-        apply_kernels(model, dtype)
+        apply_kernels(model, dtype, forms)
     without_memory(model, mode)
     ledger = Ledger()
     ledger.disregard([*model.parameters(), *model.buffers()])

@@ -10,7 +10,7 @@ import jinja2
 
 from llmkit.report.charts import loss_curve
 from llmkit.run import Run
-from llmkit.training.progress import read_events
+from llmkit.training.events import read_events
 
 PAGES = Path(__file__).parent
 STAGES = ["prep", "train", "merge", "verify", "evaluate"]

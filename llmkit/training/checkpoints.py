@@ -102,6 +102,11 @@ def prepare_folder(folder: Path, inputs: Inputs, finished: str | None) -> Path |
     return None
 
 
+def inputs_of(folder: Path) -> Inputs:
+    """What the training in a folder depends on; empty where there is none."""
+    return _read(folder / NOTE).get("inputs", {})  # type: ignore[no-any-return]
+
+
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object from a file; empty when it is not there or is something else."""
     try:

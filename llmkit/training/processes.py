@@ -55,7 +55,10 @@ def is_first() -> bool:
 
 
 def weights_are_shared_out() -> bool:
-    """Whether each process holds a share of the weights, which is gathered around each layer."""
+    """Whether each process holds a share of the weights, which is gathered around each layer.
+
+    Also said of DeepSpeed's ZeRO 2, which shares out gradients only: its engine wraps the model.
+    """
     return "true" in (
         os.environ.get("ACCELERATE_USE_FSDP"),
         os.environ.get("ACCELERATE_USE_DEEPSPEED"),

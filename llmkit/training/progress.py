@@ -1,23 +1,23 @@
-"""What a training says while it runs: events on disk, a bar on the terminal, and when to stop."""
+"""What a training adds up while it runs, and when it stops."""
 
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import psutil
 import torch
 
 from llmkit.errors import LlmkitError
-from llmkit.files import write_text
 from llmkit.training import processes
 from llmkit.training.objective import Counts, Loss
 from llmkit.training.settings import EarlyStopping
 
 MARGIN = 1.2
-"""A step's loss counts as above the start when it is more than this times the start's."""
+"""A step's loss counts as above the start when it is more than this times the start's,"""
+SLACK = 0.1
+"""and by more than this, nats: a loss that starts as nearly nothing, such as the divergence from a
+teacher that is followed already, is many times as much in a healthy training."""
 
 
 class Diverged(LlmkitError):
@@ -115,7 +115,7 @@ class Guard:
             raise Diverged(f"step {step}: the loss is {loss}.")
         if not self.highest:  # rows held out may be easier than those trained on
             self.highest = max(self.start_loss, loss)
-        self.streak = self.streak + 1 if loss > MARGIN * self.highest else 0
+        self.streak = self.streak + 1 if loss > _limit(self.highest) else 0
         if self.streak >= self.patience:
             raise Diverged(
                 f"step {step}: the loss ({loss:.2f}) has been above its start "
@@ -141,11 +141,16 @@ class Guard:
         Raises:
             Diverged: it is above the start, or not a number.
         """
-        if not loss <= MARGIN * self.start_loss:
+        if not loss <= _limit(self.start_loss):
             raise Diverged(
                 f"after {steps} steps the loss is {loss:.2f}; before them it was "
                 f"{self.start_loss:.2f}: the training made the model worse."
             )
+
+
+def _limit(start: float) -> float:
+    """The most that a loss may be which has not risen above its start."""
+    return max(MARGIN * start, start + SLACK)
 
 
 class Best:
@@ -175,52 +180,3 @@ class Best:
     def exhausted(self) -> bool:
         """Whether too many evaluations in a row were no better."""
         return self._stopping is not None and self._misses >= self._stopping.evaluations
-
-
-class Events:
-    """``events.jsonl``: one line a step, flushed, so that a killed run tells how far it came."""
-
-    def __init__(self, path: Path, resume_after: int) -> None:
-        """Open the file; lines after step ``resume_after`` are forgotten, they will come again."""
-        kept = until(read_events(path), resume_after) if resume_after else []
-        write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
-        self._file: TextIO = path.open("a", encoding="utf-8")
-
-    def write(self, event: Mapping[str, Any]) -> None:
-        """Append one event."""
-        self._file.write(json.dumps(event) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class NoEvents:
-    """What every process but the first writes."""
-
-    def write(self, event: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def until(events: Iterable[dict[str, Any]], step: int) -> list[dict[str, Any]]:
-    """The events of steps up to this one."""
-    return [event for event in events if event["step"] <= step]
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """Every whole event of a file; the last line of a killed run may be cut short."""
-    if not path.is_file():
-        return []
-    events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and event.keys() >= {"event", "step"}:
-            events.append(event)
-    return events

@@ -19,26 +19,17 @@ from llmkit.training.batching import Sequence, Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, is_whole, last_whole, step_of
 from llmkit.training.distillation import Distillation, load_teacher
 from llmkit.training.embedding_noise import EmbeddingNoise
+from llmkit.training.events import Events, NoEvents, read_events, until
 from llmkit.training.figures import told_by
 from llmkit.training.isolation import (
     check_loss_is_the_models_own,
     check_rows_are_apart,
     check_scores_are_the_rows_own,
 )
-from llmkit.training.kernels.choice import use_kernels
+from llmkit.training.kernels.choice import Choice, use_kernels
 from llmkit.training.objective import Objective, accept_objectives
 from llmkit.training.objectives import REFERENCED, objective_for, refuse_other_rows
-from llmkit.training.progress import (
-    Best,
-    Diverged,
-    Events,
-    Guard,
-    Meter,
-    NoEvents,
-    TrainingView,
-    read_events,
-    until,
-)
+from llmkit.training.progress import Best, Diverged, Guard, Meter, TrainingView
 from llmkit.training.reference import with_references
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.step_count import Plan, plan_steps
@@ -104,81 +95,34 @@ def train(
     data = _load_data(prepared)
     for split in (data.train, data.validation):
         refuse_other_rows(config.method, split)
-    plan = plan_steps(config, len(data.train), processes.count())
-    asked = config.batch.rows * config.batch.accumulate * processes.count()
-    if asked > plan.sequences:
-        view.say(
-            f"a step would take {asked} sequences, and there are {plan.sequences}: it takes all"
-        )
-    device = choose_device(model_config.device)
-    if device.type == "cuda" and processes.count() > 1:
-        device = torch.device("cuda", processes.local_rank())
+    plan = _plan(config, data, view)
+    device = _own_device(model_config)
     refuse_what_cannot_run(config, device)
     dtype = compute_dtype(device)
     view.say(f"loading {model_config.name} ({model_config.quantization}, {device}, {dtype})")
-    model = _load_model(config, model_config, data, places, device, dtype)
-    isolation = _checked(base_of(model), config, data.train, dtype)  # before layers are replaced
-    kernels = use_kernels(
-        model,
-        config.kernels,
-        dtype=dtype,
-        tokens=config.batch.rows * len(data.train[len(data.train) // 2].input_ids),
-        folder=places.checkpoints,
-        resumed=resume_from is not None,
-    )
-    accept_objectives(base_of(model))
+    resumed = resume_from is not None
+    ready = _make_ready(config, model_config, data, places, device, dtype, resumed=resumed)
     objective = _objective(config, places, data, device, dtype, view)
     if config.method in REFERENCED:
         view.say("reference log-probabilities of every row")
-        data = _with_references(data, model, places, dtype, resumed=resume_from is not None)
-    start = measure(model, objective, data.watched, dtype)
-    done = step_of(resume_from) if resume_from else 0
-    earlier = processes.from_first(read_events(places.events) if resume_from else [])
-    before = until(earlier, done)  # what came after it comes once more
-    events: Events | NoEvents = Events(places.events, done) if processes.is_first() else NoEvents()
-    run = Running(
-        model,
-        objective,
-        data.validation,
-        Meter(),
-        Guard(start["loss"], config.patience, before),
-        Best(config.early_stopping, before),
-        events,
-        view,
-        dtype,
-        told={(event["event"], event["step"]) for event in earlier},
-    )
-    if not resume_from and len(data.validation):
-        run.report(0, start)
-    run.recall(before, done)
-    try:
-        fresh = not resume_from and processes.is_first()
-        with tracking(config.trackers, places.checkpoints.parent, fresh=fresh):
-            steps, end_loss = _run(config, plan, data, places, run, resume_from, device)
-    except Diverged as error:
-        raise Diverged(
-            f"{error}\n{_last_good(places.checkpoints)} Try a lower training.learning_rate, or a "
-            "warm-up: training.warmup_steps."
-        ) from None
-    except KeyboardInterrupt:
-        view.say(f"interrupted. {_last_good(places.checkpoints)}")
-        raise
-    finally:
-        events.close()
-    gathered = processes.gathered(model)
+        data = _with_references(data, ready.model, places, dtype, resumed=resumed)
+    start = measure(ready.model, objective, data.watched, dtype)
+    run = _begin(config, ready.model, objective, data, start, places, view, dtype, resume_from)
+    steps, end_loss = _run_or_say_why(config, plan, data, places, run, resume_from, device)
+    gathered = processes.gathered(ready.model)
     if processes.is_first():
-        trained.save(model, places.result, model_config.name, places.checkpoints, gathered)
+        trained.save(ready.model, places.result, model_config.name, places.checkpoints, gathered)
     return {
         "steps": steps,
         "sequences": plan.sequences,
-        "isolation": isolation,
-        "kernels": [asdict(each) for each in kernels],
+        "isolation": ready.isolation,
+        "kernels": [asdict(each) for each in ready.kernels],
         "validation_loss_start": start["loss"] if len(data.validation) else None,
         "validation_loss_end": end_loss,
         "kept_step": run.best.step if config.keep == "best" else steps,
         "processes": processes.count(),
         **(told_by(read_events(places.events)) if processes.is_first() else {}),
-        **trained.figures(model),
+        **trained.figures(ready.model),
         "compute_dtype": str(dtype).removeprefix("torch."),
         "device": device.type,
     }
@@ -219,6 +163,93 @@ def _objective(
     view.say(f"loading {config.distillation.teacher}, the teacher")
     teacher = load_teacher(places.teacher, data.train, device, dtype)
     return Distillation(config.distillation, teacher)
+
+
+def _plan(config: TrainingConfig, data: _Data, view: TrainingView) -> Plan:
+    """How many steps there are; says so where one has less than it was meant to."""
+    plan = plan_steps(config, len(data.train), processes.count())
+    asked = config.batch.rows * config.batch.accumulate * processes.count()
+    if asked > plan.sequences:
+        view.say(
+            f"a step would take {asked} sequences, and there are {plan.sequences}: it takes all"
+        )
+    return plan
+
+
+def _own_device(model_config: ModelConfig) -> torch.device:
+    """The device of this process; of several, each has a GPU of its own."""
+    device = choose_device(model_config.device)
+    if device.type == "cuda" and processes.count() > 1:
+        return torch.device("cuda", processes.local_rank())
+    return device
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A model that passed its checks and computes in the forms that it trains in."""
+
+    model: TrainedModel
+    isolation: dict[str, Any]
+    """Figures of the checks."""
+    kernels: list[Choice]
+
+
+def _make_ready(
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    data: _Data,
+    places: Places,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    resumed: bool,
+) -> _Ready:
+    model = _load_model(config, model_config, data, places, device, dtype)
+    isolation = _checked(base_of(model), config, data.train, dtype)  # before layers are replaced
+    kernels = use_kernels(
+        model,
+        config.kernels,
+        dtype=dtype,
+        tokens=config.batch.rows * len(data.train[len(data.train) // 2].input_ids),
+        folder=places.checkpoints,
+        resumed=resumed,
+    )
+    accept_objectives(base_of(model))
+    return _Ready(model, isolation, kernels)
+
+
+def _begin(
+    config: TrainingConfig,
+    model: TrainedModel,
+    objective: Objective,
+    data: _Data,
+    start: dict[str, float],
+    places: Places,
+    view: TrainingView,
+    dtype: torch.dtype,
+    resume_from: Path | None,
+) -> Running:
+    """What watches the steps, with what those before a resumed training's own had shown."""
+    done = step_of(resume_from) if resume_from else 0
+    earlier = processes.from_first(read_events(places.events) if resume_from else [])
+    before = until(earlier, done)  # what came after it comes once more
+    events: Events | NoEvents = Events(places.events, done) if processes.is_first() else NoEvents()
+    run = Running(
+        model,
+        objective,
+        data.validation,
+        Meter(),
+        Guard(start["loss"], config.patience, before),
+        Best(config.early_stopping, before),
+        events,
+        view,
+        dtype,
+        told={(event["event"], event["step"]) for event in earlier},
+    )
+    if not resume_from and len(data.validation):
+        run.report(0, start)
+    run.recall(before, done)
+    return run
 
 
 def _with_references(
@@ -269,6 +300,32 @@ def _checked(
     return found
 
 
+def _run_or_say_why(
+    config: TrainingConfig,
+    plan: Plan,
+    data: _Data,
+    places: Places,
+    run: Running,
+    resume_from: Path | None,
+    device: torch.device,
+) -> tuple[int, float | None]:
+    """`_run` with trackers; where it ends early, it is said from where one can go on."""
+    try:
+        fresh = not resume_from and processes.is_first()
+        with tracking(config.trackers, places.checkpoints.parent, fresh=fresh):
+            return _run(config, plan, data, places, run, resume_from, device)
+    except Diverged as error:
+        raise Diverged(
+            f"{error}\n{_last_good(places.checkpoints)} Try a lower training.learning_rate, or a "
+            "warm-up: training.warmup_steps."
+        ) from None
+    except KeyboardInterrupt:
+        run.view.say(f"interrupted. {_last_good(places.checkpoints)}")
+        raise
+    finally:
+        run.events.close()
+
+
 def _run(
     config: TrainingConfig,
     plan: Plan,
@@ -303,15 +360,7 @@ def _run(
         steps = trainer.state.global_step
     end_loss = run.validate(steps)
     if config.keep == "best" and run.best.step not in (None, steps):
-        found = {step_of(path): path for path in all_checkpoints(places.checkpoints)}
-        best = found.get(run.best.step or 0)
-        if best is None or not is_whole(best):
-            raise UsageError(
-                f"{places.checkpoints}: the checkpoint of step {run.best.step}, the best "
-                "evaluation, is gone or broken. Say training.keep=last for the weights after the "
-                "last step, or remove the folder and train again."
-            )
-        trainer._load_from_checkpoint(str(best))
+        trainer._load_from_checkpoint(str(_best_checkpoint(places.checkpoints, run.best)))
         run.view.say(f"keeping the weights of step {run.best.step}, the best evaluation")
         end_loss = run.best.loss
     if end_loss is None:
@@ -320,6 +369,18 @@ def _run(
     else:
         run.guard.check_end(end_loss, steps)
     return steps, end_loss
+
+
+def _best_checkpoint(checkpoints: Path, best: Best) -> Path:
+    found = {step_of(path): path for path in all_checkpoints(checkpoints)}
+    path = found.get(best.step or 0)
+    if path is None or not is_whole(path):
+        raise UsageError(
+            f"{checkpoints}: the checkpoint of step {best.step}, the best evaluation, is gone or "
+            "broken. Say training.keep=last for the weights after the last step, or remove the "
+            "folder and train again."
+        )
+    return path
 
 
 def _last_good(checkpoints: Path) -> str:

@@ -17,16 +17,9 @@ from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
 from llmkit.training.checkpoints import keep_newest, mark_whole
 from llmkit.training.embedding_noise import EmbeddingNoise
+from llmkit.training.events import Events, NoEvents
 from llmkit.training.objective import Objective, add_counts, counted, looked_ahead, step_loss
-from llmkit.training.progress import (
-    Best,
-    Events,
-    Guard,
-    Meter,
-    NoEvents,
-    TrainingView,
-    memory_mib,
-)
+from llmkit.training.progress import Best, Guard, Meter, TrainingView, memory_mib
 from llmkit.training.settings import LoraAdapter, TrainingConfig
 from llmkit.training.shares import Share, ShareLoader
 from llmkit.training.step_count import Plan

@@ -72,6 +72,25 @@ def test_help_and_version_import_nothing_heavy() -> None:
         assert "HEAVY []" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["run", "train", "prep"])
+def test_what_is_missing_is_said_before_torch_is_imported(tmp_path: Path, command: str) -> None:
+    Path("demo.yaml").write_text(
+        "name: demo\nmodel: {base: nowhere/at/all}\ndata: {sources: [{path: none.jsonl}]}\n"
+    )
+    slow = ("torch", "transformers", "openai")
+    code = (
+        "import sys\nfrom llmkit import cli\n"
+        "code = cli._guarded(cli.app)\n"
+        f"print(code, [name for name in {slow} if name in sys.modules])"
+    )
+    command_line = [sys.executable, "-c", code, command, "demo.yaml"]
+    done = subprocess.run(command_line, capture_output=True, text=True)
+    assert done.stdout.strip() == "2 []"
+    assert "demo.yaml:2: model 'nowhere/at/all' was not found" in done.stderr
+    assert "demo.yaml:3: none.jsonl: no such file" in done.stderr
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_on_a_narrow_terminal(llmkit, command: str) -> None:  # type: ignore[no-untyped-def]
     listed = llmkit("--help")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmkit.training.events import Events, read_events
 from llmkit.training.objective import Loss
-from llmkit.training.progress import MARGIN, Diverged, Events, Guard, Meter, read_events
+from llmkit.training.progress import MARGIN, Diverged, Guard, Meter
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
@@ -68,6 +69,17 @@ def test_a_loss_within_the_margin_is_no_divergence() -> None:
     guard = Guard(2.0, patience=1)
     guard.check(2.0 * MARGIN, 1)
     assert guard.streak == 0
+
+
+def test_a_loss_that_starts_near_nothing_may_be_many_times_that() -> None:
+    guard = Guard(1e-5, patience=1)
+    for step, loss in enumerate((1e-5, 0.003, 0.09), 1):
+        guard.check(loss, step)
+    guard.check_end(0.09, 3)
+    with pytest.raises(Diverged, match="made the model worse"):
+        guard.check_end(0.2, 3)
+    with pytest.raises(Diverged, match="for 1 steps"):
+        guard.check(0.2, 4)
 
 
 def test_divergence_ends_with_exit_code_one() -> None:

@@ -13,7 +13,7 @@ from llmkit.files import content_hash
 from llmkit.project import Project
 from llmkit.recipe import load_recipe
 from llmkit.run import Run
-from llmkit.training.progress import read_events
+from llmkit.training.events import read_events
 
 LINES = ["To be, or not to be,", "that is the question:", "Whether 'tis nobler in the mind"]
 RECIPE = """
@@ -216,3 +216,22 @@ def test_the_teacher_is_an_input_of_the_training(tiny: Path, recipe: Path, tmp_p
     (teacher / "config.json").write_text(json.dumps(config | {"rope_theta": 9000.0}))
     with opened(recipe, *words) as project:
         assert not stages.train(project).skipped
+
+
+def test_a_plan_beside_a_process_that_holds_the_run_leaves_its_folder_alone(recipe: Path):
+    from llmkit.planning.command import plan_project
+
+    planned = plan_project(opened(recipe), with_probe=False)
+    assert not (recipe.parent / "runs").exists()
+    with opened(recipe, "training.max_steps=7") as training:
+        preparing.prep(training)
+        before = content_hash(training.folder)
+        beside = plan_project(opened(recipe, "model.initialize.width=128"), with_probe=False)
+        same = plan_project(opened(recipe), with_probe=False)
+        assert content_hash(training.folder) == before
+        made = training.model.folder
+    assert beside.shapes.parameters > 2 * planned.shapes.parameters
+    assert same.source.startswith("the longest of")
+    assert planned.shapes.file == pytest.approx(
+        (made / "model.safetensors").stat().st_size, rel=0.1
+    )

@@ -15,8 +15,8 @@ from llmkit.models.loading import load_base
 from llmkit.training import distillation
 from llmkit.training.batching import Sequences, collate
 from llmkit.training.distillation import Distillation
+from llmkit.training.events import read_events
 from llmkit.training.loss import supervised_logits
-from llmkit.training.progress import read_events
 from llmkit.training.settings import DistillationConfig
 
 CPU = torch.device("cpu")
@@ -172,3 +172,20 @@ def test_a_teacher_of_another_vocabulary_is_refused(tiny, tmp_path):
 def test_the_teachers_logits_are_those_of_its_own_forward_pass(teacher, batch):
     with torch.no_grad():
         assert torch.allclose(supervised_logits(teacher, batch), _logits(teacher, batch), atol=1e-4)
+
+
+def test_a_teacher_that_is_followed_already_is_no_divergence(run, prepared, tiny, tmp_path):
+    """Against a loss of nearly nothing, the noise of dropout is many times as much."""
+    figures = run(
+        prepared(24),
+        tmp_path,
+        teacher=tiny,
+        method="distill",
+        distillation={"teacher": "tiny", "weight": 1.0},
+        adapter={"rank": 4, "dropout": 0.3},
+        learning_rate=3e-3,
+        patience=2,
+        max_steps=12,
+    )
+    assert figures["steps"] == 12
+    assert figures["loss_last"] < 0.1

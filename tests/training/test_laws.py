@@ -17,9 +17,10 @@ from llmkit.training.batching import Sequences, collate
 from llmkit.training.checkpoints import last_whole
 from llmkit.training.cross_entropy import CrossEntropy
 from llmkit.training.distillation import Distillation
+from llmkit.training.events import read_events
 from llmkit.training.loss import row_log_probabilities
 from llmkit.training.objective import accept_objectives
-from llmkit.training.progress import Diverged, read_events
+from llmkit.training.progress import Diverged
 from llmkit.training.reward import Reward
 from llmkit.training.settings import DistillationConfig, Freeze, LoraAdapter
 from llmkit.training.shares import Share

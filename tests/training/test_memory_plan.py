@@ -23,6 +23,7 @@ from llmkit.recipe import Recipe, load_recipe
 from llmkit.training.batching import collate
 from llmkit.training.kernels.choice import apply_kernels
 from llmkit.training.loss import supervised_loss
+from llmkit.training.process_settings import Processes
 from llmkit.training.settings import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -302,3 +303,42 @@ def test_assumed_rows_are_of_many_tokens_that_every_vocabulary_has():
     (row,) = assumed_workload(128, True, TrainingConfig()).batch
     assert len(set(row.input_ids.tolist())) > 100  # of one alone, a real model in bfloat16 is noise
     assert row.input_ids.max() < 256
+
+
+def test_layers_are_counted_plain_until_a_training_has_chosen_faster_forms(llmkit, recipe_file):
+    def planned(*words):
+        return json.loads(llmkit("plan", str(recipe_file), "--json", *words)[1])
+
+    def kept(plan):
+        return next(line["bytes"] for line in plan["lines"] if line["what"] == "activations")
+
+    auto, plain, fused = (planned(f"training.kernels={how}") for how in ("auto", "plain", "fused"))
+    assert kept(fused) < kept(plain) == kept(auto)
+    assert "plain forms" in auto["layers_counted"]
+    assert not plain["layers_counted"]
+    short = "training.max_steps=1"
+    assert llmkit("train", str(recipe_file), "--quiet", short)[0] == 0
+    path = Path("runs/small/checkpoints/kernels.json")
+    found = json.loads(path.read_text())
+    chosen = {}
+    for used in (True, False):
+        path.write_text(json.dumps([each | {"used": used} for each in found]))
+        chosen[used] = planned(short)
+        assert "this run's training chose" in chosen[used]["layers_counted"]
+    for used, how in ((True, "fused"), (False, "plain")):
+        assert kept(chosen[used]) == kept(planned(f"training.kernels={how}"))
+    assert "plain forms" in planned(short, "training.adapter.rank=2")["layers_counted"]
+
+
+def test_a_warning_counts_what_the_processes_of_a_cpu_hold_together(tiny, prepared, recipe_file):
+    recipe, data = load_recipe(recipe_file), prepared()
+    needs = planning.make_plan(recipe, tiny, data).here.peak
+
+    def warned(*processes):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(planning, "memory_of", lambda *_: 2 * needs)
+            return planning.warning_of(recipe, tiny, data, processes=Processes(*processes))
+
+    assert warned(1, Path(), "ddp") is None
+    assert "needs about 3 x " in warned(3, Path(), "ddp")
+    assert warned(3, Path(), "fsdp") is None

@@ -94,6 +94,16 @@ def test_a_kernel_is_tried_once_and_draws_no_numbers_of_the_trainings(monkeypatc
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_trial_that_found_no_memory_is_made_again(monkeypatch):
+    def full(*arguments, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(one_call, "_flash", full)
+    assert attention_in_one_call(*tensors(4, 2), STARTS, None) is None
+    monkeypatch.setattr(one_call, "_flash", like_flash)
+    assert attention_in_one_call(*tensors(4, 2), STARTS, None) is not None
+
+
 def test_the_trial_inside_a_checkpointed_layer_leaves_it_whole(monkeypatch):
     monkeypatch.setattr(one_call, "_flash", like_flash)
     inputs = tensors(4, 2)

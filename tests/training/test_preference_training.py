@@ -16,8 +16,8 @@ from llmkit.models.adapters import attach, base_of
 from llmkit.models.loading import load_base
 from llmkit.training import reference
 from llmkit.training.batching import Sequences, collate
+from llmkit.training.events import read_events
 from llmkit.training.loss import row_log_probabilities
-from llmkit.training.progress import read_events
 from llmkit.training.settings import LoraAdapter
 
 METHODS = ["dpo", "kto", "orpo", "reward"]

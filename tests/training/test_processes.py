@@ -19,6 +19,7 @@ from llmkit.errors import LlmkitError, UsageError
 from llmkit.models.settings import ModelConfig
 from llmkit.training import launching
 from llmkit.training.checkpoints import last_whole
+from llmkit.training.events import read_events
 from llmkit.training.launching import train_together
 from llmkit.training.process_settings import (
     Processes,
@@ -26,7 +27,7 @@ from llmkit.training.process_settings import (
     refuse_what_cannot_run_together,
     shipped,
 )
-from llmkit.training.progress import Diverged, read_events
+from llmkit.training.progress import Diverged
 from llmkit.training.reference import REFERENCE
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.shares import Share

@@ -23,7 +23,7 @@ from llmkit.models.initializing import initialize
 from llmkit.models.loading import load_base
 from llmkit.models.merging import merged_into, save_model
 from llmkit.models.settings import NewModel
-from llmkit.training.progress import read_events
+from llmkit.training.events import read_events
 from llmkit.training.units import UNITS_OF
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

@@ -1,6 +1,7 @@
 """How a training runs: what saves memory changes nothing, what stops it stops in time."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +13,9 @@ from llmkit.models.loading import load_base
 from llmkit.training.batching import Sequences, collate
 from llmkit.training.checkpoints import all_checkpoints, step_of
 from llmkit.training.embedding_noise import EmbeddingNoise
+from llmkit.training.events import read_events
 from llmkit.training.loss import supervised_loss
-from llmkit.training.progress import Best, Guard, read_events
+from llmkit.training.progress import Best, Guard
 from llmkit.training.settings import EarlyStopping, TrainingConfig
 from llmkit.training.step_count import plan_steps
 from llmkit.training.trainer import Watch
@@ -163,6 +165,47 @@ def test_the_best_evaluation_is_kept_and_training_ends_early(run, prepared, tmp_
     kept = load_file(tmp_path / "result" / "adapter_model.safetensors")
     saved = load_file(tmp_path / f"checkpoints/checkpoint-{best}/adapter_model.safetensors")
     assert all(torch.equal(kept[name], saved[name]) for name in kept)
+
+
+def _view(say):
+    return SimpleNamespace(step=lambda event, total_steps: None, say=say)
+
+
+@pytest.mark.parametrize(
+    "how", [shutil.rmtree, lambda path: (path / "trainer_state.json").unlink()]
+)
+def test_a_best_checkpoint_that_is_gone_at_the_end_is_said(run, prepared, tmp_path, how):
+    def say(text):
+        if text.startswith("stopping after"):
+            for path in all_checkpoints(tmp_path / "checkpoints"):
+                how(path)
+
+    words = r"the checkpoint of step \d+, the best evaluation, is gone or broken.*keep=last"
+    with pytest.raises(UsageError, match=words):
+        run(
+            prepared(40, validation=4),
+            tmp_path,
+            view=_view(say),
+            max_steps=80,
+            learning_rate=3e-2,
+            schedule="constant",
+            evaluate_every=2,
+            early_stopping={"evaluations": 1},
+            patience=100,
+            keep="best",
+        )
+
+
+def test_a_step_larger_than_the_data_is_said_to_take_all_of_it(run, prepared, tmp_path):
+    data, said = prepared(6, packing=False), []
+    batch = {"rows": 2, "accumulate": 4}
+    figures = run(data, tmp_path, view=_view(said.append), batch=batch, max_steps=2)
+    assert said[0] == "a step would take 8 sequences, and there are 6: it takes all"
+    assert figures["sequences"] == 6
+    said.clear()
+    batch = {"rows": 2, "accumulate": 3}
+    run(data, tmp_path / "fits", view=_view(said.append), batch=batch, max_steps=2)
+    assert not [line for line in said if "takes all" in line]
 
 
 def test_a_stopped_training_is_not_trained_further(run, prepared, tmp_path):

@@ -11,7 +11,8 @@ from transformers import TrainerCallback
 
 from llmkit.errors import UsageError
 from llmkit.training import trackers
-from llmkit.training.progress import Diverged, read_events
+from llmkit.training.events import read_events
+from llmkit.training.progress import Diverged
 
 VARIABLES = list(trackers._settings(trackers.Path()))
 

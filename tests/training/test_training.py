@@ -12,8 +12,9 @@ from llmkit.models.settings import ModelConfig
 from llmkit.training.batching import Sequences
 from llmkit.training.checkpoints import all_checkpoints, last_whole
 from llmkit.training.cross_entropy import CrossEntropy
+from llmkit.training.events import read_events
 from llmkit.training.objective import accept_objectives
-from llmkit.training.progress import Diverged, read_events
+from llmkit.training.progress import Diverged
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.step_count import plan_steps
 from llmkit.training.train import Places, train

@@ -9,7 +9,7 @@ training computes as it began.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ FAR = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
 """How far apart, as a share of the plain form's norm, outputs and gradients may be."""
 
 
+Key = tuple[str, str, tuple[int, ...]]
+"""Kind, layer and shape."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What was found of one kind and shape of layer."""
@@ -53,7 +57,7 @@ class Choice:
     fused_ms: float | None = None
 
     @property
-    def key(self) -> tuple[str, str, tuple[int, ...]]:
+    def key(self) -> Key:
         """As `Candidate.key`."""
         return self.kind, self.layer, tuple(self.shape)
 
@@ -80,12 +84,9 @@ def use_kernels(
     """
     if how == "plain" or processes.weights_are_shared_out():
         return []
-    if resumed and (folder / FILE).is_file():
-        chosen = [
-            Choice(**each) for each in json.loads((folder / FILE).read_text(encoding="utf-8"))
-        ]
-        apply_kernels(model, dtype, {each.key for each in chosen if each.used})
-        return chosen
+    if resumed and (found := read_choices(folder)):
+        apply_kernels(model, dtype, used(found))
+        return found
     chosen = list(_choose(model, how, dtype, tokens))
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,10 +94,20 @@ def use_kernels(
     return chosen
 
 
+def read_choices(folder: Path) -> list[Choice]:
+    """What was chosen and written down beside checkpoints; empty where nothing was."""
+    if not (folder / FILE).is_file():
+        return []
+    return [Choice(**each) for each in json.loads((folder / FILE).read_text(encoding="utf-8"))]
+
+
+def used(choices: Iterable[Choice]) -> frozenset[Key]:
+    """The keys of the forms that are used."""
+    return frozenset(each.key for each in choices if each.used)
+
+
 def apply_kernels(
-    model: nn.Module,
-    dtype: torch.dtype,
-    wanted: set[tuple[str, str, tuple[int, ...]]] | None = None,
+    model: nn.Module, dtype: torch.dtype, wanted: Collection[Key] | None = None
 ) -> None:
     """Use the forms of the given keys, or all, without a look at what they give."""
     for kind in KINDS:
@@ -120,12 +131,13 @@ def _choose(model: nn.Module, how: Kernels, dtype: torch.dtype, tokens: int) -> 
             alike.setdefault(candidate.key, []).append(candidate)
         for (name, layer, shape), candidates in alike.items():
             found = processes.from_first(_measure(candidates[0], dtype, tokens))
-            used = found[0] <= FAR[dtype] and (how == "fused" or found[2] <= SLOWER * found[1])
-            if used:
+            near = found[0] <= FAR[dtype]
+            chosen = near and (how == "fused" or found[2] <= SLOWER * found[1])
+            if chosen:
                 for candidate in candidates:
                     candidate.use()
             milliseconds = (round(1e3 * seconds, 3) for seconds in found[1:])
-            yield Choice(name, layer, list(shape), len(candidates), used, found[0], *milliseconds)
+            yield Choice(name, layer, list(shape), len(candidates), chosen, found[0], *milliseconds)
 
 
 def _measure(candidate: Candidate, dtype: torch.dtype, tokens: int) -> tuple[float, float, float]:
