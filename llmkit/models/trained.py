@@ -28,6 +28,7 @@ from llmkit.files import write_json
 from llmkit.models import adapters
 from llmkit.models.scoring import score_parameters
 from llmkit.models.settings import Quantization
+from llmkit.models.weight_files import read_heads
 from llmkit.training import processes
 from llmkit.training.settings import AdapterConfig, Freeze, LoraAdapter
 
@@ -85,11 +86,14 @@ def make_trainable(
 
 
 def base_dtype(
-    config: AdapterConfig, quantization: Quantization, dtype: torch.dtype
+    config: AdapterConfig, quantization: Quantization, dtype: torch.dtype, folder: Path
 ) -> torch.dtype:
     """The type to load a base in: weights that train must not have been rounded on the way."""
-    whole = not isinstance(config, LoraAdapter) and quantization == "none"
-    return torch.float32 if whole else dtype
+    if isinstance(config, LoraAdapter) or quantization != "none":
+        return dtype
+    files = read_heads(folder)
+    as_stored = files is not None and files.dtypes == {str(dtype).removeprefix("torch.")}
+    return dtype if as_stored else torch.float32
 
 
 def save(

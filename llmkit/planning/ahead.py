@@ -24,5 +24,5 @@ def refuse_what_cannot_train(recipe: Recipe, folder: Path) -> None:
     device = choose_device(recipe.model.device)
     refuse_what_cannot_run(config, device)
     dtype = compute_dtype(device)
-    held = trained.base_dtype(config.adapter, quantization, dtype)
+    held = trained.base_dtype(config.adapter, quantization, dtype, folder)
     trained_shapes(base_shapes(folder, quantization, held), config, [], dtype)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from llmkit.models import trained
 from llmkit.models.settings import Quantization
 from llmkit.models.vocabulary import read_extension
+from llmkit.models.weight_files import WeightFiles, read_heads
 from llmkit.planning.moments import WORDS, moments_of
 from llmkit.planning.shapes import base_shapes, base_tensors, trained_shapes
 from llmkit.planning.tracing import Traced, trace
@@ -67,8 +67,8 @@ class Shapes:
     scales: int
     file: int
     """The weight files."""
-    mapped: bool
-    """Whether plain weights stay where the file is mapped, in its type."""
+    in_place: int
+    """Of plain weights those that stay where the file is mapped, in its type."""
     added: int
     """Trainable parameters that the base did not have."""
     gradients: int
@@ -91,9 +91,9 @@ class Shapes:
         return self.plain + self.quantized + self.scales + self.teacher
 
     @property
-    def unquantized_file(self) -> int:
+    def rest_of_file(self) -> int:
         """What stays mapped of the file besides the weights that are used from there."""
-        return max(0, self.file - self.plain) if self.mapped and self.quantized else 0
+        return max(0, self.file - self.in_place) if self.in_place else 0
 
 
 def count_shapes(
@@ -119,21 +119,23 @@ def count_shapes(
     Raises:
         UsageError: the model cannot be trained like that, as training would say.
     """
-    held = trained.base_dtype(config.adapter, quantization, dtype)
+    held = trained.base_dtype(config.adapter, quantization, dtype, folder)
     base = base_shapes(folder, quantization, held)
     own = base_tensors(base)
     parameters = sum(_numel(p) for p in base.parameters())
     ids = {id(p) for p in base.parameters()}
     quantized = own["quantized"]
     largest = max(map(_numel, quantized), default=0) * dtype.itemsize
-    file, file_dtypes = _weight_files(folder) or (4 * parameters, {"float32"})
+    # A model that begins at random is made in float32.
+    file = read_heads(folder) or WeightFiles(4 * parameters, frozenset({"float32"}))
     model = trained_shapes(base, config, _new_tokens(folder, config), dtype)
     plain = [p for p in own["plain"] if id(p) in {id(q) for q in model.parameters()}]
     chosen = [p for p in model.parameters() if p.requires_grad]
     states = [each for p in chosen for each in moments_of(config.optimizer, tuple(p.shape))]
-    first_file = {str(held).removeprefix("torch.")}
-    mapped = file_dtypes == first_file
+    mapped = file.dtypes == {str(held).removeprefix("torch.")}
+    frozen = [p for p in plain if not p.requires_grad]
     copied = sum(2 * _numel(each) for each in quantized)
+    copied += sum(each.numel() * held.itemsize for each in frozen if each.dtype != held)
     supervised = sum(int(each.supervised.sum()) for each in workload.batch)
     embeddings: Any = base.get_input_embeddings()
     told = base_shapes(teacher, "none", dtype) if teacher else None
@@ -145,8 +147,8 @@ def count_shapes(
         plain_dtype=held,
         quantized=_bytes(quantized),
         scales=_bytes(own["scales"]),
-        file=file,
-        mapped=mapped,
+        file=file.bytes,
+        in_place=_bytes(frozen) if mapped else 0,
         added=_bytes([p for p in chosen if id(p) not in ids]),
         gradients=_bytes(chosen),
         moments=sum(states),
@@ -169,7 +171,7 @@ def on_cpu(shapes: Shapes, process: int, config: TrainingConfig) -> Estimate:
         config: the training's settings.
     """
     found, start = shapes.traced, process + FIRST_USE
-    held = start + shapes.weights + shapes.unquantized_file + shapes.added
+    held = start + shapes.weights + shapes.rest_of_file + shapes.added
     step = shapes.traced.step
     lines = [
         Line("process", start, "Python and its libraries, as measured in this process"),
@@ -177,7 +179,7 @@ def on_cpu(shapes: Shapes, process: int, config: TrainingConfig) -> Estimate:
         *_step_lines(shapes, config),
         Line("heap", step[1] - step[0], "what the heap has grown to beyond what is live then"),
     ]
-    copied = 0 if shapes.mapped and not shapes.quantized else shapes.file
+    copied = shapes.rest_of_file if shapes.in_place else shapes.file
     again = shapes.quantized_parameters * shapes.plain_dtype.itemsize
     return Estimate(
         [line for line in lines if line.bytes],
@@ -228,9 +230,9 @@ def _held_lines(shapes: Shapes) -> list[Line]:
         )
     if shapes.added:
         lines.append(Line("adapter", shapes.added, f"{shapes.added // 4:,} x 4 bytes (float32)"))
-    if shapes.unquantized_file:
+    if shapes.rest_of_file:
         how = "the rest of the weight file, which stays mapped for the weights used from it"
-        lines.append(Line("mapped file", shapes.unquantized_file, how))
+        lines.append(Line("mapped file", shapes.rest_of_file, how))
     return lines
 
 
@@ -272,19 +274,3 @@ def _new_tokens(folder: Path, config: TrainingConfig) -> list[int]:
     extension = read_extension(folder)
     trains = isinstance(config.adapter, LoraAdapter) and config.adapter.new_tokens
     return [row.id for row in extension.added] if extension and trains else []
-
-
-def _weight_files(folder: Path) -> tuple[int, set[str]] | None:
-    """The bytes of the weight files and the types in them, from their heads.
-
-    None of the outline of a model that begins at random: it would be made in float32.
-    """
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        return None
-    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-    size, kinds = 0, set()
-    for path in sorted(folder.glob("*.safetensors")):
-        size += path.stat().st_size
-        with safe_open(path, "pt") as file:
-            kinds |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    return size, {names.get(kind, kind) for kind in kinds}

@@ -21,6 +21,10 @@ from llmkit.training.kernels.choice import Key
 from llmkit.training.process_settings import Processes
 from llmkit.training.step_count import plan_steps
 
+FORMS_TRIED = (
+    "faster forms of layers, which training tries first and takes unless they are much slower here; "
+    "in their plain forms {} GiB"
+)
 GPUS = (8, 16, 24, 40, 80)
 """Kinds of GPU, GiB."""
 
@@ -141,7 +145,7 @@ def make_plan(
     dtype = compute_dtype(device)
     workload = workload_for(recipe, prepared)
     counted = _Counted(folder, prepared, teacher)
-    shapes = counted.of(recipe, dtype, chosen or ())
+    shapes = counted.of(recipe, dtype, chosen)
     here = _estimate(shapes, device, process, recipe)
     available = memory_of(device, process)
     change = None
@@ -152,6 +156,12 @@ def make_plan(
                 _estimate(counted.of(smaller, dtype), device, process, smaller).peak <= available
             ),
         )
+    layers = ""
+    if recipe.training.kernels == "auto" and chosen is None:
+        plain = _estimate(counted.of(recipe, dtype, ()), device, process, recipe)
+        layers = FORMS_TRIED.format(gib(plain.peak))
+    elif recipe.training.kernels == "auto":
+        layers = "the faster forms of layers that this run's training chose"
     steps = recipe.training.max_steps
     tokens = None
     if workload.sequences and workload.tokens:
@@ -169,21 +179,13 @@ def make_plan(
         here=here,
         available=available,
         change=change,
-        gpus=list(_gpus(recipe, counted, (chosen or ()) if device.type == "cuda" else ())),
+        gpus=list(_gpus(recipe, counted, chosen if device.type == "cuda" else None)),
         steps=steps,
         tokens=tokens,
         tokens_per_second=rate[0],
         rate_source=rate[1],
-        layers=_layers(recipe, chosen),
+        layers=layers,
     )
-
-
-def _layers(recipe: Recipe, chosen: Collection[Key] | None) -> str:
-    if recipe.training.kernels != "auto":
-        return ""
-    if chosen is not None:
-        return "the faster forms of layers that this run's training chose"
-    return "layers in their plain forms, which take the most; training tries faster ones"
 
 
 def warning_of(
@@ -254,16 +256,20 @@ class _Counted:
         self._tokens: int | None = None
         self._found: dict[str, Shapes] = {}
 
-    def of(self, recipe: Recipe, dtype: torch.dtype, chosen: Collection[Key] = ()) -> Shapes:
+    def of(
+        self, recipe: Recipe, dtype: torch.dtype, chosen: Collection[Key] | None = None
+    ) -> Shapes:
         """The shapes of a recipe; shorter rows than were prepared are assumed, not cut.
 
         Where training chooses forms of layers, those that are ``chosen`` are counted: by default
-        none, which takes the most.
+        all, as it takes them unless they are much slower.
         """
         self._tokens = self._tokens or recipe.data.max_tokens
         prepared = self._prepared if recipe.data.max_tokens == self._tokens else None
         forms = chosen if recipe.training.kernels == "auto" else None
-        key = f"{recipe.model_dump_json()} {dtype} {sorted(chosen)}"
+        key = (
+            f"{recipe.model_dump_json()} {dtype} {sorted(chosen) if chosen is not None else chosen}"
+        )
         if key not in self._found:
             self._found[key] = count_shapes(
                 self._folder,
@@ -283,7 +289,7 @@ def _estimate(shapes: Shapes, device: torch.device, process: int, recipe: Recipe
     return on_cpu(shapes, process, recipe.training)
 
 
-def _gpus(recipe: Recipe, counted: _Counted, chosen: Collection[Key]) -> Iterator[Fit]:
+def _gpus(recipe: Recipe, counted: _Counted, chosen: Collection[Key] | None) -> Iterator[Fit]:
     """Each kind of GPU; changes are counted only where they are needed."""
     needs = on_gpu(counted.of(recipe, torch.bfloat16, chosen), recipe.training).peak
     for size in GPUS:

@@ -271,8 +271,8 @@ def _load_model(
 ) -> TrainedModel:
     """The model with what trains chosen."""
     new_tokens = tokens_to_learn(config, places.model, data.train)
-    held = trained.base_dtype(config.adapter, model_config.quantization, dtype)
     quantization = model_config.quantization
+    held = trained.base_dtype(config.adapter, quantization, dtype, places.model)
     if config.method == "reward":
         base = load_scorer(
             places.model, quantization=quantization, device=device, dtype=held, seed=config.seed

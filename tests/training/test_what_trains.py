@@ -57,7 +57,7 @@ def _load(folder, dtype=torch.float32):
 
 def _make(folder, kind, initial, dtype=torch.float32):
     config = TrainingConfig.model_validate({"adapter": ALL_KINDS[kind]}).adapter
-    base = _load(folder, trained.base_dtype(config, "none", dtype))
+    base = _load(folder, trained.base_dtype(config, "none", dtype, folder))
     rows = NEW_ROWS if kind == "new rows" else []
     return trained.make_trainable(base, config, 0, rows, dtype=dtype, initial=initial)
 
