@@ -22,8 +22,8 @@ from llmkit.training.process_settings import Processes
 from llmkit.training.step_count import plan_steps
 
 FORMS_TRIED = (
-    "faster forms of layers, which training tries first and takes unless they are much slower here; "
-    "in their plain forms {} GiB"
+    "faster forms of layers, which training tries first and takes unless they are much slower "
+    "here; in their plain forms {} GiB"
 )
 GPUS = (8, 16, 24, 40, 80)
 """Kinds of GPU, GiB."""
