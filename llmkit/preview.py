@@ -65,7 +65,10 @@ def show_rows(recipe: Recipe, count: int, console: Console | None = None) -> Non
         for made in _first_rows(recipe.data, index, count, template, units):
             rows += 1
             trained += bool(made.pieces)
-            console.rule(made.where, align="left")
+            if len(made.where) + 4 < console.width:
+                console.rule(made.where, align="left")
+            else:  # a rule would cut it off, the row's number first
+                console.print(Text(made.where), soft_wrap=True)
             for text in _described(made, recipe.data, template, marked=not console.is_terminal):
                 console.print(text)
         if rows == before:
