@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_iter
 
 LARGE = 32 * 2**20
 """Bytes from which glibc never takes a block from the heap (``DEFAULT_MMAP_THRESHOLD_MAX``)."""
-HOLES = 1.6
-"""The heap of a training over the most that was live in it, fitted to the peaks of two trainings of
-SmolLM2-135M (bfloat16 LoRA, 512 and 2,040 tokens a step); one figure for every recipe."""
+HOLES = 1.2
+"""The heap of a training over the most that was live in it: one figure for every recipe, fitted to
+the peaks of the 21 that benchmarks/plan.py trains."""
 
 
 class Ledger(TorchDispatchMode):
