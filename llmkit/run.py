@@ -49,6 +49,10 @@ class Outcome:
     skipped: bool
 
 
+_TRIES = 100
+"""How often another process may remove the folder while this one takes it."""
+
+
 class Run:
     """A run directory, held by this process alone while it is open."""
 
@@ -64,8 +68,13 @@ class Run:
         Raises:
             UsageError: another process holds it, or the folder cannot be written.
         """
-        while (descriptor := self._taken()) is None:
-            pass
+        for _ in range(_TRIES):
+            if (descriptor := self._taken()) is not None:
+                break
+        else:
+            raise UsageError(
+                f"{self.folder}: cannot be made. Choose where run directories are: --runs FOLDER"
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor

@@ -99,7 +99,8 @@ def train(project: Project, processes: "Processes | None" = None) -> Outcome:
         _warn_of_memory(project, data, processes)
         record = project.run.record("train")
         checkpoints = project.folder / "checkpoints"
-        resume_from = prepare_folder(checkpoints, inputs, record["finished"] if record else None)
+        finished = record["finished"] if record else None
+        resume_from = prepare_folder(checkpoints, inputs, finished, project.view.say)
         with whole_folder(project.folder / "adapter") as folder:
             figures = _train(project, data, folder, processes, resume_from)
         release()

@@ -86,10 +86,13 @@ def _length(plan: MemoryPlan) -> Iterator[str]:
         return
     tokens = f", about {plan.tokens:,} tokens" if plan.tokens is not None else ""
     yield f"steps: {plan.steps:,}{tokens}, in one process"
-    if plan.seconds is None:
+    if plan.tokens_per_second is None:
         yield "time: not known; --probe measures a step"
+        return
+    rate = f"{plan.tokens_per_second:,.0f} tokens/s {plan.rate_source}"
+    if plan.seconds is None:
+        yield f"time: at {rate}; how many tokens there are is known once the data is prepared"
     else:
-        rate = f"{plan.tokens_per_second:,.0f} tokens/s {plan.rate_source}"
         yield f"time: about {_spelled(plan.seconds)} of steps, at {rate}"
 
 

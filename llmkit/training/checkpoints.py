@@ -3,15 +3,19 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from llmkit.errors import UsageError
 from llmkit.files import flush, write_json
 from llmkit.run import Inputs, differences
 
 WHOLE = "whole.json"
-"""Written last into a checkpoint; without it, or with sizes that differ, it was cut short."""
+"""Written last into a checkpoint: every file's size and hash. Without it, or with sizes that differ,
+it was cut short."""
 
 
 NOTE = "inputs.json"
@@ -19,23 +23,41 @@ NOTE = "inputs.json"
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Record that every file of a checkpoint was written, with its size."""
+    """Record that every file of a checkpoint was written, with its size and hash."""
     files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != WHOLE]
     for path in files:
         flush(path)  # or a power cut could leave the mark without what it vouches for
-    sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in sorted(files)}
-    write_json(checkpoint / WHOLE, sizes)
+    found = {str(path.relative_to(checkpoint)): _written(path) for path in sorted(files)}
+    write_json(checkpoint / WHOLE, found)
 
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end and still has every file at its size."""
-    sizes = _read(checkpoint / WHOLE)
+    found = _read(checkpoint / WHOLE)
     try:
-        return bool(sizes) and all(
-            (checkpoint / name).stat().st_size == size for name, size in sizes.items()
+        return bool(found) and all(
+            (checkpoint / name).stat().st_size == written["bytes"]
+            for name, written in found.items()
         )
-    except OSError:
+    except (OSError, TypeError, KeyError):
         return False
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What keeps a checkpoint from being resumed; None when every file is as it was written."""
+    if not is_whole(checkpoint):
+        return "it was cut short, or files are missing"
+    found = _read(checkpoint / WHOLE)
+    changed = [name for name, written in found.items() if _written(checkpoint / name) != written]
+    return f"{', '.join(changed)} changed since" if changed else None
+
+
+def _written(path: Path) -> dict[str, Any]:
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "xxh3": digest.hexdigest()}
 
 
 def step_of(checkpoint: Path) -> int:
@@ -66,7 +88,9 @@ def keep_newest(folder: Path, count: int, best: int | None = None) -> None:
             shutil.rmtree(path)
 
 
-def prepare_folder(folder: Path, inputs: Inputs, finished: str | None) -> Path | None:
+def prepare_folder(
+    folder: Path, inputs: Inputs, finished: str | None, say: Callable[[str], None]
+) -> Path | None:
     """Decide between resuming and starting anew.
 
     Args:
@@ -74,6 +98,7 @@ def prepare_folder(folder: Path, inputs: Inputs, finished: str | None) -> Path |
         inputs: what this training depends on.
         finished: when the training that the manifest records as done ended, if there is one.
             Checkpoints from before then are its leftovers and are removed.
+        say: told of checkpoints that cannot be resumed, which are removed.
 
     Returns:
         The checkpoint to resume from, or None to start from the first step.
@@ -84,10 +109,12 @@ def prepare_folder(folder: Path, inputs: Inputs, finished: str | None) -> Path |
     """
     note = _read(folder / NOTE)
     if note and note.get("after") == finished and note.get("inputs") == inputs:
-        for path in all_checkpoints(folder):
-            if not is_whole(path):
-                shutil.rmtree(path)
-        return last_whole(folder)
+        for path in reversed(all_checkpoints(folder)):
+            if (problem := damage(path)) is None:
+                return path
+            say(f"checkpoint {path.name} is removed and not resumed: {problem}")
+            shutil.rmtree(path)
+        return None
     newest = last_whole(folder)
     if newest and note.get("after") == finished:
         changed = "\n  ".join(differences(note.get("inputs", {}), inputs))

@@ -206,11 +206,12 @@ def _make_ready(
 ) -> _Ready:
     model = _load_model(config, model_config, data, places, device, dtype)
     isolation = _checked(base_of(model), config, data.train, dtype)  # before layers are replaced
+    middle = len(data.train) // 2
     kernels = use_kernels(
         model,
         config.kernels,
         dtype=dtype,
-        tokens=config.batch.rows * len(data.train[len(data.train) // 2].input_ids),
+        tokens=min(config.batch.rows, len(data.train)) * len(data.train[middle].input_ids),
         folder=places.checkpoints,
         resumed=resumed,
     )

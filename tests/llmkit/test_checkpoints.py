@@ -96,31 +96,31 @@ def test_broken_ones_are_kept_while_there_is_no_whole_one(tmp_path: Path) -> Non
 
 
 def test_a_killed_training_is_resumed_from_its_last_whole_checkpoint(tmp_path: Path) -> None:
-    assert prepare_folder(tmp_path / "c", INPUTS, None) is None
+    assert prepare_folder(tmp_path / "c", INPUTS, None, print) is None
     good, bad = save(tmp_path / "c", 10), save(tmp_path / "c", 20)
     truncate(bad)
-    assert prepare_folder(tmp_path / "c", INPUTS, None) == good
+    assert prepare_folder(tmp_path / "c", INPUTS, None, print) == good
     assert not bad.exists(), "a broken one only takes space"
 
 
 def test_resuming_with_other_settings_is_refused_and_the_difference_shown(tmp_path: Path) -> None:
-    prepare_folder(tmp_path / "c", INPUTS, None)
+    prepare_folder(tmp_path / "c", INPUTS, None, print)
     save(tmp_path / "c", 10)
     other = {"training.adapter.alpha": "32.0", "data": "b" * 64}
     with pytest.raises(UsageError) as caught:
-        prepare_folder(tmp_path / "c", other, None)
+        prepare_folder(tmp_path / "c", other, None, print)
     said = str(caught.value)
     assert "unfinished training (step 10)" in said
     assert "training.adapter.alpha: 16.0 -> 32.0" in said
     assert f"data: {'a' * 12} -> {'b' * 12}" in said
     assert "Go back to those inputs" in said
-    assert prepare_folder(tmp_path / "c", INPUTS, None) == tmp_path / "c" / "checkpoint-10"
+    assert prepare_folder(tmp_path / "c", INPUTS, None, print) == tmp_path / "c" / "checkpoint-10"
 
 
 def test_a_training_without_a_whole_checkpoint_does_not_block_another(tmp_path: Path) -> None:
-    prepare_folder(tmp_path / "c", INPUTS, None)
+    prepare_folder(tmp_path / "c", INPUTS, None, print)
     lose_mark(save(tmp_path / "c", 10))
-    assert prepare_folder(tmp_path / "c", {"other": "1"}, None) is None
+    assert prepare_folder(tmp_path / "c", {"other": "1"}, None, print) is None
     assert all_checkpoints(tmp_path / "c") == []
 
 
@@ -128,19 +128,19 @@ def test_a_training_without_a_whole_checkpoint_does_not_block_another(tmp_path: 
 def test_a_finished_trainings_leftovers_do_not_block_a_new_one(
     tmp_path: Path, inputs: dict[str, str]
 ) -> None:
-    prepare_folder(tmp_path / "c", INPUTS, None)
+    prepare_folder(tmp_path / "c", INPUTS, None, print)
     save(tmp_path / "c", 10)
-    assert prepare_folder(tmp_path / "c", inputs, "2026-01-01T00:00:00") is None
+    assert prepare_folder(tmp_path / "c", inputs, "2026-01-01T00:00:00", print) is None
     assert all_checkpoints(tmp_path / "c") == []
 
 
 def test_a_training_done_again_with_the_same_inputs_can_be_resumed_too(tmp_path: Path) -> None:
     """As after a change of the code, or when the adapter was removed."""
-    prepare_folder(tmp_path / "c", INPUTS, None)
+    prepare_folder(tmp_path / "c", INPUTS, None, print)
     save(tmp_path / "c", 10)
-    assert prepare_folder(tmp_path / "c", INPUTS, "first end") is None
+    assert prepare_folder(tmp_path / "c", INPUTS, "first end", print) is None
     again = save(tmp_path / "c", 5)
-    assert prepare_folder(tmp_path / "c", INPUTS, "first end") == again
+    assert prepare_folder(tmp_path / "c", INPUTS, "first end", print) == again
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", json.dumps(INPUTS)])
@@ -150,5 +150,18 @@ def test_checkpoints_of_unknown_origin_are_neither_resumed_nor_removed(
     save(tmp_path, 10)
     (tmp_path / NOTE).write_text(text)
     with pytest.raises(UsageError, match="remove"):
-        prepare_folder(tmp_path, INPUTS, None)
+        prepare_folder(tmp_path, INPUTS, None, print)
     assert last_whole(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(tmp_path: Path) -> None:
+    folder, said = tmp_path / "c", list[str]()
+    prepare_folder(folder, INPUTS, None, said.append)
+    before, newest = save(folder, 10), save(folder, 20)
+    file = newest / "adapter.safetensors"
+    file.write_bytes(bytes(len(file.read_bytes())))  # as long as it was
+    assert prepare_folder(folder, INPUTS, None, said.append) == before
+    assert not newest.exists()
+    (line,) = said
+    assert newest.name in line
+    assert file.name in line

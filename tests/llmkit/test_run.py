@@ -237,3 +237,9 @@ def test_a_lock_that_was_removed_before_it_was_had_is_taken_anew(run: Run, monke
     with run, pytest.raises(UsageError, match="another llmkit process"), Run(run.folder):
         pass
     assert not run.folder.exists()
+
+
+def test_a_run_folder_that_cannot_be_made_is_said_and_not_tried_for_ever() -> None:
+    run = Run(Path("/proc/1/nothing"))
+    with pytest.raises(UsageError, match=r"nothing: cannot be made.*--runs"), run:
+        pass

@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from llmkit.errors import UsageError
 from llmkit.models.attention import rows_attention
 from llmkit.models.loading import load_base
 from llmkit.models.packs import STEP, laid_out
@@ -249,3 +250,10 @@ def test_an_evaluation_takes_no_gradient_of_a_head_that_trains(tiny, monkeypatch
     loss.supervised_loss(model, batch)
     assert not any(asked[0])
     assert asked[1][1]
+
+
+def test_what_was_chosen_is_read_or_refused_with_the_remedy(tmp_path):
+    assert choice.read_choices(tmp_path) == []
+    (tmp_path / choice.FILE).write_text("{not json")
+    with pytest.raises(UsageError, match=r"kernels.json: cannot be read.*Remove it"):
+        choice.read_choices(tmp_path)

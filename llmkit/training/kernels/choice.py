@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmkit.errors import UsageError
 from llmkit.files import write_json
 from llmkit.models.loading import computing_in
 from llmkit.training import processes
@@ -95,10 +96,22 @@ def use_kernels(
 
 
 def read_choices(folder: Path) -> list[Choice]:
-    """What was chosen and written down beside checkpoints; empty where nothing was."""
-    if not (folder / FILE).is_file():
+    """What was chosen and written down beside checkpoints; empty where nothing was.
+
+    Raises:
+        UsageError: the file is not what was written.
+    """
+    path = folder / FILE
+    if not path.is_file():
         return []
-    return [Choice(**each) for each in json.loads((folder / FILE).read_text(encoding="utf-8"))]
+    try:
+        return [Choice(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{path}: cannot be read ({error}). It says which forms of layers the training began "
+            "with. Remove it to have them chosen again: the rest of the training may then differ "
+            "from an uninterrupted one by rounding."
+        ) from None
 
 
 def used(choices: Iterable[Choice]) -> frozenset[Key]:
