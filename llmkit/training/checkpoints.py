@@ -14,7 +14,7 @@ from llmkit.files import flush, write_json
 from llmkit.run import Inputs, differences
 
 WHOLE = "whole.json"
-"""Written last into a checkpoint: every file's size and hash. Without it, or with sizes that differ,
+"""Written last into a checkpoint: the size and hash of every file. Without it, or with other sizes,
 it was cut short."""
 
 
