@@ -17,6 +17,7 @@ settings.load_profile("llmkit")
 ENGINE = "end_to_end"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers: what runs the real engine stays with one, so that it starts once, and first.
 
