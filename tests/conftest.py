@@ -1,11 +1,14 @@
 """What tests share: a tiny model made on the spot, the real small model, one real server."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from serve.process import ServerProcess
@@ -17,16 +20,31 @@ settings.load_profile("llmkit")
 ENGINE = "end_to_end"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers: what runs the real engine stays with one, so that it starts once, and first.
+class ByEngine(LoadScopeScheduling):
+    """Two workers: modules with tests on the real engine stay with one, so that it starts once.
 
-    Every other module is a group of its own, so that what its fixtures make is made once.
+    Every other module is handed out whole, so that what its fixtures make is made once. (Groups by
+    mark do nothing under pytest 9: xdist 3.8 writes them where pytest no longer looks.)
     """
-    for item in items:
-        real = item.get_closest_marker(ENGINE)
-        item.add_marker(pytest.mark.xdist_group(ENGINE if real else item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker(ENGINE) is None)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid.partition("::")[0])
+
+
+@cache
+def _group(module: str) -> str:
+    root = Path(__file__).parent.parent
+    return ENGINE if ENGINE in (root / module).read_text(encoding="utf-8") else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByEngine:
+    """Hand tests out by `ByEngine`."""
+    return ByEngine(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First what takes longest: tests on the real engine."""
+    items.sort(key=lambda item: _group(item.nodeid.partition("::")[0]) != ENGINE)
 
 
 @pytest.fixture(scope="session")
