@@ -22,6 +22,7 @@ data:
   max_tokens: 512
   validation: 4
 training:
+  kernels: fused  # two trainings are compared; auto chooses by the clock
   epochs: 3
   checkpoint_every: 4
   learning_rate: 1.0e-2
