@@ -77,9 +77,9 @@ def ask(url: str, model: str, questions: Sequence[Question], max_tokens: int) ->
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    # Not through a proxy that is set for others.
     import openai  # here, or every command would wait for it
 
+    # Not through a proxy that is set for others.
     directly = openai.DefaultHttpxClient(timeout=600, trust_env=False)
     client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, http_client=directly)
 

@@ -214,6 +214,33 @@ def test_the_isolation_check_refuses_a_model_whose_attention_ignores_rows(
         check_rows_are_apart(tiny_model, Sequences(prepared().sequences("train")), torch.float32)
 
 
+@pytest.mark.parametrize("seen", [slice(None, 8), slice(-8, None)], ids=["fading", "late"])
+def test_the_isolation_check_sees_a_neighbour_at_either_end_of_a_long_row(
+    tiny_model, monkeypatch, seen
+):
+    """State that an architecture carries over fades; what passes a window comes late."""
+    from llmkit.errors import CheckFailed
+    from llmkit.models import attention
+
+    def leaking(module, query, key, value, mask, row_starts=None, **rest):
+        apart = attention.rows_attention(
+            module, query, key, value, None, row_starts=row_starts, **rest
+        )
+        if row_starts is not None and len(row_starts) > 2:
+            seeing = attention.rows_attention(module, query, key, value, None, **rest)[0]
+            last = apart[0][:, row_starts[-2] : row_starts[-1]]
+            last[:, seen] = seeing[:, row_starts[-2] : row_starts[-1]][:, seen]
+        return apart
+
+    monkeypatch.setitem(
+        attention.AttentionInterface._global_mapping, attention.ROWS_ATTENTION, leaking
+    )
+    ids = np.random.default_rng(0).integers(0, 200, 400).tolist()
+    rows = [Sequence.of_row(ids[:200], [True] * 200), Sequence.of_row(ids[200:], [True] * 200)]
+    with torch.no_grad(), pytest.raises(CheckFailed, match="see each other"):
+        check_rows_are_apart(tiny_model, rows, torch.float32)
+
+
 def test_a_sliding_window_is_kept_inside_each_row():
     from llmkit.models.attention import rows_attention
 
