@@ -87,7 +87,8 @@ def check_loss_is_the_models_own(
     model.set_attn_implementation("eager")
     try:
         with torch.no_grad(), computing_in(dtype, model.device):
-            own = _own_logits(model, batch["input_ids"], _some_of_last_row(batch))
+            positions = _some_of_last_row(row, batch["predict_at"])
+            own = _own_logits(model, batch["input_ids"], positions)
     finally:
         model.set_attn_implementation(ROWS_ATTENTION)
         model.train(was_training)
@@ -158,10 +159,13 @@ def _two_rows(sequence: Sequence) -> Sequence:
     return Sequence.joined(sequence.row(0, MOST_TOKENS), last)
 
 
-def _some_of_last_row(batch: dict[str, Any]) -> torch.Tensor:
-    """Positions that predict in a batch's last row: its first and its last, or all if few."""
-    at = batch["predict_at"]
-    at = at[at >= batch["row_starts"][-2]]
+def _some_of_last_row(sequence: Sequence, predict_at: torch.Tensor) -> torch.Tensor:
+    """Positions that predict in the last row: its first and its last, or all if they are few.
+
+    Counted beside the tensor, so that a plan can follow on tensors without values.
+    """
+    last = sequence.row(len(sequence.row_lengths) - 1)
+    at = predict_at[len(predict_at) - int(last.supervised[1:].sum()) :]
     half = MOST_POSITIONS // 2
     return at if len(at) <= MOST_POSITIONS else torch.cat([at[:half], at[-half:]])
 
@@ -179,7 +183,7 @@ def _own_logits(
 def _logits(model: PreTrainedModel, sequence: Sequence, dtype: torch.dtype) -> torch.Tensor:
     device = model.device
     batch = to_device(collate([sequence]), device)
-    batch["predict_at"] = _some_of_last_row(batch)
+    batch["predict_at"] = _some_of_last_row(sequence, batch["predict_at"])
     was_training = model.training
     model.eval()
     with computing_in(dtype, device):
