@@ -26,9 +26,9 @@ from starlette.types import ASGIApp
 
 from serve.device import choose_device
 from serve.errors import EngineFailed
+from serve.gateway.chain import EngineApp, Gateway
 from serve.gateway.in_flight import InFlight
-from serve.gateway.readiness import Readiness, ReadinessGate
-from serve.gateway.routes import AllowList
+from serve.gateway.readiness import Readiness
 from serve.listening import address_of, listen
 from serve.model import ServedModel
 from serve.quiet_exit import silence_teardown
@@ -45,8 +45,8 @@ class Engine(Protocol):
     def dead(self) -> bool:
         """Whether it can no longer answer."""
 
-    def app(self) -> AbstractAsyncContextManager[ASGIApp]:
-        """The app that answers requests, usable inside the context."""
+    def app(self) -> AbstractAsyncContextManager[EngineApp]:
+        """What answers requests, usable inside the context."""
 
     def shutdown(self) -> None:
         """End it; blocks."""
@@ -85,7 +85,7 @@ def run_server(
             serve(
                 lambda: start_engine(model, settings, device),
                 listening,
-                drain_seconds=settings.drain_seconds,
+                settings,
                 on_ready=lambda: on_ready(url) if on_ready else None,
             )
         )
@@ -96,8 +96,8 @@ def run_server(
 async def serve(
     start: Callable[[], Engine],
     listening: socket.socket,
+    settings: ServeSettings,
     *,
-    drain_seconds: float,
     on_ready: Callable[[], None],
 ) -> bool:
     """Answer HTTP on ``listening`` while ``start`` brings up an engine, and then with it.
@@ -110,8 +110,9 @@ async def serve(
         EngineFailed: ``start`` failed, or the engine died.
     """
     readiness = Readiness()
+    gateway = Gateway(settings)
     with _stop_signals() as (first, second):
-        async with _http(AllowList(ReadinessGate(readiness)), listening):
+        async with _http(gateway.outside(readiness), listening):
             loading = _in_thread(start)
             awaited: list[asyncio.Future[Any]] = [loading, first]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
@@ -124,13 +125,13 @@ async def serve(
                 readiness.fail()
                 raise
             try:
-                async with engine.app() as app:
-                    in_flight = InFlight(app)
-                    readiness.ready(in_flight)
+                async with engine.app() as engine_app:
+                    inside = gateway.around(engine_app)
+                    readiness.ready(inside.app)
                     on_ready()
                     await _until_stopped(engine, first)
                     readiness.drain()
-                    await _drain(in_flight, drain_seconds, second)
+                    await _drain(inside.in_flight, settings.drain_seconds, second)
             except BaseException:
                 readiness.fail()
                 raise

@@ -17,10 +17,10 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from starlette.types import ASGIApp
-
 from serve.device import Device
 from serve.errors import EngineFailed, ServeError
+from serve.gateway.bounds import Bounds
+from serve.gateway.chain import EngineApp
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.model import ServedModel
 from serve.settings import ServeSettings
@@ -44,7 +44,7 @@ class VllmEngine:
         return bool(self._client.errored)
 
     @asynccontextmanager
-    async def app(self) -> AsyncIterator[ASGIApp]:
+    async def app(self) -> AsyncIterator[EngineApp]:
         """The OpenAI app of vLLM, ready for requests, with our models list in front.
 
         Raises:
@@ -63,7 +63,8 @@ class VllmEngine:
         app.state.server = SimpleNamespace(should_exit=False)
         created = int(time.time())
         async with app.router.lifespan_context(app):
-            yield ModelsRoute(app, lambda: _cards(app.state, created))
+            routed = ModelsRoute(app, lambda: _cards(app.state, created))
+            yield EngineApp(routed, _bounds(app.state, self._client))
 
     def shutdown(self) -> None:
         """End the engine's process. Blocks until it is gone, some seconds at most."""
@@ -130,6 +131,14 @@ def _cards(state: State, created: int) -> Sequence[ModelCard]:
     base = models.base_model_paths[0].name
     adapters = [ModelCard(name, created, length, parent=base) for name in models.lora_requests]
     return [ModelCard(base, created, length), *adapters]
+
+
+def _bounds(state: State, client: AsyncLLM) -> Bounds:
+    models, config = state.openai_serving_models, client.model_config
+    base = [path.name for path in models.base_model_paths]
+    return Bounds(
+        lambda: [*base, *models.lora_requests], config.max_model_len, config.get_vocab_size()
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from serve.app import Engine, serve
 from serve.errors import EngineFailed
+from serve.gateway.bounds import Bounds
+from serve.gateway.chain import EngineApp
 from serve.listening import address_of, listen
+from serve.settings import ServeSettings
 
 
 class FakeEngine:
@@ -26,8 +29,8 @@ class FakeEngine:
         self.client_left = asyncio.Event()
 
     @asynccontextmanager
-    async def app(self) -> AsyncIterator[ASGIApp]:
-        yield self._answer
+    async def app(self) -> AsyncIterator[EngineApp]:
+        yield EngineApp(self._answer, Bounds(lambda: ["stub"], 512, 100))
 
     def shutdown(self) -> None:
         self.ended = True
@@ -58,7 +61,7 @@ def live(scenario: Scenario, start: Callable[[], Engine], drain_seconds: float =
         ready = asyncio.Event()
         listening = listen("127.0.0.1", 0)
         server = asyncio.create_task(
-            serve(start, listening, drain_seconds=drain_seconds, on_ready=ready.set)
+            serve(start, listening, ServeSettings(drain_seconds=drain_seconds), on_ready=ready.set)
         )
         url = address_of(listening)
         try:
