@@ -53,3 +53,14 @@ class ServeSettings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "error"
     """What vLLM writes to the terminal. Its warnings are about its own internals and come
     by the dozen at every start, hence errors only."""
+
+    adapters_folder: Path | None = None
+    """Folder below which LoRA adapters may be loaded while the server runs (/v1/adapters), such
+    as runs/. What is served is recorded there, and served again after a restart."""
+
+    max_adapters: int = Field(default=4, ge=1, le=256)
+    """Adapters from adapters_folder that can be loaded at a time; each takes memory from the
+    start."""
+
+    max_adapter_rank: int = Field(default=64, ge=1, le=512)
+    """Largest rank of an adapter from adapters_folder."""

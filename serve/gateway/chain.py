@@ -26,6 +26,9 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
+from serve.adapters.registry import AdapterRegistry
+from serve.gateway.adapter_requests import AdapterRequests
+from serve.gateway.adapters_route import AdaptersOff, AdaptersRoute
 from serve.gateway.bounds import Bounds
 from serve.gateway.in_flight import InFlight
 from serve.gateway.readiness import Readiness, ReadinessGate
@@ -42,6 +45,9 @@ class EngineApp:
 
     bounds: Bounds
     """What requests must fit."""
+
+    adapters: AdapterRegistry | None = None
+    """Adapters that can be loaded while it runs; None where that is not offered."""
 
 
 @dataclass(frozen=True)
@@ -66,5 +72,10 @@ class Gateway:
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
         app = engine.app
+        if engine.adapters is None:
+            app = AdaptersOff(app)
+        else:
+            requests = AdapterRequests(app, engine.adapters, self._settings.drain_seconds)
+            app = AdaptersRoute(requests, engine.adapters, requests)
         in_flight = InFlight(app)
         return Inside(in_flight, in_flight)

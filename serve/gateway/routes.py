@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.errors import send_error
+from serve.gateway.exchange import exchange_of
 
 _READ = ("GET", "HEAD")
 
@@ -14,13 +16,18 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "/v1/chat/completions": ("POST",),
     "/v1/completions": ("POST",),
     "/v1/models": ("GET",),
+    "/v1/models/{id}": ("GET",),
+    "/v1/adapters": ("GET", "POST"),
+    "/v1/adapters/{name}": ("DELETE",),
+    "/v1/adapters/{name}/alias": ("POST",),
+    "/v1/adapters/{name}/rollback": ("POST",),
     "/tokenize": ("POST",),
     "/detokenize": ("POST",),
     "/metrics": ("GET",),
     "/health": _READ,
     "/ready": _READ,
 }
-"""Methods by path. A path below ``/v1/models/`` is one model and is read like the list."""
+"""Methods by path; what varies in one is in braces. Only ``{id}`` may hold a slash."""
 
 
 class AllowList:
@@ -36,8 +43,9 @@ class AllowList:
             await send({"type": "websocket.close", "code": 1008})
             return
         path, method = scope["path"], scope["method"]
-        allowed = _methods(path)
-        if not allowed:
+        route = route_of(path)
+        allowed = ROUTES[route] if route else ()
+        if route is None:
             await send_error(
                 send,
                 404,
@@ -55,11 +63,25 @@ class AllowList:
                 headers={"allow": ", ".join(allowed)},
             )
         else:
+            exchange_of(scope).route = route
             await self._app(scope, receive, send)
 
 
-def _methods(path: str) -> tuple[str, ...]:
-    """Methods that a path takes; none if it is not offered."""
-    prefix = "/v1/models/"
-    one_model = path.startswith(prefix) and len(path) > len(prefix)
-    return ROUTES["/v1/models"] if one_model else ROUTES.get(path, ())
+def route_of(path: str) -> str | None:
+    """The entry of `ROUTES` that a path is of; None if it is not offered."""
+    if path in ROUTES:
+        return path
+    return next((route for route, pattern in _VARYING.items() if pattern.fullmatch(path)), None)
+
+
+def _pattern(route: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", route)
+    return re.compile(
+        "".join(
+            re.escape(part) if i % 2 == 0 else ("(?s:.+)" if part == "id" else "[^/]+")
+            for i, part in enumerate(parts)
+        )
+    )
+
+
+_VARYING = {route: _pattern(route) for route in ROUTES if "{" in route}
