@@ -76,6 +76,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name, why in _REFUSED.items():
         if config.get(name):
             raise unfit(f"{why}; merge it into the base and serve that: llmkit merge.")
+    if not config.get("target_modules"):
+        raise unfit(f"its {CONFIG} names no layers (target_modules).")
     if config.get("bias", "none") != "none":
         raise unfit("it trains biases (bias); merge it into the base and serve that.")
     return config

@@ -42,7 +42,8 @@ def make_adapter(
     folder: Path, tensors: dict[str, torch.Tensor] | None = None, **config: Any
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    written = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4} | config
+    written = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4}
+    written |= {"target_modules": ["q_proj"]} | config
     (folder / "adapter_config.json").write_text(json.dumps(written))
     save_file(matrices() if tensors is None else tensors, folder / "adapter_model.safetensors")
     return folder
@@ -53,10 +54,15 @@ def make_run(
 ) -> Path:
     """A run directory as far as adapters are concerned."""
     adapter = make_adapter(folder / "adapter", matrices(fill=fill))
+    return record_run(folder, adapter, ServedBase(base).sha256, template, **inputs)
+
+
+def record_run(folder: Path, adapter: Path, base: str, template: str, **inputs: str) -> Path:
+    """Write the part of a run's manifest that says what its adapter was trained on."""
     stages = {
         "prep": {"inputs": {"chat_template": hashlib.sha256(template.encode()).hexdigest()}},
         "train": {
-            "inputs": {"model": ServedBase(base).sha256} | inputs,
+            "inputs": {"model": base} | inputs,
             "outputs": {"adapter": {"sha256": folder_hash(adapter)}},
         },
     }

@@ -69,6 +69,7 @@ def test_weights_that_do_not_fit_are_refused(
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"trainable_token_indices": {"embed_tokens": [1]}}, "rows of the embeddings"),
         ({"use_dora": True}, "DoRA"),
+        ({"target_modules": None}, "target_modules"),
         ({"bias": "all"}, "biases"),
         ({"r": "2"}, "whole number"),
         ({"r": True}, "whole number"),
