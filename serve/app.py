@@ -17,7 +17,13 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from typing import Any, Protocol
 
 import psutil
@@ -110,8 +116,7 @@ async def serve(
         EngineFailed: ``start`` failed, or the engine died.
     """
     readiness = Readiness()
-    gateway = Gateway(settings)
-    with _stop_signals() as (first, second):
+    with closing(Gateway(settings)) as gateway, _stop_signals() as (first, second):
         async with _http(gateway.outside(readiness), listening):
             loading = _in_thread(start)
             awaited: list[asyncio.Future[Any]] = [loading, first]
