@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,13 +68,14 @@ def bench_serve(
         target,
         asks,
         loads,
-        on_round=lambda done: None if as_json else _say(row(done)),
+        on_round=lambda done: typer.echo(f"{done.load}: {done.seconds:.1f} s", err=True),
     )
     remark = f"{len(asks)} requests a load; answers end after {output_tokens} tokens at most."
     page = write(out, target, summaries, [remark])
     if as_json:
         typer.echo(json.dumps([each.as_json() for each in summaries]))
     else:
+        _show([row(each) for each in summaries])
         typer.echo(f"plots: {page}")
     failed = sum(sum(each.errors.values()) for each in summaries)
     if failed:
@@ -126,8 +128,7 @@ def bench_cache(
     if as_json:
         typer.echo(json.dumps(asdict(figures)))
         return
-    for each in rows(figures):
-        _say(each)
+    _show(rows(figures))
     typer.echo(f"plots: {page}")
 
 
@@ -178,5 +179,15 @@ def _numbers(text: str, option: str) -> list[float]:
     return numbers
 
 
-def _say(row: dict[str, str]) -> None:
-    typer.echo("  ".join(f"{name} {value}" for name, value in row.items()))
+def _show(rows: list[dict[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == next(iter(rows[0])) else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    # Where the output is no terminal nothing is to be cut to the width of one.
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width).print(table)

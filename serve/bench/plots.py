@@ -41,9 +41,6 @@ class Plot:
     bars: Mapping[str, float] | None = None
     """Instead of lines: heights by label."""
 
-    doubling: bool = False
-    """Whether the x axis shows powers of two, as numbers of requests at once are."""
-
 
 def draw(plot: Plot) -> bytes:
     """A plot as the bytes of a PNG file."""
@@ -58,10 +55,6 @@ def draw(plot: Plot) -> bytes:
         axes.bar_label(drawn, fmt="{:.3g}", padding=3)
     for line in plot.lines:
         axes.plot(line.x, line.y, marker="o", label=line.label)
-    if plot.doubling:
-        axes.set_xscale("log", base=2)
-        ticks = sorted({x for line in plot.lines for x in line.x})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.12)

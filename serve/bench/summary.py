@@ -11,8 +11,6 @@ import numpy as np
 
 from serve.bench.load import Round
 
-PERCENTILES = (50, 90, 95, 99)
-
 
 @dataclass(frozen=True)
 class Spread:
@@ -85,5 +83,5 @@ def _spread(values: Sequence[float | None]) -> Spread | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
-    at = [float(value) for value in np.percentile(known, PERCENTILES)]
-    return Spread(float(np.mean(known)), *at, longest=max(known))
+    p50, p90, p95, p99 = (float(value) for value in np.percentile(known, [50, 90, 95, 99]))
+    return Spread(float(np.mean(known)), p50, p90, p95, p99, max(known))
