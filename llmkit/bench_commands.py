@@ -86,9 +86,7 @@ def bench_serve(
 
 @app.command("cache")
 def bench_cache(
-    what: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model folder, or a name.")
-    ] = "smollm2-135m-instruct",
+    what: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a name.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="key=value", help="Server settings, e.g. max_model_len=2048."),

@@ -117,10 +117,12 @@ def token_times(folder: Path, prompt_tokens: int, new_tokens: int, dtype: str) -
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
     from serve.quiet_exit import silence_teardown
 
     silence_teardown()
+    logging.disable_progress_bar()
     vocabulary = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     device = "cuda" if torch.cuda.is_available() else "cpu"
