@@ -44,6 +44,13 @@ class ServeSettings(BaseModel):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU's memory for weights and KV cache together, on CUDA."""
 
+    prefix_caching: bool = True
+    """Whether requests that begin alike share the KV cache of their beginning."""
+
+    database: str | None = None
+    """Where keys and what they used are kept: a file, or a URL such as postgresql://USER@HOST/NAME.
+    Not given: what LLMKIT_DATABASE names, or llmkit.db among the user's data. none: no keys."""
+
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after the first SIGTERM or Ctrl-C."""
 

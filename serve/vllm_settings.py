@@ -72,6 +72,7 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
         "enforce_eager": not compiles(settings, device),
+        "enable_prefix_caching": settings.prefix_caching,
         "chat_template": str(settings.chat_template) if settings.chat_template else None,
         # Loading code from the model's folder would let a model run anything.
         "trust_remote_code": False,

@@ -7,6 +7,7 @@
     ── from here on inside, made once the engine runs ──
     Authenticate    401, 403; who asks
     CheckBody       400, 413; the body parsed once and checked against `Bounds`
+    AllowedModel    404 for a model that the key may not use
     Admit           429; the key's limits; charges what was used
     Account         tokens and their times, as the answer passes
     InFlight        ends every request when the server must stop
@@ -30,11 +31,13 @@ from starlette.types import ASGIApp
 
 from serve.access_log import AccessLog
 from serve.gateway.account import Account
+from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.bounds import Bounds
 from serve.gateway.in_flight import InFlight
 from serve.gateway.observe import Observe
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
+from serve.keys.opening import Keys
 from serve.metrics.figures import Figures
 from serve.metrics.route import MetricsRoute
 from serve.settings import ServeSettings
@@ -63,13 +66,14 @@ class Inside:
 class Gateway:
     """Puts the layers together for one server."""
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, keys: Keys | None = None) -> None:
         """Open what the layers write to.
 
         Raises:
             ServeError: the access log can't be written.
         """
         self._settings = settings
+        self._keys = keys or Keys()
         limit = settings.metrics_label_limit
         self._figures = Figures(keys=limit, models=limit)
         self._log = AccessLog(settings.access_log) if settings.access_log else None
@@ -88,6 +92,8 @@ class Gateway:
         app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
         app = in_flight = InFlight(app)
         app = Account(app)
+        app = AllowedModel(app)
+        app = Authenticate(app, self._keys)
         return Inside(app, in_flight)
 
     def close(self) -> None:
