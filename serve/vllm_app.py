@@ -29,6 +29,7 @@ from serve.device import Device
 from serve.errors import EngineFailed, ServeError
 from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp
+from serve.gateway.engine_tokens import EngineTokens, counted
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.model import ServedModel
 from serve.settings import ServeSettings
@@ -68,12 +69,15 @@ class VllmEngine:
             await init_app_state(self._client, app.state, self._args, tasks)
         except Exception as error:
             raise EngineFailed(f"the engine started, but its API did not: {error}") from error
+        # Instance attributes: what vLLM's handlers call for each prompt.
+        self._client.generate = counted(self._client.generate)  # type: ignore[method-assign]
+        self._client.encode = counted(self._client.encode)  # type: ignore[method-assign]
         # vLLM's error handlers tell this "server" to exit; ours is stopped by `dead` instead.
         app.state.server = SimpleNamespace(should_exit=False)
         created = int(time.time())
         registry = await self._registry(app.state)
         async with app.router.lifespan_context(app):
-            routed = ModelsRoute(app, lambda: _cards(app.state, created, registry))
+            routed = ModelsRoute(EngineTokens(app), lambda: _cards(app.state, created, registry))
             yield EngineApp(routed, _bounds(app.state, self._client, registry), registry)
 
     async def _registry(self, state: State) -> AdapterRegistry | None:
