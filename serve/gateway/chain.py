@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 
 from serve.gateway.bounds import Bounds
 from serve.gateway.in_flight import InFlight
+from serve.gateway.playground import Playground
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
 from serve.settings import ServeSettings
@@ -61,7 +62,8 @@ class Gateway:
     def outside(self, readiness: Readiness) -> ASGIApp:
         """The layers that answer from the first moment on."""
         app: ASGIApp = ReadinessGate(readiness)
-        return AllowList(app)
+        app = AllowList(app)
+        return Playground(app) if self._settings.playground else app
 
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
