@@ -17,7 +17,13 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from typing import Any, Protocol
 
 import psutil
@@ -29,7 +35,8 @@ from serve.errors import EngineFailed
 from serve.gateway.chain import EngineApp, Gateway
 from serve.gateway.in_flight import InFlight
 from serve.gateway.readiness import Readiness
-from serve.listening import address_of, listen
+from serve.keys.opening import Keys, open_keys
+from serve.listening import address_of, is_loopback, listen
 from serve.model import ServedModel
 from serve.quiet_exit import silence_teardown
 from serve.settings import ServeSettings
@@ -56,7 +63,7 @@ def run_server(
     model: ServedModel,
     settings: ServeSettings,
     *,
-    on_ready: Callable[[str], None] | None = None,
+    on_ready: Callable[[str, str], None] | None = None,
     listening: socket.socket | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests in flight and return.
@@ -68,29 +75,33 @@ def run_server(
     Args:
         model: from `serve.model.open_model`.
         settings: how to serve it.
-        on_ready: called with the base URL (``http://127.0.0.1:8000/v1``) once requests can
-            be answered.
+        on_ready: called with the base URL (``http://127.0.0.1:8000/v1``) and with who may ask,
+            once requests can be answered.
         listening: a socket that listens already, instead of the settings' host and port.
 
     Raises:
-        PortInUse, AddressNotUsable, DeviceNotAvailable: before anything is loaded.
+        PortInUse, AddressNotUsable, DeviceNotAvailable, DatabaseNotUsable: before anything is
+            loaded.
         EngineFailed: the engine did not start, or died.
     """
     device = choose_device(settings.device)
-    listening = listening or listen(settings.host, settings.port)
-    silence_teardown()
-    url = f"{address_of(listening)}/v1"
-    with asyncio.Runner(loop_factory=uvicorn.Config("", loop="auto").get_loop_factory()) as runner:
-        served = runner.run(
-            serve(
-                lambda: start_engine(model, settings, device),
-                listening,
-                settings,
-                on_ready=lambda: on_ready(url) if on_ready else None,
+    with open_keys(settings) as keys:
+        listening = listening or listen(keys.host(settings.host), settings.port)
+        silence_teardown()
+        url = f"{address_of(listening)}/v1"
+        loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            served = runner.run(
+                serve(
+                    lambda: start_engine(model, settings, device),
+                    listening,
+                    settings,
+                    on_ready=lambda: on_ready(url, keys.said(settings.host)) if on_ready else None,
+                    keys=keys,
+                )
             )
-        )
-        if not served:
-            _end_now()
+            if not served:
+                _end_now()
 
 
 async def serve(
@@ -99,8 +110,12 @@ async def serve(
     settings: ServeSettings,
     *,
     on_ready: Callable[[], None],
+    keys: Keys | None = None,
 ) -> bool:
     """Answer HTTP on ``listening`` while ``start`` brings up an engine, and then with it.
+
+    Without ``keys`` the server knows none. Then, and while none was made, it answers only on an
+    address that other machines do not reach.
 
     Returns:
         True after a drain; False if a signal came while ``start`` was still running, in
@@ -110,8 +125,9 @@ async def serve(
         EngineFailed: ``start`` failed, or the engine died.
     """
     readiness = Readiness()
-    gateway = Gateway(settings)
-    with _stop_signals() as (first, second):
+    keys = keys or Keys()
+    keys.always_required = not is_loopback(listening.getsockname()[0])
+    with closing(Gateway(settings, keys)) as gateway, _stop_signals() as (first, second):
         async with _http(gateway.outside(readiness), listening):
             loading = _in_thread(start)
             awaited: list[asyncio.Future[Any]] = [loading, first]

@@ -54,12 +54,17 @@ class FakeEngine:
 Scenario = Callable[[httpx.AsyncClient, asyncio.Event], Awaitable[None]]
 
 
-def live(scenario: Scenario, start: Callable[[], Engine], drain_seconds: float = 20) -> bool:
+def live(
+    scenario: Scenario,
+    start: Callable[[], Engine],
+    drain_seconds: float = 20,
+    host: str = "127.0.0.1",
+) -> bool:
     """Run the scenario's client against a server; what `serve` returned or raised."""
 
     async def both() -> bool:
         ready = asyncio.Event()
-        listening = listen("127.0.0.1", 0)
+        listening = listen(host, 0)
         server = asyncio.create_task(
             serve(start, listening, ServeSettings(drain_seconds=drain_seconds), on_ready=ready.set)
         )
@@ -188,3 +193,18 @@ def test_an_engine_that_dies_ends_the_server_with_an_error() -> None:
     with pytest.raises(EngineFailed, match="died"):
         live(scenario, lambda: engine)
     assert engine.ended
+
+
+def test_a_socket_that_other_machines_reach_is_not_open_without_keys() -> None:
+    engine = FakeEngine()
+
+    async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
+        await ready.wait()
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/ready")).status_code == 200
+        for path in ("/v1/models", "/metrics"):
+            assert (await client.get(path)).status_code == 401
+        assert (await client.post("/v1/completions")).status_code == 401
+        stop()
+
+    assert live(scenario, lambda: engine, host="0.0.0.0")

@@ -1,0 +1,190 @@
+"""``llmkit keys``: parsing and printing only. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from serve.keys.database import Database
+    from serve.keys.store import StoredKey
+
+app = typer.Typer(help="Keys of the server: make, list, revoke.", no_args_is_help=True)
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="FILE_OR_URL",
+        help="The keys' database, as the server's setting; by default LLMKIT_DATABASE, or "
+        "llmkit.db among the user's data.",
+    ),
+]
+Patterns = list[str] | None
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="Whose key it is, for people to read.")],
+    database: DatabaseOption = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="May load adapters, read metrics and all usage.")
+    ] = False,
+    models: Annotated[
+        Patterns,
+        typer.Option("--model", help="A model or adapter it may use, or a pattern; repeatable."),
+    ] = None,
+    routes: Annotated[
+        Patterns,
+        typer.Option("--route", help="A route it may call, or a pattern; repeatable."),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            "--expires", metavar="WHEN", help="30d, 12h, or a date and time, e.g. 2030-01-31."
+        ),
+    ] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    concurrent_requests: Annotated[int | None, typer.Option(min=1)] = None,
+    tokens_per_month: Annotated[int | None, typer.Option(min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key and print it: the only time that it is shown."""
+    from serve.keys.key import Limits
+    from serve.keys.store import KeyStore
+
+    moment = None if expires is None else _moment(expires)
+    limits = Limits(requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_month)
+    if not name.strip() or not name.isprintable():
+        raise typer.BadParameter("give a name that can be printed", param_hint="NAME")
+    opened = _open(database)
+    made = KeyStore(opened).create(
+        name,
+        admin=admin,
+        models=tuple(models) if models else None,
+        routes=tuple(routes) if routes else None,
+        expires=moment,
+        limits=limits,
+    )
+    if as_json:
+        typer.echo(json.dumps({"id": made.key.id, "name": name, "key": made.text}))
+        return
+    typer.echo(made.text)
+    typer.echo(
+        f"The key {made.key.id} for {name}, in {opened.where}. It cannot be shown again.", err=True
+    )
+
+
+@app.command("list")
+def keys_list(database: DatabaseOption = None, as_json: Json = False) -> None:
+    """List the keys; never their secrets."""
+    from serve.keys.store import KeyStore
+
+    opened = _open(database)
+    found = KeyStore(opened).all()
+    if as_json:
+        typer.echo(json.dumps([_as_json(stored) for stored in found], indent=2))
+        return
+    if not found:
+        typer.echo(f"no keys in {opened.where}. Make one: llmkit keys create NAME", err=True)
+    for line in _table([_row(stored) for stored in found]):
+        typer.echo(line)
+
+
+@app.command("revoke")
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from the list.")],
+    database: DatabaseOption = None,
+) -> None:
+    """Make a key hold no longer; running servers refuse it within a second."""
+    from serve.keys.secret import parsed
+    from serve.keys.store import KeyStore
+
+    # A whole key names its id too.
+    was = KeyStore(_open(database)).revoke(parsed(key_id)[0] or key_id)
+    said = f"revoked {was.key.id} ({was.key.name})"
+    typer.echo(said if was.revoked is None else f"{said}; it was already")
+
+
+def _open(name: str | None) -> Database:
+    from serve.keys.database import Database, database_named
+
+    return Database(database_named(name))
+
+
+def _moment(text: str) -> datetime:
+    """A moment given as an age to come or as a date, which is UTC unless it says otherwise."""
+    age = re.fullmatch(r"(\d+)([dh])", text)
+    try:
+        if age:
+            hours = int(age[1]) * (24 if age[2] == "d" else 1)
+            return datetime.now(UTC) + timedelta(hours=hours)
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is neither an age (30d, 12h) nor a date (2030-01-31, 2030-01-31T12:00)",
+            param_hint="--expires",
+        ) from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment <= datetime.now(UTC):
+        raise typer.BadParameter(f"{text} is past", param_hint="--expires")
+    return moment
+
+
+def _state(stored: StoredKey) -> str:
+    expires = stored.key.expires
+    if stored.revoked is not None:
+        return "revoked"
+    return "expired" if expires is not None and expires <= datetime.now(UTC) else "holds"
+
+
+def _as_json(stored: StoredKey) -> dict[str, Any]:
+    key = stored.key
+    return {
+        "id": key.id,
+        "name": key.name,
+        "state": _state(stored),
+        "admin": key.admin,
+        "models": key.models,
+        "routes": key.routes,
+        "created": stored.created.isoformat(),
+        "expires": key.expires and key.expires.isoformat(),
+        "revoked": stored.revoked and stored.revoked.isoformat(),
+        **vars(key.limits),
+    }
+
+
+_HEADINGS = ("ID", "NAME", "STATE", "MADE", "EXPIRES", "MAY", "LIMITS")
+
+
+def _row(stored: StoredKey) -> tuple[str, ...]:
+    key = stored.key
+    may = ["admin"] if key.admin else []
+    may += [f"models {', '.join(key.models)}"] if key.models is not None else []
+    may += [f"routes {', '.join(key.routes)}"] if key.routes is not None else []
+    limits = [f"{n} {name.replace('_', ' ')}" for name, n in vars(key.limits).items() if n]
+    return (
+        key.id,
+        key.name,
+        _state(stored),
+        f"{stored.created:%Y-%m-%d}",
+        f"{key.expires:%Y-%m-%d %H:%M}" if key.expires else "never",
+        "; ".join(may) or "all",
+        ", ".join(limits) or "none",
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return []
+    wide = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    return [
+        "  ".join(f"{text:<{width}}" for text, width in zip(row, wide, strict=True)).rstrip()
+        for row in [_HEADINGS, *rows]
+    ]
