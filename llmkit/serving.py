@@ -78,8 +78,9 @@ DECISIVE = (
 """Of a verification's inputs, those that decide what a served model answers."""
 NOT_DECISIVE = {
     *("host", "port", "drain_seconds", "log_level"),
+    *("access_log", "otlp_endpoint", "metrics_label_limit"),
     *("prefix_caching",),
-    *("database",),
+    *("database", "playground"),
 }
 """Server settings without any influence on answers."""
 

@@ -54,8 +54,23 @@ class ServeSettings(BaseModel):
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after the first SIGTERM or Ctrl-C."""
 
+    playground: bool = True
+    """Whether the server offers its web page at /."""
+
     chat_template: Path | None = None
     """A .jinja file to use instead of the chat template beside the model."""
+
+    access_log: Path | None = None
+    """File for one JSON object a line about every request; - is standard output. None if not
+    given."""
+
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """Where OpenTelemetry traces go, by OTLP over HTTP: http://localhost:4318/v1/traces. None are
+    made if not given."""
+
+    metrics_label_limit: int = Field(default=100, ge=1)
+    """How many keys, and how many models and adapters, have metrics of their own; later ones
+    share the label "other"."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "error"
     """What vLLM writes to the terminal. Its warnings are about its own internals and come
