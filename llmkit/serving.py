@@ -81,7 +81,7 @@ NOT_DECISIVE = {
     *("adapters_folder", "max_adapters", "max_adapter_rank"),
     *("access_log", "otlp_endpoint", "metrics_label_limit"),
     *("prefix_caching",),
-    *("database",),
+    *("database", "playground"),
 }
 """Server settings without any influence on answers."""
 

@@ -54,6 +54,9 @@ class ServeSettings(BaseModel):
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after the first SIGTERM or Ctrl-C."""
 
+    playground: bool = True
+    """Whether the server offers its web page at /."""
+
     chat_template: Path | None = None
     """A .jinja file to use instead of the chat template beside the model."""
 

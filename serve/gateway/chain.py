@@ -38,6 +38,7 @@ from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.bounds import Bounds
 from serve.gateway.in_flight import InFlight
 from serve.gateway.observe import Observe
+from serve.gateway.playground import Playground
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
 from serve.keys.opening import Keys
@@ -89,6 +90,8 @@ class Gateway:
         """The layers that answer from the first moment on."""
         app: ASGIApp = ReadinessGate(readiness)
         app = AllowList(app)
+        if self._settings.playground:
+            app = Playground(app)
         return Observe(app, self._figures, log=self._log, tracing=self._tracing)
 
     def around(self, engine: EngineApp) -> Inside:
