@@ -80,6 +80,7 @@ NOT_DECISIVE = {
     *("host", "port", "drain_seconds", "log_level"),
     *("prefix_caching",),
     *("database",),
+    *("max_logprobs", "max_body_bytes", "max_messages", "max_choices", "max_schema_chars"),
 }
 """Server settings without any influence on answers."""
 

@@ -64,7 +64,7 @@ class VllmEngine:
         created = int(time.time())
         async with app.router.lifespan_context(app):
             routed = ModelsRoute(app, lambda: _cards(app.state, created))
-            yield EngineApp(routed, _bounds(app.state, self._client))
+            yield EngineApp(routed, _bounds(app.state, self._client, tasks, self._args))
 
     def shutdown(self) -> None:
         """End the engine's process. Blocks until it is gone, some seconds at most."""
@@ -133,11 +133,16 @@ def _cards(state: State, created: int) -> Sequence[ModelCard]:
     return [ModelCard(base, created, length), *adapters]
 
 
-def _bounds(state: State, client: AsyncLLM) -> Bounds:
+def _bounds(state: State, client: AsyncLLM, tasks: Sequence[str], args: Namespace) -> Bounds:
     models, config = state.openai_serving_models, client.model_config
     base = [path.name for path in models.base_model_paths]
     return Bounds(
-        lambda: [*base, *models.lora_requests], config.max_model_len, config.get_vocab_size()
+        models=lambda: [*base, *models.lora_requests],
+        max_model_len=config.max_model_len,
+        vocabulary=config.get_vocab_size(),
+        max_logprobs=config.max_logprobs,
+        tools_by_choice=args.tool_call_parser is not None,
+        tasks=tuple(tasks),
     )
 
 

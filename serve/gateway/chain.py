@@ -29,7 +29,9 @@ from starlette.types import ASGIApp
 
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.bounds import Bounds
+from serve.gateway.check_body import CheckBody
 from serve.gateway.in_flight import InFlight
+from serve.gateway.openai_errors import OpenAIErrors
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
 from serve.keys.opening import Keys
@@ -69,8 +71,9 @@ class Gateway:
 
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
-        app = engine.app
+        app: ASGIApp = OpenAIErrors(engine.app)
         app = in_flight = InFlight(app)
         app = AllowedModel(app)
+        app = CheckBody(app, engine.bounds, self._settings)
         app = Authenticate(app, self._keys)
         return Inside(app, in_flight)

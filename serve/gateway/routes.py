@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.errors import send_error
+from serve.gateway.exchange import exchange_of
 
 _READ = ("GET", "HEAD")
 
 ROUTES: Mapping[str, tuple[str, ...]] = {
     "/v1/chat/completions": ("POST",),
     "/v1/completions": ("POST",),
+    "/v1/responses": ("POST",),
+    "/v1/embeddings": ("POST",),
     "/v1/models": ("GET",),
+    "/v1/models/{id}": ("GET",),
     "/tokenize": ("POST",),
     "/detokenize": ("POST",),
     "/metrics": ("GET",),
     "/health": _READ,
     "/ready": _READ,
 }
-"""Methods by path. A path below ``/v1/models/`` is one model and is read like the list."""
+"""Methods by route. A name in braces stands for one segment of the path; at a route's end for
+the rest of the path, since models' names may hold slashes."""
+
+_EXACT = frozenset(route for route in ROUTES if "{" not in route)
+_PATTERNS = [
+    (re.compile(re.sub(r"\{\w+\}", "[^/]+", re.sub(r"\{\w+\}$", ".+", route))), route)
+    # The longest first: /v1/files/{id}/content is no file's name.
+    for route in sorted(ROUTES, key=lambda route: -route.count("/"))
+    if "{" in route
+]
 
 
 class AllowList:
-    """Passes the requests in `ROUTES` on; answers 404 or 405 to every other."""
+    """Passes the requests in `ROUTES` on, naming the route; answers 404 or 405 to every other."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -35,21 +49,23 @@ class AllowList:
             # Closing before accepting is ASGI's way of refusing the handshake (403).
             await send({"type": "websocket.close", "code": 1008})
             return
-        path, method = scope["path"], scope["method"]
-        allowed = _methods(path)
-        if not allowed:
+        path, method, exchange = scope["path"], scope["method"], exchange_of(scope)
+        exchange.route = route = route_of(path)
+        if route is None:
+            exchange.rejected = "unknown_url"
             await send_error(
                 send,
                 404,
-                f"unknown URL: {method} {path}. Offered: {', '.join(ROUTES)}.",
+                f"unknown URL: {method} {path[:200]}. Offered: {', '.join(ROUTES)}.",
                 kind="invalid_request_error",
                 code="unknown_url",
             )
-        elif method not in allowed:
+        elif method not in (allowed := ROUTES[route]):
+            exchange.rejected = "method_not_allowed"
             await send_error(
                 send,
                 405,
-                f"{path} takes {' or '.join(allowed)}, not {method}.",
+                f"{route} takes {' or '.join(allowed)}, not {method}.",
                 kind="invalid_request_error",
                 code="method_not_allowed",
                 headers={"allow": ", ".join(allowed)},
@@ -58,8 +74,8 @@ class AllowList:
             await self._app(scope, receive, send)
 
 
-def _methods(path: str) -> tuple[str, ...]:
-    """Methods that a path takes; none if it is not offered."""
-    prefix = "/v1/models/"
-    one_model = path.startswith(prefix) and len(path) > len(prefix)
-    return ROUTES["/v1/models"] if one_model else ROUTES.get(path, ())
+def route_of(path: str) -> str | None:
+    """The route in `ROUTES` that a path is of; None if it is not offered."""
+    if path in _EXACT:
+        return path
+    return next((route for pattern, route in _PATTERNS if pattern.fullmatch(path)), None)
