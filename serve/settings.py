@@ -54,6 +54,9 @@ class ServeSettings(BaseModel):
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after the first SIGTERM or Ctrl-C."""
 
+    playground: bool = True
+    """Whether the server offers its web page at /."""
+
     chat_template: Path | None = None
     """A .jinja file to use instead of the chat template beside the model."""
 
@@ -76,6 +79,29 @@ class ServeSettings(BaseModel):
     max_schema_chars: int = Field(default=65_536, ge=1)
     """Most characters in a request's JSON schemas together, tools' among them."""
 
+    access_log: Path | None = None
+    """File for one JSON object a line about every request; - is standard output. None if not
+    given."""
+
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """Where OpenTelemetry traces go, by OTLP over HTTP: http://localhost:4318/v1/traces. None are
+    made if not given."""
+
+    metrics_label_limit: int = Field(default=100, ge=1)
+    """How many keys, and how many models and adapters, have metrics of their own; later ones
+    share the label "other"."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "error"
     """What vLLM writes to the terminal. Its warnings are about its own internals and come
     by the dozen at every start, hence errors only."""
+
+    adapters_folder: Path | None = None
+    """Folder below which LoRA adapters may be loaded while the server runs (/v1/adapters), such
+    as runs/. What is served is recorded there, and served again after a restart."""
+
+    max_adapters: int = Field(default=4, ge=1, le=256)
+    """Adapters from adapters_folder that can be loaded at a time; each takes memory from the
+    start."""
+
+    max_adapter_rank: int = Field(default=64, ge=1, le=512)
+    """Largest rank of an adapter from adapters_folder."""

@@ -19,26 +19,21 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "/v1/embeddings": ("POST",),
     "/v1/models": ("GET",),
     "/v1/models/{id}": ("GET",),
+    "/v1/adapters": ("GET", "POST"),
+    "/v1/adapters/{name}": ("DELETE",),
+    "/v1/adapters/{name}/alias": ("POST",),
+    "/v1/adapters/{name}/rollback": ("POST",),
     "/tokenize": ("POST",),
     "/detokenize": ("POST",),
     "/metrics": ("GET",),
     "/health": _READ,
     "/ready": _READ,
 }
-"""Methods by route. A name in braces stands for one segment of the path; at a route's end for
-the rest of the path, since models' names may hold slashes."""
-
-_EXACT = frozenset(route for route in ROUTES if "{" not in route)
-_PATTERNS = [
-    (re.compile(re.sub(r"\{\w+\}", "[^/]+", re.sub(r"\{\w+\}$", ".+", route))), route)
-    # The longest first: /v1/files/{id}/content is no file's name.
-    for route in sorted(ROUTES, key=lambda route: -route.count("/"))
-    if "{" in route
-]
+"""Methods by path; what varies in one is in braces. Only ``{id}`` may hold a slash."""
 
 
 class AllowList:
-    """Passes the requests in `ROUTES` on, naming the route; answers 404 or 405 to every other."""
+    """Passes the requests in `ROUTES` on; answers 404 or 405 to every other."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -50,7 +45,8 @@ class AllowList:
             await send({"type": "websocket.close", "code": 1008})
             return
         path, method, exchange = scope["path"], scope["method"], exchange_of(scope)
-        exchange.route = route = route_of(path)
+        route = route_of(path)
+        allowed = ROUTES[route] if route else ()
         if route is None:
             exchange.rejected = "unknown_url"
             await send_error(
@@ -60,7 +56,7 @@ class AllowList:
                 kind="invalid_request_error",
                 code="unknown_url",
             )
-        elif method not in (allowed := ROUTES[route]):
+        elif method not in allowed:
             exchange.rejected = "method_not_allowed"
             await send_error(
                 send,
@@ -71,11 +67,25 @@ class AllowList:
                 headers={"allow": ", ".join(allowed)},
             )
         else:
+            exchange.route = route
             await self._app(scope, receive, send)
 
 
 def route_of(path: str) -> str | None:
-    """The route in `ROUTES` that a path is of; None if it is not offered."""
-    if path in _EXACT:
+    """The entry of `ROUTES` that a path is of; None if it is not offered."""
+    if path in ROUTES:
         return path
-    return next((route for pattern, route in _PATTERNS if pattern.fullmatch(path)), None)
+    return next((route for route, pattern in _VARYING.items() if pattern.fullmatch(path)), None)
+
+
+def _pattern(route: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", route)
+    return re.compile(
+        "".join(
+            re.escape(part) if i % 2 == 0 else ("(?s:.+)" if part == "id" else "[^/]+")
+            for i, part in enumerate(parts)
+        )
+    )
+
+
+_VARYING = {route: _pattern(route) for route in ROUTES if "{" in route}
