@@ -352,7 +352,9 @@ def test_a_server_without_a_folder_for_adapters_says_so() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             answer = await client.get("/v1/adapters")
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "adapters_off")
-            assert (await client.post(COMPLETIONS, json={"model": "demo", "prompt": "x"})).status_code == 200
+            assert (
+                await client.post(COMPLETIONS, json={"model": "demo", "prompt": "x"})
+            ).status_code == 200
 
     asyncio.run(scenario())
 
