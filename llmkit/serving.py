@@ -82,6 +82,7 @@ NOT_DECISIVE = {
     *("access_log", "otlp_endpoint", "metrics_label_limit"),
     *("prefix_caching",),
     *("database", "playground"),
+    *("max_logprobs", "max_body_bytes", "max_messages", "max_choices", "max_schema_chars"),
 }
 """Server settings without any influence on answers."""
 

@@ -78,7 +78,8 @@ class VllmEngine:
         registry = await self._registry(app.state)
         async with app.router.lifespan_context(app):
             routed = ModelsRoute(EngineTokens(app), lambda: _cards(app.state, created, registry))
-            yield EngineApp(routed, _bounds(app.state, self._client, registry), registry)
+            bounds = _bounds(app.state, self._client, registry, tasks, self._args)
+            yield EngineApp(routed, bounds, registry)
 
     async def _registry(self, state: State) -> AdapterRegistry | None:
         """The adapters of `adapters_folder`, those served before loaded again."""
@@ -235,14 +236,23 @@ def _cards(state: State, created: int, registry: AdapterRegistry | None) -> Sequ
     return cards
 
 
-def _bounds(state: State, client: AsyncLLM, registry: AdapterRegistry | None) -> Bounds:
+def _bounds(
+    state: State,
+    client: AsyncLLM,
+    registry: AdapterRegistry | None,
+    tasks: Sequence[str],
+    args: Namespace,
+) -> Bounds:
     models, config = state.openai_serving_models, client.model_config
     fixed = [path.name for path in models.base_model_paths]
     fixed += [module.name for module in models.static_lora_modules or []]
     return Bounds(
-        lambda: [*fixed, *(registry.names() if registry is not None else ())],
-        config.max_model_len,
-        config.get_vocab_size(),
+        models=lambda: [*fixed, *(registry.names() if registry is not None else ())],
+        max_model_len=config.max_model_len,
+        vocabulary=config.get_vocab_size(),
+        max_logprobs=config.max_logprobs,
+        tools_by_choice=args.tool_call_parser is not None,
+        tasks=tuple(tasks),
     )
 
 

@@ -77,6 +77,12 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         # Loading code from the model's folder would let a model run anything.
         "trust_remote_code": False,
         "disable_fastapi_docs": True,
+        "max_logprobs": settings.max_logprobs,
+        "enable_auto_tool_choice": settings.tool_parser is not None,
+        "tool_call_parser": settings.tool_parser,
+        # Arguments fit the tool's schema whether or not the tool says `strict`: without it,
+        # vLLM lets a required call have any JSON for arguments, a bare string too.
+        "tool_strict_level": "parameter",
         "use_tqdm_on_load": settings.log_level in ("debug", "info"),
         "worker_extension_cls": "serve.engine_guard.EngineGuard",
         # Only matters when something signals the engine's process itself, as systemd does.

@@ -36,8 +36,10 @@ from serve.gateway.adapter_requests import AdapterRequests
 from serve.gateway.adapters_route import AdaptersOff, AdaptersRoute
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.bounds import Bounds
+from serve.gateway.check_body import CheckBody
 from serve.gateway.in_flight import InFlight
 from serve.gateway.observe import Observe
+from serve.gateway.openai_errors import OpenAIErrors
 from serve.gateway.playground import Playground
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
@@ -96,7 +98,7 @@ class Gateway:
 
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
-        app = engine.app
+        app: ASGIApp = OpenAIErrors(engine.app)
         if engine.adapters is None:
             app = AdaptersOff(app)
         else:
@@ -107,6 +109,7 @@ class Gateway:
         app = in_flight = InFlight(app)
         app = Account(app)
         app = AllowedModel(app)
+        app = CheckBody(app, engine.bounds, self._settings)
         app = Authenticate(app, self._keys)
         return Inside(app, in_flight)
 

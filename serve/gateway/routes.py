@@ -15,6 +15,8 @@ _READ = ("GET", "HEAD")
 ROUTES: Mapping[str, tuple[str, ...]] = {
     "/v1/chat/completions": ("POST",),
     "/v1/completions": ("POST",),
+    "/v1/responses": ("POST",),
+    "/v1/embeddings": ("POST",),
     "/v1/models": ("GET",),
     "/v1/models/{id}": ("GET",),
     "/v1/adapters": ("GET", "POST"),
@@ -42,28 +44,30 @@ class AllowList:
             # Closing before accepting is ASGI's way of refusing the handshake (403).
             await send({"type": "websocket.close", "code": 1008})
             return
-        path, method = scope["path"], scope["method"]
+        path, method, exchange = scope["path"], scope["method"], exchange_of(scope)
         route = route_of(path)
         allowed = ROUTES[route] if route else ()
         if route is None:
+            exchange.rejected = "unknown_url"
             await send_error(
                 send,
                 404,
-                f"unknown URL: {method} {path}. Offered: {', '.join(ROUTES)}.",
+                f"unknown URL: {method} {path[:200]}. Offered: {', '.join(ROUTES)}.",
                 kind="invalid_request_error",
                 code="unknown_url",
             )
         elif method not in allowed:
+            exchange.rejected = "method_not_allowed"
             await send_error(
                 send,
                 405,
-                f"{path} takes {' or '.join(allowed)}, not {method}.",
+                f"{route} takes {' or '.join(allowed)}, not {method}.",
                 kind="invalid_request_error",
                 code="method_not_allowed",
                 headers={"allow": ", ".join(allowed)},
             )
         else:
-            exchange_of(scope).route = route
+            exchange.route = route
             await self._app(scope, receive, send)
 
 
