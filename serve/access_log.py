@@ -20,7 +20,8 @@ from typing import Any
 
 from serve.errors import ServeError
 
-STANDARD_OUTPUT = Path("-")
+STANDARD_OUTPUT = Path("/dev/stdout")
+"""Written to as this process has it open: under systemd it is a socket, which open() refuses."""
 _WAITING = 10_000
 _AT_ONCE = 256
 _SECONDS_TO_CLOSE = 2.0
@@ -52,7 +53,7 @@ class AccessLog:
         except OSError as error:
             raise ServeError(
                 f"access_log {path}: can't be written: {error.strerror}. Give a file in a folder "
-                "that exists and that this user may write, or - for standard output."
+                f"that exists and that this user may write, or {STANDARD_OUTPUT}."
             ) from None
         self._writer = threading.Thread(target=self._write_all, name="access-log", daemon=True)
         self._writer.start()

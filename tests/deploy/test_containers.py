@@ -157,3 +157,14 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     )
     about_ours = [line for line in answer.stderr.splitlines() if "llmkit" in line]
     assert (answer.returncode, about_ours) == (0, [])
+
+
+def test_settings_that_are_passed_are_the_servers() -> None:
+    from llmkit.serving import with_overrides
+    from serve.settings import ServeSettings
+
+    command = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-server"]["command"]
+    unit = (ROOT / "deploy/llmkit.service").read_text()
+    for words in (command, re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)[0].split()):
+        settings = with_overrides(ServeSettings(), [word for word in words if "=" in word])
+        assert settings.access_log == Path("/dev/stdout")

@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -71,8 +74,16 @@ def test_a_folder_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
         AccessLog(tmp_path / "missing" / "access.log")
 
 
-def test_a_minus_is_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    log = AccessLog(Path("-"))
-    log.write(0.0, lambda: {"n": 1})
-    log.close()
-    assert capfd.readouterr().out == '{"time":"1970-01-01T00:00:00.000Z","n":1}\n'
+def test_standard_output_may_be_a_socket_as_under_systemd() -> None:
+    reading, writing = socket.socketpair()
+    code = """
+from pathlib import Path
+from serve.access_log import AccessLog
+log = AccessLog(Path("/dev/stdout"))
+log.write(0.0, lambda: {"n": 1})
+log.close()
+"""
+    subprocess.run([sys.executable, "-c", code], stdout=writing, check=True)
+    assert reading.recv(100) == b'{"time":"1970-01-01T00:00:00.000Z","n":1}\n'
+    reading.close()
+    writing.close()
