@@ -10,6 +10,7 @@ done <<'PACKAGES'
 postgresql /usr/lib/postgresql/*/bin/initdb
 docker-compose /usr/bin/docker-compose
 prometheus /usr/bin/promtool
+chromium /usr/bin/chromium
 PACKAGES
 
 [ ${#missing[@]} = 0 ] && exit 0
