@@ -31,12 +31,14 @@ from starlette.types import ASGIApp
 
 from serve.access_log import AccessLog
 from serve.gateway.account import Account
+from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.bounds import Bounds
 from serve.gateway.in_flight import InFlight
 from serve.gateway.observe import Observe
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
+from serve.gateway.usage_route import UsageRoute
 from serve.keys.opening import Keys
 from serve.metrics.figures import Figures
 from serve.metrics.route import MetricsRoute
@@ -90,8 +92,10 @@ class Gateway:
         app = engine.app
         # vLLM registers its families in the client library's own registry.
         app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
+        app = UsageRoute(app, self._keys)
         app = in_flight = InFlight(app)
         app = Account(app)
+        app = Admit(app, self._keys, engine.bounds)
         app = AllowedModel(app)
         app = Authenticate(app, self._keys)
         return Inside(app, in_flight)

@@ -17,6 +17,7 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "/v1/models": ("GET",),
     "/tokenize": ("POST",),
     "/detokenize": ("POST",),
+    "/v1/usage": ("GET",),
     "/metrics": ("GET",),
     "/health": _READ,
     "/ready": _READ,
