@@ -9,9 +9,10 @@ Each key's counts (`serve.keys.window`) are, at any moment, in one of two places
 
 A server that is asked about a key takes its row, if no other has it. If another has it, it says
 so in the row (``wanted``); the owner writes its counts there within a tenth of a second and gives
-the row up, which is then shared for a minute. An owner that could not write for `LEASE` seconds
-has lost the row; it knows by its own clock and admits nothing more. So two never count apart, and
-what a server's sudden death can take is the last tenth of a second's counts.
+the row up, which is then shared for a minute. An owner that could not write for `_TRUST` seconds
+admits nothing until it can; after `LEASE` seconds the row is anyone's. So two never count apart.
+What a server's sudden death can take is the last tenth of a second's counts; what its being cut
+off from the database for longer than the lease, those of `_TRUST`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ LEASE = 3.0
 """Seconds for which a row is taken; taken anew well before they end."""
 BETWEEN_WRITES = 0.1
 """Seconds between an owner's transactions."""
-_MARGIN = 0.5
-"""Seconds before the lease's end at which the owner stops trusting it."""
+_TRUST = 0.5
+"""Seconds after a transaction in which its owner counts without another."""
 _BETWEEN_LOOKS = 0.02
 """Seconds between looks at a row that another server has yet to give up."""
 _SHARED = 60.0
@@ -298,7 +299,7 @@ class Limiter:
         row.state, row.owner, row.wanted = window.as_json(), None, False
         if waiting and row.shared_until <= now and not self._stopping:
             row.owner, row.owned_until = self._process, now + LEASE
-            turn.taken[key_id] = _Owned(window, moment + LEASE - _MARGIN, moment, moment)
+            turn.taken[key_id] = _Owned(window, moment + _TRUST, moment, moment)
 
     def _write(
         self, key_id: str, owned: _Owned, row: WindowRow, now: float, moment: float, turn: _Turn
@@ -315,8 +316,8 @@ class Limiter:
         if owned.changed or row.owned_until - now < LEASE / 2:
             row.state, row.owned_until = owned.window.as_json(), now + LEASE
             owned.changed = False
-            turn.renewed.append(owned)
         owned.written = moment
+        turn.renewed.append(owned)
 
     def _adopt(self, turn: _Turn, moment: float) -> None:
         """What was committed."""
@@ -326,7 +327,7 @@ class Limiter:
         with self._lock:
             self._owned |= turn.taken
             for owned in turn.renewed:
-                owned.until = moment + LEASE - _MARGIN
+                owned.until = moment + _TRUST
         for waiting, verdict in turn.answered:
             _answer(waiting.future, verdict)
 

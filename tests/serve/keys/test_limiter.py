@@ -144,6 +144,31 @@ def test_what_a_killed_server_admitted_still_counts(
     asyncio.run(scenario())
 
 
+def test_a_server_cut_off_from_the_database_admits_nothing_beside_the_others(
+    database_name: str, make_key: Callable[[Limits], Key], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key(SIXTY)
+
+    async def scenario() -> None:
+        async with servers(database_name, 2) as (cut_off, other):
+            assert count_admitted([await cut_off.admit(key, Ask()) for _ in range(10)]) == 10
+            await asyncio.sleep(0.5)  # they are written
+            with monkeypatch.context() as patched:
+                patched.setattr(cut_off._rows, "_connected", away)
+                await asyncio.sleep(0.6)
+                with pytest.raises(LimitsUnavailable):
+                    await cut_off.admit(key, Ask())
+                verdicts = await asyncio.gather(*(other.admit(key, Ask()) for _ in range(100)))
+                assert count_admitted(verdicts) == 50
+            assert isinstance((await cut_off.admit(key, Ask())).result, Refused)
+
+    asyncio.run(scenario())
+
+
+def away(*_: object) -> None:
+    raise OperationalError("SELECT", {}, Exception("away"))
+
+
 def test_servers_that_take_turns_count_together(
     database_name: str, make_key: Callable[[Limits], Key]
 ) -> None:
@@ -321,10 +346,6 @@ def test_without_the_database_nothing_is_admitted_and_afterwards_it_is(
 
     async def scenario() -> None:
         async with servers(database_name, 1) as (limiter,):
-
-            def away(*_: object) -> None:
-                raise OperationalError("SELECT", {}, Exception("away"))
-
             with monkeypatch.context() as patched:
                 patched.setattr(limiter._rows, "_connected", away)
                 with pytest.raises(LimitsUnavailable):
