@@ -8,6 +8,7 @@ while read -r package file; do
     compgen -G "$file" >/dev/null || missing+=("$package")
 done <<'PACKAGES'
 postgresql /usr/lib/postgresql/*/bin/initdb
+chromium /usr/bin/chromium
 PACKAGES
 
 [ ${#missing[@]} = 0 ] && exit 0

@@ -30,12 +30,18 @@ import prometheus_client
 from starlette.types import ASGIApp
 
 from serve.access_log import AccessLog
+from serve.adapters.registry import AdapterRegistry
 from serve.gateway.account import Account
+from serve.gateway.adapter_requests import AdapterRequests
+from serve.gateway.adapters_route import AdaptersOff, AdaptersRoute
 from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.bounds import Bounds
+from serve.gateway.check_body import CheckBody
 from serve.gateway.in_flight import InFlight
 from serve.gateway.observe import Observe
+from serve.gateway.openai_errors import OpenAIErrors
+from serve.gateway.playground import Playground
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
 from serve.gateway.usage_route import UsageRoute
@@ -55,6 +61,9 @@ class EngineApp:
 
     bounds: Bounds
     """What requests must fit."""
+
+    adapters: AdapterRegistry | None = None
+    """Adapters that can be loaded while it runs; None where that is not offered."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +94,18 @@ class Gateway:
         """The layers that answer from the first moment on."""
         app: ASGIApp = ReadinessGate(readiness)
         app = AllowList(app)
+        if self._settings.playground:
+            app = Playground(app)
         return Observe(app, self._figures, log=self._log, tracing=self._tracing)
 
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
-        app = engine.app
+        app: ASGIApp = OpenAIErrors(engine.app)
+        if engine.adapters is None:
+            app = AdaptersOff(app)
+        else:
+            requests = AdapterRequests(app, engine.adapters, self._settings.drain_seconds)
+            app = AdaptersRoute(requests, engine.adapters, requests)
         # vLLM registers its families in the client library's own registry.
         app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
         app = UsageRoute(app, self._keys)
@@ -97,6 +113,7 @@ class Gateway:
         app = Account(app)
         app = Admit(app, self._keys, engine.bounds)
         app = AllowedModel(app)
+        app = CheckBody(app, engine.bounds, self._settings)
         app = Authenticate(app, self._keys)
         return Inside(app, in_flight)
 
