@@ -87,7 +87,8 @@ class Gateway:
         self._keys = keys or Keys()
         limit = settings.metrics_label_limit
         self._figures = Figures(keys=limit, models=limit)
-        self._log = AccessLog(settings.access_log) if settings.access_log else None
+        dropped = self._figures.lines_dropped.inc
+        self._log = AccessLog(settings.access_log, dropped) if settings.access_log else None
         self._tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     def outside(self, readiness: Readiness) -> ASGIApp:
