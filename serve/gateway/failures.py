@@ -15,7 +15,7 @@ def report_failure(request_id: str, error: BaseException) -> None:
         request_id: what the client was told, for finding this again.
         error: what was raised; what led to it is told too.
     """
-    told = []
+    told: list[str] = []
     seen: BaseException | None = error
     while seen is not None and len(told) < 5:
         frames = "".join(traceback.format_tb(seen.__traceback__))
