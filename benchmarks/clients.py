@@ -3,8 +3,8 @@
     python benchmarks/clients.py [--url http://127.0.0.1:8000/v1 --served NAME]
 
 Chat, streaming, tools, structured output, logprobs, errors (embeddings among them), batches: each
-is asked as the client's documentation says, and the answer looked at. Without `--url` a server on
-SmolLM2-135M is started. The Python clients live in the benchmarks' environment (`make bench-peers`);
+is asked as the documentation says, and the answer looked at. Without `--url` a server on
+SmolLM2-135M is started. The Python clients live in the benchmarks' environment (`bench-peers`);
 the Node client is installed from npm into a temporary folder, and left out where there is no node.
 The last line printed is one JSON object; `ratios` are checks passed over checks made.
 """
