@@ -88,6 +88,7 @@ def run_server(
     device = choose_device(settings.device)
     with open_keys(settings) as keys:
         listening = listening or listen(keys.host(settings.host), settings.port)
+        allow_connections(settings.max_connections)
         silence_teardown()
         url = f"{address_of(listening)}/v1"
         loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()

@@ -1,4 +1,4 @@
-"""Requests under way: counted, waited for, and cut short when their time or the server's is over."""
+"""Requests under way: counted, waited for, and cut short when their time is over."""
 
 from __future__ import annotations
 

@@ -185,12 +185,18 @@ def test_an_engine_that_does_not_start_ends_the_server_with_its_reason() -> None
         live(scenario, start)
 
 
-def test_an_engine_that_dies_ends_the_server_with_an_error() -> None:
+def test_an_engine_that_dies_ends_streams_with_an_error_and_the_server_with_its_reason() -> None:
     engine = FakeEngine()
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        engine.dead = True
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
+            chunks = answer.aiter_raw()
+            await anext(chunks)
+            engine.dead = True
+            assert b'"engine_died"' in await anext(chunks)
+            # Readiness is over by the time that clients are told.
+            assert engine.ended or (await client.get("/ready")).status_code == 503
 
     with pytest.raises(EngineFailed, match="died"):
         live(scenario, lambda: engine)
