@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -186,7 +187,12 @@ def test_an_engine_that_does_not_start_ends_the_server_with_its_reason() -> None
 
 
 def test_an_engine_that_dies_ends_streams_with_an_error_and_the_server_with_its_reason() -> None:
-    engine = FakeEngine()
+    class Lingering(FakeEngine):
+        def shutdown(self) -> None:
+            time.sleep(0.5)
+            super().shutdown()
+
+    engine = Lingering()
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
@@ -196,7 +202,7 @@ def test_an_engine_that_dies_ends_streams_with_an_error_and_the_server_with_its_
             engine.dead = True
             assert b'"engine_died"' in await anext(chunks)
             # Readiness is over by the time that clients are told.
-            assert engine.ended or (await client.get("/ready")).status_code == 503
+            assert (await client.get("/ready")).status_code == 503
 
     with pytest.raises(EngineFailed, match="died"):
         live(scenario, lambda: engine)
