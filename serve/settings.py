@@ -96,7 +96,7 @@ class ServeSettings(BaseModel):
     """Most characters in a request's JSON schemas together, tools' among them."""
 
     access_log: Path | None = None
-    """File for one JSON object a line about every request; - is standard output. None if not
+    """File for one JSON object a line about every request, such as /dev/stdout. None if not
     given."""
 
     otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
