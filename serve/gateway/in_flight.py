@@ -83,6 +83,10 @@ class InFlight:
             if not self._requests:
                 self._none_left.set()
 
+    def __len__(self) -> int:
+        """Requests under way."""
+        return len(self._requests)
+
     async def wait_until_none(self) -> None:
         """Return once no request is under way."""
         await self._none_left.wait()
