@@ -254,6 +254,7 @@ def _bounds(
         max_logprobs=config.max_logprobs,
         tools_by_choice=args.tool_call_parser is not None,
         tasks=tuple(tasks),
+        max_running=client.vllm_config.scheduler_config.max_num_seqs,
     )
 
 

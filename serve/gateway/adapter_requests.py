@@ -71,7 +71,8 @@ class AdapterRequests:
             ended = 0
         except TimeoutError:
             ended = len(requests)
-            requests.cut_all()
+            message = f"the adapter {version} was unloaded before the answer was complete."
+            requests.cut_all(Cut(503, "adapter_unloaded", message))
             # One that hangs is the engine's to end: it is asked to let go of the adapter next.
             with suppress(TimeoutError):
                 await asyncio.wait_for(requests.wait_until_none(), _SECONDS_TO_END)
@@ -81,8 +82,7 @@ class AdapterRequests:
     def _requests_of(self, version: Version) -> InFlight:
         requests = self._of_version.get(version)
         if requests is None:
-            message = f"the adapter {version} was unloaded before the answer was complete."
-            requests = InFlight(self._app, Cut(message, "adapter_unloaded"))
+            requests = InFlight(self._app)
             self._of_version[version] = requests
         return requests
 
