@@ -44,7 +44,9 @@ def test_a_client_that_leaves_ends_its_generation_and_frees_its_cache(
     with httpx.Client(timeout=60) as client:
         if stream:
             with client.stream("POST", f"{server.url}/completions", json=asked) as answer:
-                next(answer.iter_lines())
+                assert answer.status_code == 200
+                lines = answer.iter_lines()  # one that is let go of closes the connection
+                next(lines)
                 assert comes_true(lambda: gauge(server, "vllm:num_requests_running") == 1)
                 assert comes_true(lambda: gauge(server, "vllm:kv_cache_usage_perc") > 0)
         else:
