@@ -7,8 +7,8 @@ from typing import Any
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.gateway.body import ClientLeft, Replay, is_json, read_body
 from serve.gateway.authenticate import send_model_hidden
+from serve.gateway.body import ClientLeft, Replay, is_json, read_body
 from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import exchange_of
