@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from llmkit import bench_commands, key_commands, model_commands, opening, tokenizer_commands
+from llmkit.chat_command import chat
 
 app = typer.Typer(
     help="Raw rows in, a fine-tuned model behind an OpenAI-compatible endpoint out, and every "
@@ -313,6 +314,9 @@ def serve(
     from llmkit.serving import serve_run_or_model
 
     serve_run_or_model(what, overrides or [], host, port, unverified)
+
+
+app.command()(chat)
 
 
 @app.command()
