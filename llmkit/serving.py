@@ -78,9 +78,11 @@ DECISIVE = (
 """Of a verification's inputs, those that decide what a served model answers."""
 NOT_DECISIVE = {
     *("host", "port", "drain_seconds", "log_level"),
+    *("adapters_folder", "max_adapters", "max_adapter_rank"),
     *("access_log", "otlp_endpoint", "metrics_label_limit"),
     *("prefix_caching",),
     *("database", "playground"),
+    *("max_logprobs", "max_body_bytes", "max_messages", "max_choices", "max_schema_chars"),
 }
 """Server settings without any influence on answers."""
 

@@ -8,6 +8,8 @@ while read -r package file; do
     compgen -G "$file" >/dev/null || missing+=("$package")
 done <<'PACKAGES'
 postgresql /usr/lib/postgresql/*/bin/initdb
+docker-compose /usr/bin/docker-compose
+prometheus /usr/bin/promtool
 chromium /usr/bin/chromium
 PACKAGES
 

@@ -60,8 +60,27 @@ class ServeSettings(BaseModel):
     chat_template: Path | None = None
     """A .jinja file to use instead of the chat template beside the model."""
 
+    tool_parser: str | None = None
+    """Name of vLLM's parser for the model's tool calls, such as hermes or llama3_json. Without
+    one, tools are called only where a request demands it (tool_choice)."""
+
+    max_logprobs: int = Field(default=20, ge=0)
+    """Most alternatives that a request may ask for at each token."""
+
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
+    """Largest body of a request; files for batches have a limit of their own."""
+
+    max_messages: int = Field(default=2_000, ge=1)
+    """Most messages in a conversation."""
+
+    max_choices: int = Field(default=128, ge=1)
+    """Most answers to one request: its prompts times n."""
+
+    max_schema_chars: int = Field(default=65_536, ge=1)
+    """Most characters in a request's JSON schemas together, tools' among them."""
+
     access_log: Path | None = None
-    """File for one JSON object a line about every request; - is standard output. None if not
+    """File for one JSON object a line about every request, such as /dev/stdout. None if not
     given."""
 
     otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
@@ -75,3 +94,14 @@ class ServeSettings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "error"
     """What vLLM writes to the terminal. Its warnings are about its own internals and come
     by the dozen at every start, hence errors only."""
+
+    adapters_folder: Path | None = None
+    """Folder below which LoRA adapters may be loaded while the server runs (/v1/adapters), such
+    as runs/. What is served is recorded there, and served again after a restart."""
+
+    max_adapters: int = Field(default=4, ge=1, le=256)
+    """Adapters from adapters_folder that can be loaded at a time; each takes memory from the
+    start."""
+
+    max_adapter_rank: int = Field(default=64, ge=1, le=512)
+    """Largest rank of an adapter from adapters_folder."""

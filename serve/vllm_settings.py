@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from serve.device import Device
-from serve.model import ServedModel
+from serve.model import ServedModel, rank_with_kernels
 from serve.settings import ServeSettings
 from serve.tracing import SERVICE_NAME
 
@@ -77,6 +77,12 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         # Loading code from the model's folder would let a model run anything.
         "trust_remote_code": False,
         "disable_fastapi_docs": True,
+        "max_logprobs": settings.max_logprobs,
+        "enable_auto_tool_choice": settings.tool_parser is not None,
+        "tool_call_parser": settings.tool_parser,
+        # Arguments fit the tool's schema whether or not the tool says `strict`: without it,
+        # vLLM lets a required call have any JSON for arguments, a bare string too.
+        "tool_strict_level": "parameter",
         "use_tqdm_on_load": settings.log_level in ("debug", "info"),
         "worker_extension_cls": "serve.engine_guard.EngineGuard",
         # Only matters when something signals the engine's process itself, as systemd does.
@@ -88,12 +94,32 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
     if settings.otlp_endpoint:
         arguments["otlp_traces_endpoint"] = settings.otlp_endpoint
-    if model.adapters:
-        arguments |= {
-            "enable_lora": True,
-            # One slot to spare: on CPU, vLLM 0.32 answered a base request with an adapter's
-            # text when both were in one batch and every slot was in use.
-            "max_loras": len(model.adapters) + 1,
-            "max_lora_rank": model.max_lora_rank,
-        }
-    return arguments
+    return arguments | _adapter_arguments(model, settings)
+
+
+BASE = "base"
+"""What the base is called beside adapters, next to its own name."""
+
+
+def _adapter_arguments(model: ServedModel, settings: ServeSettings) -> dict[str, Any]:
+    slots, rank = len(model.adapters), model.max_lora_rank
+    if settings.adapters_folder is not None:
+        slots += settings.max_adapters
+        rank = max(rank, rank_with_kernels(settings.max_adapter_rank))
+    if not slots:
+        return {}
+    return {
+        "enable_lora": True,
+        # One slot to spare, so that the last one is never in use: on CPU, vLLM 0.32 takes the
+        # last slot's weights for a base request that is in one batch with an adapter's. It also
+        # means that vLLM, which drops the adapter used longest ago when slots run out, never does.
+        "max_loras": slots + 1,
+        "max_lora_rank": rank,
+        "served_model_name": list(base_names(model)),
+    }
+
+
+def base_names(model: ServedModel) -> tuple[str, ...]:
+    """What requests may call the base beside adapters; its own name first."""
+    taken = {model.name, *model.adapters}
+    return (model.name,) if BASE in taken else (model.name, BASE)

@@ -30,14 +30,21 @@ import prometheus_client
 from starlette.types import ASGIApp
 
 from serve.access_log import AccessLog
+from serve.adapters.registry import AdapterRegistry
 from serve.gateway.account import Account
+from serve.gateway.adapter_requests import AdapterRequests
+from serve.gateway.adapters_route import AdaptersOff, AdaptersRoute
+from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.bounds import Bounds
+from serve.gateway.check_body import CheckBody
 from serve.gateway.in_flight import InFlight
 from serve.gateway.observe import Observe
+from serve.gateway.openai_errors import OpenAIErrors
 from serve.gateway.playground import Playground
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
+from serve.gateway.usage_route import UsageRoute
 from serve.keys.opening import Keys
 from serve.metrics.figures import Figures
 from serve.metrics.route import MetricsRoute
@@ -54,6 +61,9 @@ class EngineApp:
 
     bounds: Bounds
     """What requests must fit."""
+
+    adapters: AdapterRegistry | None = None
+    """Adapters that can be loaded while it runs; None where that is not offered."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,8 @@ class Gateway:
         self._keys = keys or Keys()
         limit = settings.metrics_label_limit
         self._figures = Figures(keys=limit, models=limit)
-        self._log = AccessLog(settings.access_log) if settings.access_log else None
+        dropped = self._figures.lines_dropped.inc
+        self._log = AccessLog(settings.access_log, dropped) if settings.access_log else None
         self._tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     def outside(self, readiness: Readiness) -> ASGIApp:
@@ -90,12 +101,20 @@ class Gateway:
 
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
-        app = engine.app
+        app: ASGIApp = OpenAIErrors(engine.app)
+        if engine.adapters is None:
+            app = AdaptersOff(app)
+        else:
+            requests = AdapterRequests(app, engine.adapters, self._settings.drain_seconds)
+            app = AdaptersRoute(requests, engine.adapters, requests)
         # vLLM registers its families in the client library's own registry.
         app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
+        app = UsageRoute(app, self._keys)
         app = in_flight = InFlight(app)
         app = Account(app)
+        app = Admit(app, self._keys, engine.bounds)
         app = AllowedModel(app)
+        app = CheckBody(app, engine.bounds, self._settings)
         app = Authenticate(app, self._keys)
         return Inside(app, in_flight)
 

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.gateway.errors import error_body, send_error
 
-_MESSAGE = "the server shut down before the answer was complete; send the request again."
-_KIND, _CODE = "server_error", "server_shutdown"
+
+@dataclass(frozen=True)
+class Cut:
+    """What the clients of requests are told that are ended before they are answered."""
+
+    message: str
+    code: str
+    kind: str = "server_error"
+
+
+SHUTDOWN = Cut(
+    "the server shut down before the answer was complete; send the request again.",
+    "server_shutdown",
+)
+"""The server ends."""
 
 
 class InFlight:
     """Runs each request as a task of its own, so that all of them can be ended at once."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, cut: Cut = SHUTDOWN) -> None:
         self._app = app
+        self._cut = cut
         self._requests: set[asyncio.Task[None]] = set()
         self._none_left = asyncio.Event()
         self._none_left.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and note that it is under way."""
-        response = _Response(send)
+        response = _Response(send, self._cut)
         request = asyncio.create_task(self._run(scope, receive, response.send))
         self._requests.add(request)
         self._none_left.clear()
@@ -40,6 +55,10 @@ class InFlight:
             self._requests.discard(request)
             if not self._requests:
                 self._none_left.set()
+
+    def __len__(self) -> int:
+        """Requests under way."""
+        return len(self._requests)
 
     async def wait_until_none(self) -> None:
         """Return once no request is under way."""
@@ -57,8 +76,9 @@ class InFlight:
 class _Response:
     """Remembers how far a response got, to end it in a way its client understands."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, cut: Cut) -> None:
         self._send = send
+        self._cut = cut
         self._started = self._complete = self._events = False
 
     async def send(self, message: Message) -> None:
@@ -74,8 +94,9 @@ class _Response:
 
     async def cut(self) -> None:
         if not self._started:
-            await send_error(self._send, 503, _MESSAGE, kind=_KIND, code=_CODE)
+            told = self._cut
+            await send_error(self._send, 503, told.message, kind=told.kind, code=told.code)
         elif self._events and not self._complete:
-            body = error_body(_MESSAGE, kind=_KIND, code=_CODE)
+            body = error_body(self._cut.message, kind=self._cut.kind, code=self._cut.code)
             event = f"data: {json.dumps(body)}\n\n".encode()
             await self._send({"type": "http.response.body", "body": event})

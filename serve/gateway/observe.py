@@ -22,6 +22,8 @@ CLIENT_LEFT = 499
 """Status in log and metrics where a client left before its answer began, as nginx has it."""
 _FIT_ID = re.compile(rb"[!-~]{1,128}")
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
+"""Asked every few seconds by machines. They are counted; of them only a refusal of /metrics, which
+needs a key, is worth a line, and none a span."""
 _REQUEST_ID, _TRACE_PARENT = b"x-request-id", b"traceparent"
 
 
@@ -64,7 +66,7 @@ class Observe:
         passed_on = [header for header in headers if header[0] != _REQUEST_ID]
         passed_on.append((_REQUEST_ID, sent_id))
         span = None
-        if self._tracing is not None:
+        if self._tracing is not None and scope["path"] not in _PROBES:
             span = self._tracing.start(scope["method"], headers)
             passed_on = [header for header in passed_on if header[0] != _TRACE_PARENT]
             passed_on.append((_TRACE_PARENT, span.traceparent))
@@ -101,7 +103,7 @@ class Observe:
             self._figures.count(exchange, answered, ended)
             if span is not None:
                 span.end(exchange, answered, ended)
-            if self._log is not None and not (status == 200 and exchange.route in _PROBES):
+            if self._log is not None and (exchange.route not in _PROBES or status in (401, 403)):
                 client = scope.get("client")
                 self._log.write(
                     time.time(),

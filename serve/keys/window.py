@@ -129,10 +129,10 @@ class Window:
             self._at(now)[1] += used
             self.month_tokens += used
 
-    def keep(self, process: str, requests: int, tokens: int, now: float) -> None:
-        """A process says what it has under way: its holds go on, or come back if they lapsed."""
-        self._move_to(now)
-        self.held[process] = Held(requests, tokens, now + SECONDS_HELD)
+    def touch(self, process: str, now: float) -> None:
+        """A word from a process: what it holds goes on."""
+        if process in self.held:
+            self.held[process].until = now + SECONDS_HELD
 
     def left(self, limits: Limits, now: float) -> tuple[Left | None, Left | None]:
         """What is left of the minute's requests and tokens; None without such a limit."""

@@ -195,7 +195,11 @@ def test_no_secret_prompt_or_answer_reaches_the_log_or_the_metrics(
     assert "sk-secret" not in json.dumps(told) + caplog.text + sent[1]["body"].decode()
 
 
-def test_probes_that_are_answered_are_not_logged(figures: Figures, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [200, 503])
+def test_probes_are_not_logged(figures: Figures, tmp_path: Path, status: int) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, status, {})
+
     assert lines(tmp_path / "log", AllowList(answer), figures, path="/ready", method="GET") == []
 
 
@@ -210,3 +214,14 @@ def test_metrics_are_one_exposition_with_each_family_once() -> None:
     text = sent[1]["body"].decode()
     assert text.count("# TYPE llmkit_requests_total counter") == 1
     assert "vllm:served_total 1.0" in text
+
+
+def test_metrics_asked_for_without_the_right_key_are_logged(
+    figures: Figures, tmp_path: Path
+) -> None:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, 401, {})
+
+    asked = {"path": "/metrics", "method": "GET"}
+    [line] = lines(tmp_path / "log", AllowList(refuse), figures, **asked)
+    assert (line["route"], line["status"]) == ("/metrics", 401)

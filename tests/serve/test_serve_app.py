@@ -18,6 +18,8 @@ from serve.gateway.chain import EngineApp
 from serve.listening import address_of, listen
 from serve.settings import ServeSettings
 
+ASKED = {"model": "stub", "prompt": "Once"}
+
 
 class FakeEngine:
     """Streams two events, the second only once `go_on` is set."""
@@ -94,7 +96,7 @@ def test_events_reach_the_client_one_by_one() -> None:
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        async with client.stream("POST", "/v1/completions") as answer:
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
             chunks = answer.aiter_raw()
             # The second event does not exist yet, so the first was not held back for it.
             assert await anext(chunks) == b"data: one\n\n"
@@ -110,7 +112,7 @@ def test_a_client_that_leaves_is_noticed_by_the_app() -> None:
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        async with client.stream("POST", "/v1/completions") as answer:
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
             await anext(answer.aiter_raw())
         await asyncio.wait_for(engine.client_left.wait(), 5)
         stop()
@@ -123,7 +125,7 @@ def test_draining_refuses_new_requests_and_finishes_those_in_flight() -> None:
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        async with client.stream("POST", "/v1/completions") as answer:
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
             chunks = answer.aiter_raw()
             await anext(chunks)
             stop()
@@ -143,7 +145,7 @@ def test_a_request_is_cut_after_the_drain_or_a_second_signal(drain_seconds: floa
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        async with client.stream("POST", "/v1/completions") as answer:
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
             chunks = answer.aiter_raw()
             await anext(chunks)
             stop()
