@@ -36,6 +36,7 @@ from serve.gateway.adapter_requests import AdapterRequests
 from serve.gateway.adapters_route import AdaptersOff, AdaptersRoute
 from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
+from serve.gateway.backpressure import Backpressure
 from serve.gateway.bounds import Bounds
 from serve.gateway.check_body import CheckBody
 from serve.gateway.in_flight import InFlight
@@ -109,8 +110,15 @@ class Gateway:
             app = AdaptersRoute(requests, engine.adapters, requests)
         # vLLM registers its families in the client library's own registry.
         app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
+        settings = self._settings
+        app = Backpressure(
+            app,
+            settings.max_running or engine.bounds.max_running,
+            settings.max_queue,
+            settings.queue_seconds,
+        )
         app = UsageRoute(app, self._keys)
-        app = in_flight = InFlight(app)
+        app = in_flight = InFlight(app, settings.request_seconds)
         app = Account(app)
         app = Admit(app, self._keys, engine.bounds)
         app = AllowedModel(app)
