@@ -18,6 +18,7 @@ from llmkit import (
     opening,
     tokenizer_commands,
 )
+from llmkit.chat_command import chat
 
 app = typer.Typer(
     help="Raw rows in, a fine-tuned model behind an OpenAI-compatible endpoint out, and every "
@@ -321,6 +322,9 @@ def serve(
     from llmkit.serving import serve_run_or_model
 
     serve_run_or_model(what, overrides or [], host, port, unverified)
+
+
+app.command()(chat)
 
 
 @app.command()

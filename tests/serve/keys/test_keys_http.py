@@ -96,7 +96,11 @@ def test_openais_client_understands_every_refusal(settings: ServeSettings, store
             await complete(url, "sk-wrong")
         with pytest.raises(openai.NotFoundError) as hidden:
             await complete(url, scoped, "support@1")
+        with pytest.raises(openai.NotFoundError) as unknown:
+            await complete(url, scoped, "nothing")
         assert hidden.value.code == "model_not_found"
+        assert hidden.value.message == unknown.value.message
+        await complete(url, scoped)
         await complete(url, limited)
         with pytest.raises(openai.RateLimitError) as refused:
             await complete(url, limited)
