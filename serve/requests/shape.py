@@ -23,7 +23,9 @@ class Shape(BaseModel):
     )
 
 
-TokenId = Annotated[int, Field(ge=0)]
+TOKEN_ID = "token-id"
+
+TokenId = Annotated[int, Field(ge=0, json_schema_extra={"format": TOKEN_ID})]
 """A token's number. That it is below the vocabulary's size is checked with the engine's facts."""
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
