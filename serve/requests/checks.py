@@ -166,7 +166,7 @@ def _completion(body: dict[str, Any], engine: Engine) -> None:
     prompt = request.prompt
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     prompts = len(prompt) if several else 1
-    at_most("prompt" if several else "n", prompts * (request.n or 1), engine.settings.max_choices)
+    at_most("prompt" if several else "n", prompts * request.n, engine.settings.max_choices)
     _token_prompts("prompt", prompt, bounds.max_model_len, engine)
     fits_model("max_tokens", request.max_tokens, bounds)
     if request.max_tokens == 0:
@@ -252,10 +252,10 @@ def _token_prompts(
         in_vocabulary(field, prompt, engine.bounds)
 
 
-def _final_message(*, opened: bool | None, continued: bool | None) -> None:
+def _final_message(*, opened: bool, continued: bool) -> None:
     # vLLM's default opens a turn of the assistant, which then is no continuation.
     if continued:
-        _needs("continue_final_message", "add_generation_prompt: false", holds=opened is False)
+        _needs("continue_final_message", "add_generation_prompt: false", holds=not opened)
 
 
 def _needs(field: str, what: str, *, holds: bool) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from serve.requests.messages import Name
 from serve.requests.sampling import Bias, BiasKey, Penalty, SomeIds, Stop
-from serve.requests.shape import Metadata, Shape
+from serve.requests.shape import CacheSalt, Metadata, Shape
 from serve.requests.structured import JsonFormat, StructuredOutputs, TextFormat
 from serve.requests.tools import FunctionName
 
@@ -136,9 +136,9 @@ class ResponsesRequest(Shape):
     stop: Stop | Annotated[list[Stop], Field(max_length=4, fail_fast=True)] | None = None
     stop_token_ids: SomeIds | None = None
     logit_bias: Annotated[dict[BiasKey, Bias], Field(max_length=1024)] | None = None
-    ignore_eos: bool | None = None
-    skip_special_tokens: bool | None = None
-    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
     include: (
         Annotated[
@@ -149,15 +149,15 @@ class ResponsesRequest(Shape):
     ) = None
     text: TextConfig | None = None
     structured_outputs: StructuredOutputs | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=128, fail_fast=True)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunctionTool | None = None
+    tools: Annotated[
+        list[FunctionTool], Field(default_factory=list, max_length=128, fail_fast=True)
+    ]
+    tool_choice: Literal["none", "auto", "required"] | NamedFunctionTool = "auto"
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
-    include_reasoning: bool | None = None
+    include_reasoning: bool = True
     truncation: Literal["auto", "disabled"] | None = None
-    cache_salt: (
-        Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\\x00]+$")] | None
-    ) = None
+    cache_salt: CacheSalt | None = None
     stream: bool | None = None
     stream_options: Any = None
     """OpenAI's; taken and ignored."""
@@ -167,6 +167,6 @@ class ResponsesRequest(Shape):
 
     metadata: Metadata | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] = "auto"
     prompt_cache_key: Annotated[str, Field(max_length=512)] | None = None
     safety_identifier: Annotated[str, Field(max_length=512)] | None = None

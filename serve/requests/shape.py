@@ -30,6 +30,8 @@ TokenId = Annotated[int, Field(ge=0, json_schema_extra={"format": TOKEN_ID})]
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
+CacheSalt = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\\x00]+$")]
+
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
