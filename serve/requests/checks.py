@@ -116,7 +116,7 @@ def _demanded(choice: object, named: str | None, names: set[str], engine: Engine
         return False
     _needs("tool_choice", "tools", holds=bool(names))
     if choice in (None, "auto"):
-        if not engine.bounds.tools_by_choice:
+        if engine.settings.tool_parser is None:
             raise RequestRefused(
                 "'tool_choice' auto, which is the default with tools, needs a server started "
                 "with a tool_parser; ask for 'required', one function by name, or 'none'.",
