@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +12,11 @@ import typer
 if TYPE_CHECKING:
     from serve.keys.database import Database
     from serve.keys.store import StoredKey
+    from serve.keys.usage import UsageRow
 
-app = typer.Typer(help="Keys of the server: make, list, revoke.", no_args_is_help=True)
+app = typer.Typer(
+    help="Keys of the server: make, list, revoke; what they used.", no_args_is_help=True
+)
 
 DatabaseOption = Annotated[
     str | None,
@@ -93,7 +96,7 @@ def keys_list(database: DatabaseOption = None, as_json: Json = False) -> None:
         return
     if not found:
         typer.echo(f"no keys in {opened.where}. Make one: llmkit keys create NAME", err=True)
-    for line in _table([_row(stored) for stored in found]):
+    for line in _table(_KEYS, [_row(stored) for stored in found]):
         typer.echo(line)
 
 
@@ -110,6 +113,36 @@ def keys_revoke(
     was = KeyStore(_open(database)).revoke(parsed(key_id)[0] or key_id)
     said = f"revoked {was.key.id} ({was.key.name})"
     typer.echo(said if was.revoked is None else f"{said}; it was already")
+
+
+@app.command("usage")
+def keys_usage(
+    key_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="A key's id; every key if not given.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="First day, UTC.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Last day, UTC.")] = None,
+    database: DatabaseOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show what keys used, by day and by model or adapter.
+
+    A running server writes its counts down every second.
+    """
+    from serve.keys.usage import Usage
+
+    days = _day(since, "--since"), _day(until, "--until")
+    opened = _open(database)
+    rows = Usage(opened).read(key_id=key_id, since=days[0], until=days[1])
+    if as_json:
+        typer.echo(
+            json.dumps([{**vars(row), "day": row.day.isoformat()} for row in rows], indent=2)
+        )
+        return
+    if not rows:
+        typer.echo(f"no usage in {opened.where} of such keys and days", err=True)
+    for line in _table(_USED, [tuple(map(str, _used(row))) for row in rows]):
+        typer.echo(line)
 
 
 def _open(name: str | None) -> Database:
@@ -137,6 +170,13 @@ def _moment(text: str) -> datetime:
     return moment
 
 
+def _day(text: str | None, option: str) -> date | None:
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day (2030-01-31)", param_hint=option) from None
+
+
 def _state(stored: StoredKey) -> str:
     expires = stored.key.expires
     if stored.revoked is not None:
@@ -160,7 +200,13 @@ def _as_json(stored: StoredKey) -> dict[str, Any]:
     }
 
 
-_HEADINGS = ("ID", "NAME", "STATE", "MADE", "EXPIRES", "MAY", "LIMITS")
+_KEYS = ("ID", "NAME", "STATE", "MADE", "EXPIRES", "MAY", "LIMITS")
+_USED = ("DAY", "ID", "NAME", "MODEL", "REQUESTS", "PROMPT TOKENS", "COMPLETION TOKENS")
+
+
+def _used(row: UsageRow) -> tuple[object, ...]:
+    counts = (row.requests, row.prompt_tokens, row.completion_tokens)
+    return (row.day, row.key_id, row.key_name, row.model, *counts)
 
 
 def _row(stored: StoredKey) -> tuple[str, ...]:
@@ -180,11 +226,11 @@ def _row(stored: StoredKey) -> tuple[str, ...]:
     )
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     if not rows:
         return []
-    wide = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    wide = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     return [
         "  ".join(f"{text:<{width}}" for text, width in zip(row, wide, strict=True)).rstrip()
-        for row in [_HEADINGS, *rows]
+        for row in [headings, *rows]
     ]

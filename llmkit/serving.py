@@ -77,6 +77,7 @@ DECISIVE = (
 )
 """Of a verification's inputs, those that decide what a served model answers."""
 NOT_DECISIVE = {
+    *("max_running", "max_queue", "queue_seconds", "request_seconds", "max_connections"),
     *("host", "port", "drain_seconds", "log_level"),
     *("adapters_folder", "max_adapters", "max_adapter_rank"),
     *("access_log", "otlp_endpoint", "metrics_label_limit"),

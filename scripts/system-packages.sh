@@ -8,6 +8,8 @@ while read -r package file; do
     compgen -G "$file" >/dev/null || missing+=("$package")
 done <<'PACKAGES'
 postgresql /usr/lib/postgresql/*/bin/initdb
+docker-compose /usr/bin/docker-compose
+prometheus /usr/bin/promtool
 chromium /usr/bin/chromium
 PACKAGES
 
@@ -16,6 +18,12 @@ if [ "$(id -u)" = 0 ]; then
     root=(env)
 elif sudo -n true 2>/dev/null; then
     root=(sudo -n)
+fi
+if [ ${#root[@]} != 0 ] && [[ " ${missing[*]} " == *" prometheus "* ]]; then
+    # Tests start their own. Debian's would listen on every interface from now on:
+    # `systemctl unmask prometheus` for whoever wants it.
+    "${root[@]}" mkdir -p /etc/systemd/system
+    "${root[@]}" ln -sfn /dev/null /etc/systemd/system/prometheus.service
 fi
 install=(DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
 if [ ${#root[@]} != 0 ] && "${root[@]}" apt-get update -qq \

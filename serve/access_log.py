@@ -20,7 +20,8 @@ from typing import Any
 
 from serve.errors import ServeError
 
-STANDARD_OUTPUT = Path("-")
+STANDARD_OUTPUT = Path("/dev/stdout")
+"""Written to as this process has it open: under systemd it is a socket, which open() refuses."""
 _WAITING = 10_000
 _AT_ONCE = 256
 _SECONDS_TO_CLOSE = 2.0
@@ -32,21 +33,27 @@ Fields = Callable[[], Mapping[str, Any]]
 class AccessLog:
     """Writes lines to a file, or to standard output."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_dropped: Callable[[], None] | None = None) -> None:
         """Open the file and start the writer.
+
+        Args:
+            path: the file, or `STANDARD_OUTPUT`.
+            on_dropped: called for each line that finds the queue full.
 
         Raises:
             ServeError: the file can't be written.
         """
         self._path = path
-        self._dropped = 0
+        # Each is written by one thread alone: the event loop's, the writer's.
+        self._dropped = self._told = 0
+        self._on_dropped = on_dropped
         self._lines: queue.Queue[tuple[float, Fields] | None] = queue.Queue(_WAITING)
         try:
             self._file, self._identity = self._open()
         except OSError as error:
             raise ServeError(
                 f"access_log {path}: can't be written: {error.strerror}. Give a file in a folder "
-                "that exists and that this user may write, or - for standard output."
+                f"that exists and that this user may write, or {STANDARD_OUTPUT}."
             ) from None
         self._writer = threading.Thread(target=self._write_all, name="access-log", daemon=True)
         self._writer.start()
@@ -62,6 +69,8 @@ class AccessLog:
             self._lines.put_nowait((when, fields))
         except queue.Full:
             self._dropped += 1
+            if self._on_dropped is not None:
+                self._on_dropped()
 
     def close(self) -> None:
         """Write what waits, for two seconds at most."""
@@ -82,8 +91,9 @@ class AccessLog:
     def _line(self, when: float, fields: Fields) -> bytes:
         time = datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
         line = {"time": time.replace("+00:00", "Z"), **fields()}
-        if self._dropped:
-            line["dropped_before"], self._dropped = self._dropped, 0
+        if dropped := self._dropped - self._told:
+            line["dropped_before"] = dropped
+            self._told += dropped
         known = {name: value for name, value in line.items() if value is not None}
         return json.dumps(known, separators=(",", ":")).encode() + b"\n"
 

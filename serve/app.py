@@ -30,10 +30,11 @@ import psutil
 import uvicorn
 from starlette.types import ASGIApp
 
+from serve.connections import ConnectionLimits, allow_connections, guarded
 from serve.device import choose_device
 from serve.errors import EngineFailed
 from serve.gateway.chain import EngineApp, Gateway
-from serve.gateway.in_flight import InFlight
+from serve.gateway.in_flight import ENGINE_DIED, SHUTDOWN, Cut, InFlight
 from serve.gateway.readiness import Readiness
 from serve.keys.opening import Keys, open_keys
 from serve.listening import address_of, is_loopback, listen
@@ -87,6 +88,7 @@ def run_server(
     device = choose_device(settings.device)
     with open_keys(settings) as keys:
         listening = listening or listen(keys.host(settings.host), settings.port)
+        allow_connections(settings.max_connections)
         silence_teardown()
         url = f"{address_of(listening)}/v1"
         loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()
@@ -128,7 +130,7 @@ async def serve(
     keys = keys or Keys()
     keys.always_required = not is_loopback(listening.getsockname()[0])
     with closing(Gateway(settings, keys)) as gateway, _stop_signals() as (first, second):
-        async with _http(gateway.outside(readiness), listening):
+        async with _http(gateway.outside(readiness), listening, settings):
             loading = _in_thread(start)
             awaited: list[asyncio.Future[Any]] = [loading, first]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +147,12 @@ async def serve(
                     inside = gateway.around(engine_app)
                     readiness.ready(inside.app)
                     on_ready()
-                    await _until_stopped(engine, first)
+                    try:
+                        await _until_stopped(engine, first)
+                    except EngineFailed:
+                        readiness.fail()
+                        await _cut(inside.in_flight, ENGINE_DIED)
+                        raise
                     readiness.drain()
                     await _drain(inside.in_flight, settings.drain_seconds, second)
             except BaseException:
@@ -170,9 +177,15 @@ async def _drain(in_flight: InFlight, seconds: float, at_once: asyncio.Future[No
     """Let requests finish; cut them after ``seconds``, or on a second signal."""
     finished = asyncio.create_task(in_flight.wait_until_none())
     await asyncio.wait([finished, at_once], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    in_flight.cut_all()
-    await asyncio.wait([finished], timeout=5)
     finished.cancel()
+    await _cut(in_flight, SHUTDOWN)
+
+
+async def _cut(in_flight: InFlight, why: Cut) -> None:
+    """End what is under way, and give its clients' answers time to go out."""
+    in_flight.cut_all(why)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(in_flight.wait_until_none(), 5)
 
 
 @contextmanager
@@ -207,14 +220,21 @@ class _HttpServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _http(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
+async def _http(
+    app: ASGIApp, listening: socket.socket, settings: ServeSettings
+) -> AsyncIterator[None]:
     """Answer HTTP inside the context; on leaving, close every connection."""
     config = uvicorn.Config(
         app,
+        http=guarded(ConnectionLimits(connections=settings.max_connections)),
+        ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        # Not its warnings: a line for every invalid request is the sender's to choose.
+        log_level="error",
         access_log=False,
+        # Longer than clients' pools commonly keep a connection, so that they close it, not we.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=2,
     )
     server = _HttpServer(config)

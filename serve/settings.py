@@ -54,6 +54,22 @@ class ServeSettings(BaseModel):
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after the first SIGTERM or Ctrl-C."""
 
+    max_running: int | None = Field(default=None, ge=1)
+    """Requests that the engine is given at a time; more wait in the server's queue. Not given: as
+    many as the engine batches (vLLM's max_num_seqs)."""
+
+    max_queue: int = Field(default=1000, ge=0)
+    """Requests that may wait for the engine; one more is refused."""
+
+    queue_seconds: float = Field(default=60.0, gt=0)
+    """Longest wait for the engine; then the request is refused."""
+
+    request_seconds: float = Field(default=600.0, gt=0)
+    """Longest time for a request from its arrival to the end of its answer; then it is ended."""
+
+    max_connections: int = Field(default=1000, ge=1)
+    """Connections at a time; one more is refused."""
+
     playground: bool = True
     """Whether the server offers its web page at /."""
 
@@ -80,7 +96,7 @@ class ServeSettings(BaseModel):
     """Most characters in a request's JSON schemas together, tools' among them."""
 
     access_log: Path | None = None
-    """File for one JSON object a line about every request; - is standard output. None if not
+    """File for one JSON object a line about every request, such as /dev/stdout. None if not
     given."""
 
     otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")

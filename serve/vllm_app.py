@@ -184,8 +184,9 @@ class _LoadedAdapters:
         self._models.lora_requests[name] = request
 
     async def unload(self, name: str) -> None:
-        """Forget the name and remove the weights."""
-        await self._remove(self._models.lora_requests.pop(name).lora_int_id)
+        """Remove the weights and forget the name."""
+        await self._remove(self._models.lora_requests[name].lora_int_id)
+        del self._models.lora_requests[name]
 
     async def _remove(self, lora_id: int) -> None:
         # A request that was cut may be in one more step, which would load its adapter again.
@@ -251,6 +252,7 @@ def _bounds(
         vocabulary=config.get_vocab_size(),
         max_logprobs=config.max_logprobs,
         tasks=tuple(tasks),
+        max_running=client.vllm_config.scheduler_config.max_num_seqs,
     )
 
 

@@ -248,12 +248,15 @@ class AdapterRegistry:
 
     async def _begin_unloading(self, version: Version, drain: Drain) -> asyncio.Task[int]:
         async with self._changing:
-            if version not in self._unloading:
+            task = self._unloading.get(version)
+            if task is None:
                 state = self.state.model_copy(deep=True)
                 state.take_out(version)
                 await self._save(state)
-                self._unloading[version] = asyncio.create_task(self._drained(version, drain))
-            return self._unloading[version]
+            if task is None or task.done():  # done and still here: it failed, and is tried again
+                task = asyncio.create_task(self._drained(version, drain))
+                self._unloading[version] = task
+            return task
 
     async def _drained(self, version: Version, drain: Drain) -> int:
         ended = await drain(version)

@@ -87,6 +87,9 @@ class Store:
     def keep(self, copy: Path) -> str:
         """Keep a copy under the hash of its content, and return that."""
         sha256 = folder_hash(copy)
+        for file in copy.iterdir():  # the record that names it must not outlive it
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
         if not self.folder_of(sha256).exists():
             copy.rename(self.folder_of(sha256))
         return sha256

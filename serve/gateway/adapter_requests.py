@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,8 +21,8 @@ _SECONDS_TO_END = 5.0
 class AdapterRequests:
     """Puts the version in place of an alias; refuses what is not served or not any more.
 
-    From then on the request is of that version: a change of the alias does not reach it, and
-    `drain` waits for it.
+    The body was parsed and checked by `CheckBody`. From here on the request is of that version:
+    a change of the alias does not reach it, and `drain` waits for it.
     """
 
     def __init__(self, app: ASGIApp, registry: AdapterRegistry, drain_seconds: float) -> None:
@@ -37,16 +37,13 @@ class AdapterRequests:
             await self._app(scope, receive, send)
             return
         exchange = exchange_of(scope)
-        if exchange.body is None:
-            content = await _read(receive)
-            exchange.body = _as_object(content)
-            receive = _replayed(content, receive)
-        name = exchange.body.get("model") if exchange.body is not None else None
+        body = exchange.body or {}
+        name = body.get("model")
         # From here to `InFlight` nothing waits, so no unloading comes between.
         version = self._registry.resolve(name) if isinstance(name, str) else None
         if version is not None:
             if name != str(version):
-                exchange.body = {**(exchange.body or {}), "model": str(version)}
+                exchange.body = body | {"model": str(version)}
                 content = json.dumps(exchange.body).encode()
                 scope, receive = _resized(scope, len(content)), _instead(content, receive)
             exchange.model = str(version)
@@ -74,51 +71,20 @@ class AdapterRequests:
             ended = 0
         except TimeoutError:
             ended = len(requests)
-            requests.cut_all()
-            await asyncio.wait_for(requests.wait_until_none(), _SECONDS_TO_END)
+            message = f"the adapter {version} was unloaded before the answer was complete."
+            requests.cut_all(Cut(503, "adapter_unloaded", message))
+            # One that hangs is the engine's to end: it is asked to let go of the adapter next.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(requests.wait_until_none(), _SECONDS_TO_END)
         del self._of_version[version]
         return ended
 
     def _requests_of(self, version: Version) -> InFlight:
         requests = self._of_version.get(version)
         if requests is None:
-            message = f"the adapter {version} was unloaded before the answer was complete."
-            requests = InFlight(self._app, Cut(message, "adapter_unloaded"))
+            requests = InFlight(self._app)
             self._of_version[version] = requests
         return requests
-
-
-async def _read(receive: Receive) -> bytes:
-    """The body. How large it may be was checked by the layers before."""
-    parts = []
-    more = True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message["type"] == "http.request" and message.get("more_body", False)
-    return b"".join(parts)
-
-
-def _as_object(content: bytes) -> dict[str, Any] | None:
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):  # for the app behind to refuse, in its words
-        return None
-    return body if isinstance(body, dict) else None
-
-
-def _replayed(content: bytes, receive: Receive) -> Receive:
-    """A body that was read already, and then what comes after it: the client's leaving."""
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": content, "more_body": False}
-
-    return replay
 
 
 def _instead(content: bytes, receive: Receive) -> Receive:

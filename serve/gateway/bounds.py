@@ -27,3 +27,6 @@ class Bounds:
 
     tasks: Collection[str] = ("generate",)
     """What the model does, in vLLM's terms: generate, embed."""
+
+    max_running: int = 256
+    """Requests that one batch of the engine holds."""

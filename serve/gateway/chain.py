@@ -34,7 +34,9 @@ from serve.adapters.registry import AdapterRegistry
 from serve.gateway.account import Account
 from serve.gateway.adapter_requests import AdapterRequests
 from serve.gateway.adapters_route import AdaptersOff, AdaptersRoute
+from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
+from serve.gateway.backpressure import Backpressure
 from serve.gateway.bounds import Bounds
 from serve.gateway.check_body import CheckBody
 from serve.gateway.in_flight import InFlight
@@ -44,6 +46,7 @@ from serve.gateway.openapi import OpenApiRoute
 from serve.gateway.playground import Playground
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
+from serve.gateway.usage_route import UsageRoute
 from serve.keys.opening import Keys
 from serve.metrics.figures import Figures
 from serve.metrics.route import MetricsRoute
@@ -86,7 +89,8 @@ class Gateway:
         self._keys = keys or Keys()
         limit = settings.metrics_label_limit
         self._figures = Figures(keys=limit, models=limit)
-        self._log = AccessLog(settings.access_log) if settings.access_log else None
+        dropped = self._figures.lines_dropped.inc
+        self._log = AccessLog(settings.access_log, dropped) if settings.access_log else None
         self._tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     def outside(self, readiness: Readiness) -> ASGIApp:
@@ -108,8 +112,17 @@ class Gateway:
             app = AdaptersRoute(requests, engine.adapters, requests)
         # vLLM registers its families in the client library's own registry.
         app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
-        app = in_flight = InFlight(app)
+        settings = self._settings
+        app = Backpressure(
+            app,
+            settings.max_running or engine.bounds.max_running,
+            settings.max_queue,
+            settings.queue_seconds,
+        )
+        app = UsageRoute(app, self._keys)
+        app = in_flight = InFlight(app, settings.request_seconds)
         app = Account(app)
+        app = Admit(app, self._keys, engine.bounds)
         app = AllowedModel(app)
         app = CheckBody(app, engine.bounds, self._settings)
         app = Authenticate(app, self._keys)

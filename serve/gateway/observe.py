@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import Exchange, exchange_of
+from serve.gateway.failures import report_failure
 from serve.metrics.figures import Figures, time_per_output_token
 
 if TYPE_CHECKING:
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
 CLIENT_LEFT = 499
 """Status in log and metrics where a client left before its answer began, as nginx has it."""
-_FIT_ID = re.compile(rb"[!-~]{1,128}")
+# What looks like a key is one that was put into the wrong header.
+_FIT_ID = re.compile(rb"(?!sk-)[!-~]{1,128}")
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
+"""Asked every few seconds by machines. They are counted; of them only a refusal of /metrics, which
+needs a key, is worth a line, and none a span."""
 _REQUEST_ID, _TRACE_PARENT = b"x-request-id", b"traceparent"
 
 
@@ -64,7 +68,7 @@ class Observe:
         passed_on = [header for header in headers if header[0] != _REQUEST_ID]
         passed_on.append((_REQUEST_ID, sent_id))
         span = None
-        if self._tracing is not None:
+        if self._tracing is not None and scope["path"] not in _PROBES:
             span = self._tracing.start(scope["method"], headers)
             passed_on = [header for header in passed_on if header[0] != _TRACE_PARENT]
             passed_on.append((_TRACE_PARENT, span.traceparent))
@@ -83,7 +87,8 @@ class Observe:
         self._figures.under_way += 1
         try:
             await self._app(scope, receive, note)
-        except Exception:
+        except Exception as error:
+            report_failure(exchange.request_id, error)
             if not status:
                 await send_error(
                     note,
@@ -93,7 +98,8 @@ class Observe:
                     kind="server_error",
                     code="internal_error",
                 )
-            raise
+            # Not raised on: the HTTP server would log its message. It ends a connection whose
+            # answer is not complete.
         finally:
             self._figures.under_way -= 1
             ended = time.perf_counter()
@@ -101,7 +107,7 @@ class Observe:
             self._figures.count(exchange, answered, ended)
             if span is not None:
                 span.end(exchange, answered, ended)
-            if self._log is not None and not (status == 200 and exchange.route in _PROBES):
+            if self._log is not None and (exchange.route not in _PROBES or status in (401, 403)):
                 client = scope.get("client")
                 self._log.write(
                     time.time(),

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.gateway.errors import error_body, send_error
 from serve.gateway.exchange import exchange_of
+from serve.gateway.failures import report_failure
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,8 +120,8 @@ class OpenAIErrors:
         answer = _Answer(send, scope["path"])
         try:
             await self._app(scope, receive, answer.send)
-        except Exception:
-            _LOG.exception("request %s failed", exchange_of(scope).request_id)
+        except Exception as error:
+            report_failure(exchange_of(scope).request_id, error)
             await answer.fail()
 
 

@@ -26,6 +26,7 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "/tokenize": ("POST",),
     "/detokenize": ("POST",),
     "/openapi.json": ("GET",),
+    "/v1/usage": ("GET",),
     "/metrics": ("GET",),
     "/health": _READ,
     "/ready": _READ,

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from serve.keys.database import NONE, Database, database_named
 from serve.keys.known import KnownKeys
+from serve.keys.limiter import Limiter
 from serve.keys.store import KeyStore
+from serve.keys.usage import Usage
 from serve.listening import is_loopback
 from serve.settings import ServeSettings
 
@@ -20,7 +22,10 @@ class Keys:
     """What the gateway asks about keys. As it stands here: a server that knows none."""
 
     known: KnownKeys | None = None
-    """None without a database."""
+    """None without a database, as the two below."""
+
+    limiter: Limiter | None = None
+    usage: Usage | None = None
 
     always_required: bool = False
     """Refuse requests without a key even where none was made: the server can be reached from
@@ -69,10 +74,14 @@ def open_keys(settings: ServeSettings) -> Iterator[Keys]:
         yield Keys()
         return
     database = Database(name)
-    known = KnownKeys(KeyStore(database))
+    known, limiter, usage = KnownKeys(KeyStore(database)), Limiter(database), Usage(database)
     known.watch()
+    limiter.start()
+    usage.start()
     try:
-        yield Keys(known)
+        yield Keys(known, limiter, usage)
     finally:
         known.stop()
+        limiter.stop()
+        usage.stop()
         database.close()

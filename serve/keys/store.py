@@ -14,7 +14,7 @@ from serve.keys.errors import KeyNotFound
 from serve.keys.key import Key, Limits
 from serve.keys.secret import digest, new_id, new_secret, written
 from serve.keys.tables import keys, schema, windows
-from serve.keys.window import Window
+from serve.keys.window_rows import new_row
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class KeyStore:
         }
         with self._database.writing() as connection:
             connection.execute(insert(keys).values(row))
-            connection.execute(insert(windows).values(key_id=key.id, state=Window().as_json()))
+            connection.execute(insert(windows).values(new_row(key.id)))
             connection.execute(_ONE_MORE_CHANGE)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Float,
     Integer,
     LargeBinary,
     MetaData,
@@ -55,8 +56,13 @@ windows = Table(
     metadata,
     Column("key_id", String(32), primary_key=True),
     Column("state", Text, nullable=False),
+    Column("owner", String(32)),
+    Column("owned_until", Float, nullable=False),
+    Column("wanted", Boolean, nullable=False),
+    Column("shared_until", Float, nullable=False),
 )
-"""What `serve.keys.window` knows of each key, as JSON. The row's lock is the key's."""
+"""What `serve.keys.window` knows of each key, as JSON, and which server counts it in its memory
+(`serve.keys.limiter`). The row's lock is the key's. Times are the database's, since 1970."""
 
 usage = Table(
     "llmkit_usage",

@@ -71,6 +71,11 @@ class Figures:
             "time_per_output_token", "Between a streamed answer's tokens, its mean.", _PER_TOKEN
         )
         self.queue = self._times("queue_time", "Waiting for a turn in the gateway.", _QUEUE)
+        self.lines_dropped = Counter(
+            "llmkit_access_log_lines_dropped",
+            "Lines that the access log lost because its file or its reader was too slow.",
+            registry=self.registry,
+        )
         self.under_way = 0
         in_flight = Gauge(
             "llmkit_requests_in_flight", "Requests being answered.", registry=self.registry

@@ -8,6 +8,7 @@ import * as settings from "/playground/settings.js";
 import { watchTokens } from "/playground/tokens.js";
 
 const SECONDS_BETWEEN_LOOKS = 3;
+const LOOKS_BETWEEN_LISTS = 10;
 const element = (id) => document.getElementById(id);
 const [log, prompt] = [element("log"), element("prompt")];
 
@@ -15,6 +16,8 @@ let turns = [];
 let running = null; // the AbortController of the answers under way
 let charts = null;
 let phase = null;
+let looks = 0;
+let listed = ""; // the models as they were listed last
 
 // ── what the server is and serves ──
 
@@ -24,7 +27,10 @@ async function watchServer() {
     phase = await askPhase();
     element("server").dataset.phase = phase;
     element("server-text").textContent = phase;
+    looks += 1;
     if (phase === "ready" && before !== "ready") await whenReady();
+    // Adapters come and go while the page is open.
+    else if (phase === "ready" && looks % LOOKS_BETWEEN_LISTS === 0) await loadModels();
   }
   setTimeout(watchServer, SECONDS_BETWEEN_LOOKS * 1000);
 }
@@ -45,19 +51,25 @@ async function whenReady() {
 
 async function loadModels() {
   try {
-    const answer = await ask("/v1/models", { key: settings.key() });
-    showModels((await answer.json()).data);
+    const text = await (await ask("/v1/models", { key: settings.key() })).text();
+    if (text === listed) return;
+    listed = text;
+    showModels(JSON.parse(text).data);
     notice();
   } catch (error) {
+    listed = "";
     notice(error);
     if (error.status === 401) openPanel(element("key"));
   }
 }
 
+/** Whether a model is an adapter. "base" is another name of the base, which is its parent. */
+const isAdapter = (model) => Boolean(model.parent) && model.id !== "base";
+
 function showModels(models) {
   for (const [select, preferred] of [
-    [element("model"), (one) => !one.parent],
-    [element("second"), (one) => one.parent],
+    [element("model"), (one) => !isAdapter(one)],
+    [element("second"), isAdapter],
   ]) {
     const before = select.value;
     select.replaceChildren(...groups(models));
@@ -69,12 +81,13 @@ function showModels(models) {
   compare.parentElement.title = compare.disabled ? "Only one model is served" : "";
   if (compare.disabled) compare.checked = false;
   showSecond();
+  element("send").disabled = models.length === 0;
 }
 
 function groups(models) {
   const kinds = [
-    ["Models", models.filter((one) => !one.parent)],
-    ["Adapters", models.filter((one) => one.parent)],
+    ["Models", models.filter((one) => !isAdapter(one))],
+    ["Adapters", models.filter(isAdapter)],
   ];
   return kinds.filter(([, some]) => some.length).map(([label, some]) => {
     const group = Object.assign(document.createElement("optgroup"), { label });
@@ -119,12 +132,13 @@ async function answer(turn, before) {
     setRunning(null);
     again(turn);
     announce(turn.answers);
+    if (turn.answers.some((one) => one.error?.code === "model_not_found")) loadModels();
   }
 }
 
 function send() {
   const question = prompt.value;
-  if (!question.trim() || running || refuseInvalid()) return;
+  if (!question.trim() || running || element("send").disabled || refuseInvalid()) return;
   prompt.value = "";
   fit();
   const turn = new Turn(question);
@@ -195,6 +209,7 @@ function newChat() {
   log.querySelectorAll(".turn").forEach((one) => one.remove());
   element("empty").hidden = false;
   prompt.focus();
+  if (phase === "ready") loadModels();
 }
 
 // ── the rest of the page ──

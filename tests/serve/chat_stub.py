@@ -51,6 +51,9 @@ class ChatStub:
     """Bodies of the chat requests, in order."""
 
     paths: list[str] = field(default_factory=list)
+    authorizations: set[str | None] = field(default_factory=set)
+    """What requests had in that header."""
+
     gone: int = 0
     """How many clients left before their answer was complete."""
 
@@ -60,13 +63,16 @@ class ChatStub:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         self.paths.append(path)
+        given = dict(scope["headers"]).get(b"authorization")
+        self.authorizations.add(given and given.decode())
         if path == "/ready":
             status = "ready" if self.ready else "loading"
             await send_json(send, 200 if self.ready else 503, {"status": status, "seconds": 1})
-        elif (
-            self.key
-            and dict(scope["headers"]).get(b"authorization") != f"Bearer {self.key}".encode()
-        ):
+        elif not self.ready:
+            await send_error(
+                send, 503, "still loading.", kind="server_error", code="server_loading"
+            )
+        elif self.key and given != f"Bearer {self.key}".encode():
             await send_error(
                 send, 401, "no such key.", kind="authentication_error", code="invalid_api_key"
             )

@@ -104,6 +104,23 @@ def test_a_request_that_is_left_has_its_prompt_and_the_tokens_so_far() -> None:
     assert engine.closed  # vLLM aborts the generation on this
 
 
+def test_closing_what_counts_closes_the_generation_at_once() -> None:
+    engine = FakeEngine([[[1]], [[2]]], prompt=[7])
+    kept: list[AsyncGenerator[Any]] = []  # else collecting it as garbage would close it too
+
+    def generate(prompt: Any) -> AsyncGenerator[Any]:
+        kept.append(engine.generate(prompt, request_id="1"))
+        return kept[0]
+
+    async def leave() -> None:
+        outputs = counted(generate)("text")
+        await anext(outputs)
+        await outputs.aclose()
+        assert engine.closed
+
+    asyncio.run(leave())
+
+
 def test_a_prompt_counts_before_the_first_output() -> None:
     exchange, _ = call(answering(FakeEngine([], []), prompt={"prompt_token_ids": [1, 2]}))
     assert (exchange.prompt_tokens, exchange.completion_tokens) == (2, 0)

@@ -152,6 +152,21 @@ def test_a_draining_version_takes_no_requests_and_keeps_its_slot(runs: Path, bas
     live(runs, base, scenario)
 
 
+def test_an_unloading_that_failed_can_be_tried_again(runs: Path, base: Path) -> None:
+    async def scenario(registry: AdapterRegistry, engine: NotingEngine) -> None:
+        async def fails(version: Version) -> int:
+            raise RuntimeError("stuck")
+
+        await registry.load(Wanted("a", "run-1", alias=False))
+        with pytest.raises(RuntimeError, match="stuck"):
+            await registry.unload(Version("a", 1), fails)
+        assert registry.draining == {Version("a", 1)}
+        await registry.unload(Version("a", 1), at_once)
+        assert (engine.inside, registry.draining) == ({}, frozenset())
+
+    live(runs, base, scenario)
+
+
 def test_a_number_never_means_another_adapter(runs: Path, base: Path) -> None:
     async def scenario(registry: AdapterRegistry, engine: NotingEngine) -> None:
         await registry.load(Wanted("a", "run-1", 5, alias=False))

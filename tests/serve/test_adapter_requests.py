@@ -149,25 +149,6 @@ def test_a_name_that_means_nothing_is_not_found(live: Live) -> None:
     live(scenario)
 
 
-def test_a_body_that_is_no_object_is_left_to_the_app(live: Live) -> None:
-    async def scenario(life: Life) -> None:
-        seen = []
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            seen.append((await receive())["body"])
-            await send_json(send, 400, {})
-
-        from serve.gateway.adapter_requests import AdapterRequests
-
-        transport = httpx.ASGITransport(AdapterRequests(app, life.registry, 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            for body in (b"{", b"[1]", b"\xff", b"[" * 200_000, b""):
-                await client.post(COMPLETIONS, content=body)
-                assert seen.pop() == body
-
-    live(scenario)
-
-
 def test_a_request_under_way_stays_with_its_version(live: Live) -> None:
     async def scenario(life: Life) -> None:
         await life.registry.load(Wanted("a", "run-1"))

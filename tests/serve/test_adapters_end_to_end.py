@@ -148,6 +148,49 @@ def test_slots_are_used_again_and_cached_prefixes_are_not(adapted: str) -> None:
     assert [text for text, _ in both[:2]] == [first, base]
 
 
+def test_answers_stay_right_while_adapters_come_and_go(adapted: str) -> None:
+    """Some clients leave half-way; one adapter is unloaded and loaded all the while."""
+    alone = {name: ask(adapted, name)[0] for name in ("smollm2", "a@1", "b@1")}
+    unload(adapted, "b")
+    over = asyncio.Event()
+    answered: list[tuple[str, str]] = []
+
+    async def come_and_go(client: httpx.AsyncClient) -> None:
+        for _ in range(5):
+            gone = await client.delete(f"{adapted}/adapters/b@1")
+            body = {"name": "b", "path": "run-2", "version": 1, "alias": False}
+            back = await client.post(f"{adapted}/adapters", json=body)
+            assert (gone.status_code, back.status_code) == (200, 201)
+            await asyncio.sleep(0.5)
+        over.set()
+
+    async def ask_on(client: httpx.AsyncClient, model: str, patience: float | None) -> None:
+        asked = {"model": model, "prompt": PROMPT, "temperature": 0, "ignore_eos": True}
+        asked["max_tokens"] = 12 if patience is None else 200
+        while not over.is_set():
+            try:
+                request = client.post(f"{adapted}/completions", json=asked)
+                answer = await asyncio.wait_for(request, patience)
+            except TimeoutError:
+                continue
+            if answer.status_code == 404 and model == "b@1":
+                await asyncio.sleep(0.1)
+                continue
+            assert answer.status_code == 200, answer.text
+            answered.append((answer.json()["model"], answer.json()["choices"][0]["text"]))
+
+    async def all_at_once() -> None:
+        async with httpx.AsyncClient(timeout=60) as client:
+            patient = [ask_on(client, name, None) for name in ("smollm2", "a", "b@1") * 2]
+            leaving = [ask_on(client, name, 0.4) for name in ("a", "b@1")]
+            await asyncio.gather(come_and_go(client), *patient, *leaving)
+
+    asyncio.run(all_at_once())
+    assert {model for model, _ in answered} == set(alone)
+    assert [text for model, text in answered] == [alone[model] for model, _ in answered]
+    httpx.post(f"{adapted}/adapters/b/alias", json={"version": 1})
+
+
 def test_a_stream_that_outlasts_the_drain_is_ended_with_an_error_event(adapted: str) -> None:
     asked = {"model": "b@1", "prompt": PROMPT, "max_tokens": 900, "ignore_eos": True}
     asked["stream"] = True

@@ -1,6 +1,7 @@
 """Tokens, times and ids of requests to the real engine, as /metrics and headers tell them."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -97,24 +98,42 @@ def test_a_stream_that_is_left_counts_its_prompt_and_its_tokens_so_far(
     assert 4 <= completion < 500
 
 
+def counted(client: httpx.Client, route: str, kind: str) -> float:
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+        if sample.name == "llmkit_tokens_total"
+        and (sample.labels["route"], sample.labels["kind"]) == (route, kind)
+    )
+
+
+def more_than(before: float, client: httpx.Client, route: str, kind: str) -> float:
+    deadline = time.monotonic() + 10
+    while (now := counted(client, route, kind)) == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return now - before
+
+
 def test_completions_of_several_prompts_count_them_all(client: httpx.Client) -> None:
     asked = {"model": "smollm2", "prompt": ["One two", "Red green blue"], "max_tokens": 4}
-
-    def counted() -> float:
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(client.get("/metrics").text)
-            for sample in family.samples
-            if sample.name == "llmkit_tokens_total"
-            and (sample.labels["route"], sample.labels["kind"]) == ("/v1/completions", "prompt")
-        )
-
-    before = counted()
+    before = counted(client, "/v1/completions", "prompt")
     told = client.post("/v1/completions", json=asked).json()["usage"]["prompt_tokens"]
-    deadline = time.monotonic() + 10
-    while counted() == before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert counted() - before == told
+    assert more_than(before, client, "/v1/completions", "prompt") == told
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_response_counts_the_usage_that_it_ends_with(client: httpx.Client, streams: bool) -> None:
+    route = "/v1/responses"
+    asked = {"model": "smollm2", "input": "Name a colour.", "max_output_tokens": 6, "store": False}
+    before = counted(client, route, "completion")
+    answer = client.post(route, json={**asked, "stream": streams})
+    assert answer.status_code == 200, answer.text
+    if streams:
+        [told] = re.findall(r'"output_tokens":(\d+)', answer.text)
+    else:
+        told = answer.json()["usage"]["output_tokens"]
+    assert more_than(before, client, route, "completion") == int(told)
 
 
 def test_the_request_id_is_the_clients_and_names_the_engines_answer(client: httpx.Client) -> None:

@@ -1,6 +1,5 @@
 """What the outermost layer tells of each request, and what it never tells."""
 
-import asyncio
 import json
 import logging
 from pathlib import Path
@@ -57,7 +56,9 @@ def test_a_request_id_that_is_fit_to_log_is_kept(figures: Figures, fit: str) -> 
     assert exchange.request_id == id_of(sent) == fit
 
 
-@pytest.mark.parametrize("unfit", ["", "a" * 129, "two words", "new\nline", "é", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "unfit", ["", "a" * 129, "two words", "new\nline", "é", "\x1b[31m", "sk-1"]
+)
 def test_a_request_id_that_is_not_is_replaced_for_the_engine_too(
     figures: Figures, unfit: str
 ) -> None:
@@ -142,22 +143,31 @@ def test_an_answer_that_breaks_off_is_not_complete(figures: Figures, tmp_path: P
     assert (line["status"], line["complete"]) == (200, False)
 
 
+async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+    secret = exchange_of(scope).request_id + " sk-secret"
+    try:
+        raise KeyError(secret)
+    except KeyError as error:
+        raise RuntimeError(secret) from error
+
+
 def test_a_failure_inside_is_a_500_in_openais_shape(figures: Figures) -> None:
-    sent: list[Any] = []
-
-    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
-        raise RuntimeError("sk-secret")
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "path": "/v1/completions", "method": "POST", "headers": []}
-    with pytest.raises(RuntimeError):  # the HTTP server logs it
-        asyncio.run(Observe(fail, figures)(scope, send, send))  # type: ignore[arg-type]
-    assert sent[0]["status"] == 500
+    exchange, sent = call(Observe(fail, figures))
+    assert (sent[0]["status"], id_of(sent)) == (500, exchange.request_id)
     assert json.loads(sent[1]["body"])["error"]["code"] == "internal_error"
     assert b"sk-secret" not in sent[1]["body"]
     assert figures.under_way == 0
+
+
+def test_a_failure_is_logged_with_its_place_and_without_its_message(
+    figures: Figures, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange, _ = call(Observe(fail, figures))
+    assert exchange.request_id in caplog.text
+    assert "builtins.RuntimeError" in caplog.text
+    assert "builtins.KeyError" in caplog.text
+    assert "test_observe.py" in caplog.text
+    assert "sk-secret" not in caplog.text.replace('+ " sk-secret"', "")
 
 
 def test_a_line_says_who_asked_what_and_how_it_went(figures: Figures, tmp_path: Path) -> None:
@@ -195,7 +205,11 @@ def test_no_secret_prompt_or_answer_reaches_the_log_or_the_metrics(
     assert "sk-secret" not in json.dumps(told) + caplog.text + sent[1]["body"].decode()
 
 
-def test_probes_that_are_answered_are_not_logged(figures: Figures, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [200, 503])
+def test_probes_are_not_logged(figures: Figures, tmp_path: Path, status: int) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, status, {})
+
     assert lines(tmp_path / "log", AllowList(answer), figures, path="/ready", method="GET") == []
 
 
@@ -210,3 +224,14 @@ def test_metrics_are_one_exposition_with_each_family_once() -> None:
     text = sent[1]["body"].decode()
     assert text.count("# TYPE llmkit_requests_total counter") == 1
     assert "vllm:served_total 1.0" in text
+
+
+def test_metrics_asked_for_without_the_right_key_are_logged(
+    figures: Figures, tmp_path: Path
+) -> None:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, 401, {})
+
+    asked = {"path": "/metrics", "method": "GET"}
+    [line] = lines(tmp_path / "log", AllowList(refuse), figures, **asked)
+    assert (line["route"], line["status"]) == ("/metrics", 401)

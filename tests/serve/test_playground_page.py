@@ -7,27 +7,21 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from browsing import NEEDS_CHROMIUM, chromium
 from chat_stub import ChatStub, serving
+from playwright.sync_api import Browser, Page, expect
 
 from serve.gateway.playground import Playground
 
-playwright = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = NEEDS_CHROMIUM
 
 NASTY = 'It\'s "quoted", $HOME `id` \\n and\na second line: ünï 🙂 </script> !'
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    # Chromium's sandbox does not start for root, as in most containers.
-    words = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=words)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
@@ -55,6 +49,7 @@ def page(browser: Browser, url: str, complaints: list[str]) -> Iterator[Page]:
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on("console", lambda line: _note(line, complaints))
         opened.goto(url)
+        expect(opened.locator("#send")).to_be_enabled()
         yield opened
 
 
@@ -172,6 +167,26 @@ def test_one_model_alone_is_not_compared(browser: Browser) -> None:
         page.goto(url)
         expect(page.locator("#model option")).to_have_count(1)
         expect(page.locator("#compare")).to_be_disabled()
+
+
+def test_adapters_are_told_from_the_base_and_its_other_name(browser: Browser) -> None:
+    models = (("smollm2", None), ("base", "smollm2"), ("support@1", "smollm2"))
+    stub = ChatStub(models=(*models, ("support", "support@1")))
+    with serving(Playground(stub)) as url, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(url)
+        expect(page.locator("#model optgroup[label=Models] option")).to_have_text(
+            ["smollm2", "base"]
+        )
+        assert (page.input_value("#model"), page.input_value("#second")) == ("smollm2", "support@1")
+
+
+def test_an_adapter_loaded_meanwhile_is_offered_in_a_new_chat(page: Page, stub: ChatStub) -> None:
+    page.select_option("#model", "support@3")
+    stub.models = (*stub.models, ("support@4", "base"))
+    page.click("#new-chat")
+    expect(page.locator("#model option")).to_have_text(["base", "support@3", "support@4"])
+    assert page.input_value("#model") == "support@3"
 
 
 def test_fields_that_are_filled_are_sent_and_no_others(page: Page, stub: ChatStub) -> None:
@@ -357,6 +372,9 @@ def test_a_server_that_loads_is_waited_for(browser: Browser) -> None:
         page = context.new_page()
         page.goto(url)
         expect(page.locator("#server-text")).to_have_text("loading")
+        page.fill("#prompt", "kept until there is someone to ask")
+        page.press("#prompt", "Enter")
+        assert page.input_value("#prompt") != ""
         assert not {"/metrics", "/v1/models"} & set(stub.paths)
         stub.ready = True
         expect(page.locator("#server-text")).to_have_text("ready")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -185,12 +186,23 @@ def test_an_engine_that_does_not_start_ends_the_server_with_its_reason() -> None
         live(scenario, start)
 
 
-def test_an_engine_that_dies_ends_the_server_with_an_error() -> None:
-    engine = FakeEngine()
+def test_an_engine_that_dies_ends_streams_with_an_error_and_the_server_with_its_reason() -> None:
+    class Lingering(FakeEngine):
+        def shutdown(self) -> None:
+            time.sleep(0.5)
+            super().shutdown()
+
+    engine = Lingering()
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        engine.dead = True
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
+            chunks = answer.aiter_raw()
+            await anext(chunks)
+            engine.dead = True
+            assert b'"engine_died"' in await anext(chunks)
+            # Readiness is over by the time that clients are told.
+            assert (await client.get("/ready")).status_code == 503
 
     with pytest.raises(EngineFailed, match="died"):
         live(scenario, lambda: engine)
