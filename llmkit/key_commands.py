@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +14,11 @@ import typer
 if TYPE_CHECKING:
     from serve.keys.database import Database
     from serve.keys.store import StoredKey
+    from serve.keys.usage import UsageRow
 
-app = typer.Typer(help="Keys of the server: make, list, revoke.", no_args_is_help=True)
+app = typer.Typer(
+    help="Keys of the server: make, list, revoke; what they used.", no_args_is_help=True
+)
 
 DatabaseOption = Annotated[
     str | None,
@@ -63,15 +68,15 @@ def keys_create(
     limits = Limits(requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_month)
     if not name.strip() or not name.isprintable():
         raise typer.BadParameter("give a name that can be printed", param_hint="NAME")
-    opened = _open(database)
-    made = KeyStore(opened).create(
-        name,
-        admin=admin,
-        models=tuple(models) if models else None,
-        routes=tuple(routes) if routes else None,
-        expires=moment,
-        limits=limits,
-    )
+    with _opened(database) as opened:
+        made = KeyStore(opened).create(
+            name,
+            admin=admin,
+            models=tuple(models) if models else None,
+            routes=tuple(routes) if routes else None,
+            expires=moment,
+            limits=limits,
+        )
     if as_json:
         typer.echo(json.dumps({"id": made.key.id, "name": name, "key": made.text}))
         return
@@ -86,14 +91,14 @@ def keys_list(database: DatabaseOption = None, as_json: Json = False) -> None:
     """List the keys; never their secrets."""
     from serve.keys.store import KeyStore
 
-    opened = _open(database)
-    found = KeyStore(opened).all()
+    with _opened(database) as opened:
+        found = KeyStore(opened).all()
     if as_json:
         typer.echo(json.dumps([_as_json(stored) for stored in found], indent=2))
         return
     if not found:
         typer.echo(f"no keys in {opened.where}. Make one: llmkit keys create NAME", err=True)
-    for line in _table([_row(stored) for stored in found]):
+    for line in _table(_KEYS, [_row(stored) for stored in found]):
         typer.echo(line)
 
 
@@ -106,16 +111,57 @@ def keys_revoke(
     from serve.keys.secret import parsed
     from serve.keys.store import KeyStore
 
-    # A whole key names its id too.
-    was = KeyStore(_open(database)).revoke(parsed(key_id)[0] or key_id)
+    with _opened(database) as opened:
+        # A whole key names its id too.
+        was = KeyStore(opened).revoke(parsed(key_id)[0] or key_id)
     said = f"revoked {was.key.id} ({was.key.name})"
     typer.echo(said if was.revoked is None else f"{said}; it was already")
 
 
-def _open(name: str | None) -> Database:
+@app.command("usage")
+def keys_usage(
+    key_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="A key's id; every key if not given.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="First day, UTC.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Last day, UTC.")] = None,
+    database: DatabaseOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show what keys used, by day and by model or adapter.
+
+    A running server writes its counts down every second.
+    """
+    from serve.keys.usage import Usage
+
+    days = _day(since, "--since"), _day(until, "--until")
+    with _opened(database) as opened:
+        rows = Usage(opened).read(key_id=key_id, since=days[0], until=days[1])
+    if as_json:
+        typer.echo(
+            json.dumps([{**vars(row), "day": row.day.isoformat()} for row in rows], indent=2)
+        )
+        return
+    if not rows:
+        typer.echo(f"no usage in {opened.where} of such keys and days", err=True)
+    for line in _table(_USED, [tuple(map(str, _used(row))) for row in rows]):
+        typer.echo(line)
+
+
+@contextmanager
+def _opened(name: str | None) -> Iterator[Database]:
+    """The database; what fails in it is told without a traceback."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     from serve.keys.database import Database, database_named
 
-    return Database(database_named(name))
+    database = Database(database_named(name))
+    try:
+        yield database
+    except SQLAlchemyError as error:
+        raise database.not_usable(error) from None
+    finally:
+        database.close()
 
 
 def _moment(text: str) -> datetime:
@@ -135,6 +181,13 @@ def _moment(text: str) -> datetime:
     if moment <= datetime.now(UTC):
         raise typer.BadParameter(f"{text} is past", param_hint="--expires")
     return moment
+
+
+def _day(text: str | None, option: str) -> date | None:
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day (2030-01-31)", param_hint=option) from None
 
 
 def _state(stored: StoredKey) -> str:
@@ -160,7 +213,13 @@ def _as_json(stored: StoredKey) -> dict[str, Any]:
     }
 
 
-_HEADINGS = ("ID", "NAME", "STATE", "MADE", "EXPIRES", "MAY", "LIMITS")
+_KEYS = ("ID", "NAME", "STATE", "MADE", "EXPIRES", "MAY", "LIMITS")
+_USED = ("DAY", "ID", "NAME", "MODEL", "REQUESTS", "PROMPT TOKENS", "COMPLETION TOKENS")
+
+
+def _used(row: UsageRow) -> tuple[object, ...]:
+    counts = (row.requests, row.prompt_tokens, row.completion_tokens)
+    return (row.day, row.key_id, row.key_name, row.model, *counts)
 
 
 def _row(stored: StoredKey) -> tuple[str, ...]:
@@ -180,11 +239,11 @@ def _row(stored: StoredKey) -> tuple[str, ...]:
     )
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     if not rows:
         return []
-    wide = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    wide = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     return [
         "  ".join(f"{text:<{width}}" for text, width in zip(row, wide, strict=True)).rstrip()
-        for row in [_HEADINGS, *rows]
+        for row in [headings, *rows]
     ]

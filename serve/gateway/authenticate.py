@@ -80,16 +80,20 @@ class AllowedModel:
             await self._app(scope, receive, send)
             return
         exchange.rejected = "model_not_found"
-        # As OpenAI's: who may not use a model is not told whether there is one.
-        await send_error(
-            send,
-            404,
-            f"the model {model!r} does not exist or this API key may not use it. "
-            f"It may use: {', '.join(key.models)}.",
-            kind="invalid_request_error",
-            code="model_not_found",
-            param="model",
-        )
+        await send_model_hidden(send, key)
+
+
+async def send_model_hidden(send: Send, key: Key) -> None:
+    """As OpenAI: who may not use a model is not told whether there is one, nor which there are."""
+    await send_error(
+        send,
+        404,
+        "the model does not exist or this API key may not use it. It may use: "
+        f"{', '.join(key.models or ('*',))}.",
+        kind="invalid_request_error",
+        code="model_not_found",
+        param="model",
+    )
 
 
 _NAMING_A_MODEL = frozenset(

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve.gateway.authenticate import send_model_hidden
 from serve.gateway.body import ClientLeft, Replay, is_json, read_body
 from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_error
@@ -40,7 +41,13 @@ class CheckBody:
         except ClientLeft:
             return
         except RequestRefused as refused:
-            exchange_of(scope).rejected = refused.code
+            exchange = exchange_of(scope)
+            exchange.rejected = refused.code
+            key = exchange.key
+            if refused.code == "model_not_found" and key is not None and key.models is not None:
+                # The refusal names the models that are served; this key may not use them all.
+                await send_model_hidden(send, key)
+                return
             await send_error(
                 send,
                 refused.status,

@@ -25,6 +25,7 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "/v1/adapters/{name}/rollback": ("POST",),
     "/tokenize": ("POST",),
     "/detokenize": ("POST",),
+    "/openapi.json": ("GET",),
     "/v1/usage": ("GET",),
     "/metrics": ("GET",),
     "/health": _READ,

@@ -86,11 +86,20 @@ class Window:
     month_tokens: int = 0
     held: dict[str, Held] = field(default_factory=dict)
     """By process."""
+    _requests: int = field(default=0, compare=False)
+    """In the last minute, all `seconds` together; so the next one."""
+    _tokens: int = field(default=0, compare=False)
+    _swept: int = field(default=-1, compare=False)
+    """The second in which what is past was last forgotten."""
+
+    def __post_init__(self) -> None:
+        self._requests = sum(requests for requests, _ in self.seconds.values())
+        self._tokens = sum(tokens for _, tokens in self.seconds.values())
 
     def admit(self, limits: Limits, ask: Ask, process: str, now: float) -> Admitted | Refused:
         """Count a request and put its tokens aside, or say which limit it does not fit."""
         self._move_to(now)
-        requests, tokens = self._in_minute()
+        requests, tokens = self._requests, self._tokens
         held = sum(held.tokens for held in self.held.values())
         under_way = sum(held.requests for held in self.held.values())
         refused = (
@@ -109,6 +118,7 @@ class Window:
         if limits.tokens_per_month is not None:
             hold = min(hold, limits.tokens_per_month - self.month_tokens - held)
         self._at(now)[0] += 1
+        self._requests += 1
         mine = self.held.setdefault(process, Held())
         mine.requests += 1
         mine.tokens += hold
@@ -127,6 +137,7 @@ class Window:
                 del self.held[process]
         if used:
             self._at(now)[1] += used
+            self._tokens += used
             self.month_tokens += used
 
     def touch(self, process: str, now: float) -> None:
@@ -137,11 +148,10 @@ class Window:
     def left(self, limits: Limits, now: float) -> tuple[Left | None, Left | None]:
         """What is left of the minute's requests and tokens; None without such a limit."""
         self._move_to(now)
-        requests, tokens = self._in_minute()
         held = sum(held.tokens for held in self.held.values())
         return (
-            self._left(limits.requests_per_minute, requests, 0, now),
-            self._left(limits.tokens_per_minute, tokens + held, 1, now),
+            self._left(limits.requests_per_minute, self._requests, 0, now),
+            self._left(limits.tokens_per_minute, self._tokens + held, 1, now),
         )
 
     def as_json(self) -> str:
@@ -165,13 +175,6 @@ class Window:
             state["month_tokens"],
             {name: Held(*held) for name, held in state["held"].items()},
         )
-
-    def _in_minute(self) -> tuple[int, int]:
-        requests = tokens = 0
-        for of_requests, of_tokens in self.seconds.values():
-            requests += of_requests
-            tokens += of_tokens
-        return requests, tokens
 
     def _over(
         self, name: LimitName, limit: int | None, used: int, more: int, now: float
@@ -199,7 +202,8 @@ class Window:
     def _left(self, limit: int | None, used: int, which: int, now: float) -> Left | None:
         if limit is None:
             return None
-        newest = max((second for second, of in self.seconds.items() if of[which]), default=None)
+        # Seconds are added as they come, so the last ones are the newest.
+        newest = next((at for at in reversed(self.seconds) if self.seconds[at][which]), None)
         reset = 0.0 if newest is None else max(0.0, newest + 1 + MINUTE - now)
         return Left(limit, max(0, limit - used), reset)
 
@@ -207,7 +211,10 @@ class Window:
         return self.seconds.setdefault(int(now), [0, 0])
 
     def _move_to(self, now: float) -> None:
-        """Forget what is past."""
+        """Forget what is past; once a second is enough."""
+        if int(now) == self._swept:
+            return
+        self._swept = int(now)
         past = int(now) - MINUTE
         if any(second < past or second > now + _CLOCKS_DIFFER for second in self.seconds):
             kept: dict[int, list[int]] = {}
@@ -220,6 +227,7 @@ class Window:
                 counts[0] += requests
                 counts[1] += tokens
             self.seconds = kept
+            self.__post_init__()
         for process in [name for name, held in self.held.items() if _lapsed(held, now)]:
             del self.held[process]
         month = datetime.fromtimestamp(now, UTC).strftime("%Y-%m")

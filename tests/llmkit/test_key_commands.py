@@ -1,6 +1,7 @@
 """``llmkit keys``: what a person types and reads."""
 
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from llmkit import cli
 from serve.keys.database import Database
 from serve.keys.known import KnownKeys
 from serve.keys.store import KeyStore
+from serve.keys.usage import Usage
 
 
 class Result:
@@ -71,6 +73,7 @@ def test_a_wrong_or_past_end_is_refused(keys, when: str) -> None:  # type: ignor
         (["create", "ann", "--requests-per-minute", "0"], "--requests-per-minute"),
         (["revoke", "nobody"], "llmkit keys list"),
         (["list", "--database", "none"], "LLMKIT_DATABASE"),
+        (["usage", "--since", "yesterday"], "--since"),
         (["list", "--database", "postgresql://ann:hunter2@localhost:1/x"], "postgresql"),
     ],
 )
@@ -85,3 +88,36 @@ def test_an_empty_list_says_how_to_make_a_key(keys) -> None:  # type: ignore[no-
     listed = keys("list")
     assert (listed.code, listed.out) == (0, "")
     assert "llmkit keys create" in listed.err
+
+
+def test_usage_is_shown_by_day_key_and_model(keys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    made = json.loads(keys("create", "ann", "--json").out)
+    database = Database(str(tmp_path / "keys.db"))
+    usage = Usage(database)
+    usage.add(made["id"], "support@1", 10, 5)
+    usage.add(made["id"], "support@1", 10, 5)
+    usage.write()
+    database.close()
+    shown = keys("usage", made["id"])
+    assert shown.out.splitlines()[1].split()[1:] == [
+        made["id"],
+        "ann",
+        "support@1",
+        "2",
+        "20",
+        "10",
+    ]
+    assert json.loads(keys("usage", "--json").out)[0]["completion_tokens"] == 10
+    assert keys("usage", "--until", "2001-01-01").out == ""
+    assert keys("usage", "nobody").out == ""
+
+
+def test_a_database_that_fails_meanwhile_is_told_without_a_traceback(keys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    keys("create", "ann")
+    with sqlite3.connect(tmp_path / "keys.db") as connection:
+        connection.execute("DROP TABLE llmkit_usage")
+        connection.execute("CREATE TABLE llmkit_usage (other)")
+    shown = keys("usage")
+    assert shown.code == 2
+    assert "no such column" in shown.err
+    assert "SELECT" not in shown.err

@@ -64,7 +64,11 @@ def test_the_state_comes_back_as_it_was_written(requests: list[tuple[float, int]
     for pause, tokens in requests:
         now += pause
         window.admit(Limits(), Ask(tokens, tokens), f"p{tokens % 3}", now)
-    assert Window.from_json(window.as_json()) == window
+        window.settle(tokens, tokens // 2, f"p{tokens % 3}", now)
+    again = Window.from_json(window.as_json())
+    assert again == window
+    # The running totals are those of the seconds that are left.
+    assert again.left(Limits(99, 999), now) == window.left(Limits(99, 999), now)
 
 
 def test_a_refusal_says_when_it_fits_and_then_it_does() -> None:
