@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import Exchange, exchange_of
-from serve.gateway.token_ask import ask_of
+from serve.gateway.prompt_count import prompt_tokens
+from serve.gateway.token_ask import Estimate, estimate
 from serve.keys.key import Key, Limits
 from serve.keys.limiter import Limiter, LimitsUnavailable, Verdict
 from serve.keys.opening import Keys
@@ -62,9 +63,8 @@ class Admit:
         receive: Receive,
         send: Send,
     ) -> None:
-        ask = self._ask(exchange, key.limits, scope)
         try:
-            verdict = await limiter.admit(key, ask)
+            ask, verdict = await self._judge(exchange, key, limiter, scope)
         except LimitsUnavailable:
             exchange.rejected = "limits_unavailable"
             await send_error(
@@ -93,10 +93,33 @@ class Admit:
             limiter.settle(key, verdict.result, used)
             self._record(exchange, key)
 
-    def _ask(self, exchange: Exchange, limits: Limits, scope: Scope) -> Ask:
+    async def _judge(
+        self, exchange: Exchange, key: Key, limiter: Limiter, scope: Scope
+    ) -> tuple[Ask, Verdict]:
+        """Ask the limiter; where it depends on the prompt's length, with the tokens counted."""
+        expected = self._expected(exchange, key.limits, scope)
+        ask, answers = expected.ask, expected.answers
+        verdict = await limiter.admit(key, ask)
+        admitted = verdict.result
+        if isinstance(admitted, Refused) or answers is None or admitted.held >= ask.most:
+            return ask, verdict
+        fits = False
+        try:
+            prompt = await prompt_tokens(self._app, scope)
+            fits = prompt is None or prompt + answers <= admitted.held
+        finally:
+            if not fits:
+                # It stays counted as a request: tokenizing is not to be had for nothing.
+                limiter.settle(key, admitted, 0)
+        if fits or prompt is None:
+            return ask, verdict
+        ask = Ask(prompt + answers, prompt + answers)
+        return ask, await limiter.admit(key, ask)
+
+    def _expected(self, exchange: Exchange, limits: Limits, scope: Scope) -> Estimate:
         if limits.tokens_per_minute is None and limits.tokens_per_month is None:
-            return Ask()
-        return ask_of(exchange.route or scope["path"], exchange.body or {}, self._longest)
+            return Estimate(Ask())
+        return estimate(exchange.route or scope["path"], exchange.body or {}, self._longest)
 
     def _record(self, exchange: Exchange, key: Key) -> None:
         if self._keys.usage is not None and exchange.model is not None:

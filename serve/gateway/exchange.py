@@ -63,3 +63,8 @@ def exchange_of(scope: Scope) -> Exchange:
         exchange = scope[_IN_SCOPE] = Exchange()
     assert isinstance(exchange, Exchange)
     return exchange
+
+
+def with_exchange(scope: Scope, exchange: Exchange) -> Scope:
+    """A scope for another request, made on behalf of this one."""
+    return {**scope, _IN_SCOPE: exchange}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from serve.keys.window import Ask
@@ -20,13 +21,22 @@ _ROUTES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 _COMPLETION = 16
 """What vLLM, as OpenAI, takes for ``max_tokens`` of /v1/completions where it is not given."""
-_CHARACTERS = 6
+_CHARACTERS = 8
 """Hardly any text has fewer tokens than one for so many characters."""
 _AROUND = 512
 """Tokens that a chat template may put around the messages: a system prompt of its own."""
 
 
-def ask_of(route: str, body: Mapping[str, Any], longest: int) -> Ask:
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of a request's tokens before anything is tokenized."""
+
+    ask: Ask
+    answers: int | None = None
+    """Tokens of all its answers together at most, where it names a maximum."""
+
+
+def estimate(route: str, body: Mapping[str, Any], longest: int) -> Estimate:
     """Bounds on prompt and answer tokens together.
 
     Args:
@@ -40,7 +50,7 @@ def ask_of(route: str, body: Mapping[str, Any], longest: int) -> Ask:
         all that the model can write, and a token for each byte of the prompt.
     """
     if route not in _ROUTES:
-        return Ask()
+        return Estimate(Ask())
     prompts, maxima = _ROUTES[route]
     size = _Size()
     for name in prompts:
@@ -49,13 +59,14 @@ def ask_of(route: str, body: Mapping[str, Any], longest: int) -> Ask:
     least = size.characters // _CHARACTERS + size.ids
     most = min(size.bytes + size.ids + _AROUND, sequences * longest)
     if not maxima:
-        return Ask(min(least, most), most)
+        return Estimate(Ask(min(least, most), most), 0)
     answers = sequences * max(_whole(body.get("n")), _whole(body.get("best_of")), 1)
     named = next((of for name in maxima if (of := _whole(body.get(name)))), 0)
     if not named and route == "/v1/completions":
         named = _COMPLETION
-    least = min(least, most) + (answers * min(named, longest) if named else answers)
-    return Ask(least, max(least, most + answers * min(named or longest, longest)))
+    written = answers * min(named or longest, longest)
+    ask = Ask(min(least, most) + (written if named else answers), most + written)
+    return Estimate(ask, written if named else None)
 
 
 class _Size:

@@ -7,10 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from serve.gateway.token_ask import ask_of
+from serve.gateway.token_ask import estimate
 from serve.keys.window import Ask
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+
+
+def ask_of(route: str, body: dict[str, Any], longest: int) -> Ask:
+    return estimate(route, body, longest).ask
 
 
 def say(text: str, **more: Any) -> dict[str, Any]:
@@ -28,13 +32,13 @@ def test_a_text_has_no_more_tokens_than_bytes(text: str) -> None:
 
 
 def test_the_named_maximum_is_certain_for_each_answer() -> None:
-    assert ask_of(CHAT, say("x" * 60, max_tokens=100), 2048).least == 10 + 100
-    assert ask_of(CHAT, say("x" * 60, max_completion_tokens=100, n=3), 2048).least == 10 + 300
+    assert ask_of(CHAT, say("x" * 76, max_tokens=100), 2048).least == 10 + 100
+    assert ask_of(CHAT, say("x" * 76, max_completion_tokens=100, n=3), 2048).least == 10 + 300
 
 
 def test_without_a_maximum_an_answer_may_be_as_long_as_the_model_allows() -> None:
     ask = ask_of(CHAT, say("Hi"), 2048)
-    assert ask.least == 1 + 1
+    assert ask.least == 1
     assert ask.most > 2048
 
 
@@ -45,8 +49,8 @@ def test_a_completion_without_a_maximum_is_sixteen_tokens() -> None:
 @pytest.mark.parametrize(
     ("prompt", "least"),
     [
-        ("x" * 12, 2 + 5),
-        (["x" * 12, "x" * 12], 4 + 10),
+        ("x" * 16, 2 + 5),
+        (["x" * 16, "x" * 16], 4 + 10),
         ([1, 2, 3], 3 + 5),
         ([[1], [2, 3]], 3 + 10),
     ],

@@ -34,9 +34,14 @@ class Engine:
         self.prompt, self.completion, self.status = prompt, completion, status
         self.may_end = asyncio.Event()
         self.may_end.set()
-        self.calls = 0
+        self.calls = self.tokenized = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/tokenize":
+            self.tokenized += 1
+            assert "messages" in json.loads((await receive())["body"])
+            await send_json(send, 200, {"count": self.prompt})
+            return
         self.calls += 1
         exchange = exchange_of(scope)
         exchange.prompt_tokens = self.prompt
@@ -176,6 +181,42 @@ def test_more_tokens_than_a_minute_has_are_refused_for_good(
     asyncio.run(scenario())
 
 
+def test_near_the_limit_the_prompts_real_length_decides(
+    database_name: str, make_key: Callable[..., str]
+) -> None:
+    limits = Limits(tokens_per_minute=100)
+    one, other = make_key(limits), make_key(limits)
+
+    async def scenario() -> None:
+        # 400 characters may be 50 tokens or hundreds.
+        messages = [{"role": "user", "content": "x" * 400}]
+        for key, prompt, status in ((one, 60, 200), (other, 61, 429)):
+            engine = Engine(prompt=prompt, completion=40)
+            async with replicas(database_name, 1, engine) as (client,):
+                answer = await post(client, key, messages=messages, max_tokens=40)
+                assert (answer.status_code, engine.tokenized) == (status, 1)
+                left = answer.headers["x-ratelimit-remaining-tokens"]
+                assert left == ("0" if status == 200 else "100")
+        assert "101 tokens" in answer.json()["error"]["message"]
+
+    asyncio.run(scenario())
+
+
+def test_far_from_the_limit_nothing_is_tokenized_beforehand(
+    database_name: str, make_key: Callable[..., str]
+) -> None:
+    key = make_key(Limits(tokens_per_minute=100_000, tokens_per_month=1_000_000))
+
+    async def scenario() -> None:
+        engine = Engine()
+        async with replicas(database_name, 1, engine) as (client,):
+            for _ in range(5):
+                assert (await post(client, key, max_tokens=40)).status_code == 200
+        assert (engine.calls, engine.tokenized) == (5, 0)
+
+    asyncio.run(scenario())
+
+
 def test_a_used_up_month_is_insufficient_quota(
     database_name: str, make_key: Callable[..., str]
 ) -> None:
@@ -198,7 +239,7 @@ def test_a_client_that_leaves_is_charged_and_holds_nothing(
     key = make_key(Limits(concurrent_requests=1, tokens_per_minute=100))
 
     async def scenario() -> None:
-        engine = Engine(prompt=60, completion=20)
+        engine = Engine(prompt=30, completion=20)
         async with replicas(database_name, 1, engine) as (client,):
             engine.may_end.clear()
             asked = asyncio.create_task(post(client, key, max_tokens=20))
@@ -210,7 +251,7 @@ def test_a_client_that_leaves_is_charged_and_holds_nothing(
             engine.may_end.set()
             answer = await post(client, key, max_tokens=1)
             assert answer.status_code == 200
-            assert (await usage(client, key))["data"][0]["prompt_tokens"] == 120
+            assert (await usage(client, key))["data"][0]["prompt_tokens"] == 60
 
     asyncio.run(scenario())
 

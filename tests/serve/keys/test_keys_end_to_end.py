@@ -116,13 +116,16 @@ def test_a_client_that_leaves_a_stream_is_charged(
 
 
 def test_tokens_per_minute_are_never_exceeded(keyed: str, new_key: Callable[..., NewKey]) -> None:
-    key = new_key(Limits(tokens_per_minute=100))
-    answers = [complete(keyed, key, max_tokens=20) for _ in range(6)]
-    codes = [answer.status_code for answer in answers]
-    assert codes == sorted(codes)
-    assert codes[-1] == 429
+    prompt = complete(keyed, new_key()).json()["usage"]["prompt_tokens"]
+    # After three, 23 are left: enough for the answer, not for prompt and answer.
+    each = prompt + 20
+    key = new_key(Limits(tokens_per_minute=3 * each + 23))
+    answers = [complete(keyed, key, max_tokens=20) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert f"may use {each} tokens" not in answers[3].text  # it will fit later
+    assert int(answers[3].headers["retry-after"]) > 30
     row = used(keyed, key)
-    assert 60 < row["prompt_tokens"] + row["completion_tokens"] <= 100
+    assert row["prompt_tokens"] + row["completion_tokens"] == 3 * each
 
 
 def test_prometheus_needs_an_admin_key(keyed: str, new_key: Callable[..., NewKey]) -> None:
