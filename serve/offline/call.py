@@ -41,6 +41,16 @@ class Answer:
         return error.get("code") if isinstance(error, dict) else None
 
 
+class Late:
+    """Stands for an app that is made after those who call it."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        await self.app(scope, receive, send)
+
+
 class AsLine:
     """Names the route of what passes through for metrics and logs, once it is answered."""
 

@@ -1,11 +1,11 @@
 """The batches' folder, and how things are written there so that no crash leaves half of one.
 
-    batches_folder/
-      lock                    held by the one server that uses the folder
-      files/<id>.json         `FileRecord`
-      files/<id>.jsonl        the content
-      batches/<id>/batch.json `BatchRecord`
-      batches/<id>/*.jsonl    answers and errors so far; moved to files/ when the batch ends
+batches_folder/
+  lock                    held by the one server that uses the folder
+  files/<id>.json         `FileRecord`
+  files/<id>.jsonl        the content
+  batches/<id>/batch.json `BatchRecord`
+  batches/<id>/*.jsonl    answers and errors so far; moved to files/ when the batch ends
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 _BETWEEN_LOOKS = 0.05
 """Seconds between looks at interactive requests while lines wait for them."""
@@ -12,19 +12,26 @@ _SHARE = 8
 """Beside interactive requests, one in so many of the lines that may run."""
 
 
+class Others(Protocol):
+    """The requests that lines make way for."""
+
+    @property
+    def interactive(self) -> int:
+        """Those that are under way, waiting or not."""
+
+    @property
+    def waiting(self) -> int:
+        """Those that have no place in the engine yet."""
+
+
 class Gate:
     """Places for lines, given in the order in which they are asked for."""
 
-    def __init__(self, places: int, interactive: Callable[[], int]) -> None:
-        """Give places.
-
-        Args:
-            places: lines that may run when nobody else asks anything.
-            interactive: how many interactive requests are under way or wait.
-        """
+    def __init__(self, places: int, others: Others) -> None:
+        """Give places, so many when nobody else asks anything."""
         self._places = places
         self._beside = max(1, places // _SHARE)
-        self._interactive = interactive
+        self._others = others
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._look: asyncio.TimerHandle | None = None
         self.running = 0
@@ -48,7 +55,9 @@ class Gate:
         self._let_in()
 
     def _let_in(self) -> None:
-        places = self._beside if self._interactive() else self._places
+        places = self._beside if self._others.interactive else self._places
+        if self._others.waiting:
+            places = 0
         while self._waiting and self.running < places:
             turn = self._waiting.popleft()
             if not turn.done():

@@ -80,7 +80,9 @@ class Results:
             good = 0
             for text in file:
                 try:
-                    result = json.loads(text) if text.endswith(b"\n") else None
+                    if not text.endswith(b"\n"):
+                        break
+                    result = json.loads(text)
                     number = int(result["id"].rpartition("_")[2])
                 except (ValueError, TypeError, KeyError):
                     break

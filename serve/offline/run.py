@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp
 
@@ -185,14 +185,12 @@ class BatchRun:
         await self._tools.batches.save(record)
         return True
 
-    async def _until_over(self, work: asyncio.Future[None]) -> bool:
+    async def _until_over(self, work: asyncio.Future[Any]) -> bool:
         """Wait for the work, for the end of the window, or to be cancelled; end all three."""
-        cancelled = asyncio.ensure_future(self._cancel.wait())
+        cancelled: asyncio.Future[Any] = asyncio.ensure_future(self._cancel.wait())
         left = max(0.0, self._record.expires - time.time())
         try:
-            await asyncio.wait(
-                [work, cancelled], timeout=left, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait([work, cancelled], timeout=left, return_when=asyncio.FIRST_COMPLETED)
             in_time = work.done()
         finally:
             cancelled.cancel()
@@ -239,7 +237,9 @@ class BatchRun:
             await asyncio.gather(
                 *(
                     results.add(
-                        line.number, not_run(result_id(of_batch, line.number), line), succeeded=False
+                        line.number,
+                        not_run(result_id(of_batch, line.number), line),
+                        succeeded=False,
                     )
                     for line in some
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from serve.offline.attempts import KeyHoldsNoMore
 from serve.offline.batches import Batches
 from serve.offline.files import Files
 from serve.offline.folder import Folder
-from serve.offline.gate import Gate
+from serve.offline.gate import Gate, Others
 from serve.offline.lines import Rules
 from serve.offline.records import BatchRecord
 from serve.offline.run import SECONDS_KEPT, BatchRun, Tools, Turns
@@ -60,8 +60,7 @@ class Serving:
     keys: Keys
     bounds: Bounds
     settings: ServeSettings
-    interactive: Callable[[], int]
-    """Requests under way or waiting that someone waits for."""
+    others: Others
 
     def key(self, owner: str | None, endpoint: str) -> Key | None:
         """The key of a batch as it is now; None for one made when the server was open.
@@ -111,7 +110,7 @@ class Runner:
             around=serving,
             batches=store.batches,
             files=store.files,
-            gate=Gate(places, serving.interactive),
+            gate=Gate(places, serving.others),
             lines_at_once=places,
             turns=Turns(_AT_ONCE, _OF_KEY),
         )
