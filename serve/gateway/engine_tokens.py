@@ -52,7 +52,8 @@ def counted(generate: Generate) -> Generate:
     async def generate_and_count(prompt: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
         exchange = _ASKING.get()
         # The gateway's word, whatever a client wrote into vLLM's header or field for it.
-        kwargs["priority"] = 0 if exchange is None else exchange.priority
+        if exchange is not None and (exchange.priority or "priority" in kwargs):
+            kwargs["priority"] = exchange.priority
         # Closing on the way out matters: it is how vLLM learns that a client left.
         async with aclosing(generate(prompt, *args, **kwargs)) as outputs:
             if exchange is None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -206,7 +207,8 @@ class BatchRun:
     async def _each_line(self, results: Results) -> None:
         record, tools = self._record, self._tools
         attempts = Attempts(tools.app, record.endpoint, tools.gate, self._key)
-        places = asyncio.Semaphore(tools.lines_at_once)
+        # After a crash one by one: then the others get done, and the one at fault is alone.
+        places = asyncio.Semaphore(1 if record.crashes > 1 else tools.lines_at_once)
         lines = self._lines(results)
         try:
             async with tools.turns.of(record.owner), asyncio.TaskGroup() as group:
@@ -231,7 +233,7 @@ class BatchRun:
         await results.flush()
         lines, more = self._lines(results), True
         while more:
-            some = await asyncio.to_thread(_take, lines, _AT_ONCE)
+            some = await asyncio.to_thread(list, islice(lines, _AT_ONCE))
             more = bool(some)
             of_batch = self._record.id
             await asyncio.gather(
@@ -284,10 +286,6 @@ class BatchRun:
 
     def _lines(self, results: Results) -> Iterator[Line]:
         return read_lines(self._tools.files.path(self._record.input_file_id), results.done)
-
-
-def _take(lines: Iterator[Line], most: int) -> list[Line]:
-    return [line for line, _ in zip(lines, range(most), strict=False)]
 
 
 def _has_content(path: Path) -> bool:
