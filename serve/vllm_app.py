@@ -78,7 +78,7 @@ class VllmEngine:
         registry = await self._registry(app.state)
         async with app.router.lifespan_context(app):
             routed = ModelsRoute(EngineTokens(app), lambda: _cards(app.state, created, registry))
-            bounds = _bounds(app.state, self._client, registry, tasks, self._args)
+            bounds = _bounds(app.state, self._client, registry, tasks)
             yield EngineApp(routed, bounds, registry)
 
     async def _registry(self, state: State) -> AdapterRegistry | None:
@@ -242,7 +242,6 @@ def _bounds(
     client: AsyncLLM,
     registry: AdapterRegistry | None,
     tasks: Sequence[str],
-    args: Namespace,
 ) -> Bounds:
     models, config = state.openai_serving_models, client.model_config
     fixed = [path.name for path in models.base_model_paths]
@@ -252,7 +251,6 @@ def _bounds(
         max_model_len=config.max_model_len,
         vocabulary=config.get_vocab_size(),
         max_logprobs=config.max_logprobs,
-        tools_by_choice=args.tool_call_parser is not None,
         tasks=tuple(tasks),
         max_running=client.vllm_config.scheduler_config.max_num_seqs,
     )

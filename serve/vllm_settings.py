@@ -78,8 +78,11 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         "trust_remote_code": False,
         "disable_fastapi_docs": True,
         "max_logprobs": settings.max_logprobs,
-        "enable_auto_tool_choice": settings.tool_parser is not None,
-        "tool_call_parser": settings.tool_parser,
+        # Whether a model may call tools by its own choice is decided before requests come here.
+        "enable_auto_tool_choice": True,
+        # vLLM wants a parser for calls that a request demands as well. There the engine itself
+        # writes the parser's marks, so that any model can do with any parser.
+        "tool_call_parser": settings.tool_parser or "hermes",
         # Arguments fit the tool's schema whether or not the tool says `strict`: without it,
         # vLLM lets a required call have any JSON for arguments, a bare string too.
         "tool_strict_level": "parameter",

@@ -25,9 +25,6 @@ class Bounds:
     max_logprobs: int = 20
     """Most alternatives to give for a token."""
 
-    tools_by_choice: bool = False
-    """Whether the model may decide for itself to call a tool: a parser finds its calls."""
-
     tasks: Collection[str] = ("generate",)
     """What the model does, in vLLM's terms: generate, embed."""
 

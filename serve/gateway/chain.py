@@ -45,6 +45,7 @@ from serve.gateway.files_route import FilesRoute
 from serve.gateway.in_flight import InFlight
 from serve.gateway.observe import Observe
 from serve.gateway.openai_errors import OpenAIErrors
+from serve.gateway.openapi import OpenApiRoute
 from serve.gateway.playground import Playground
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
@@ -116,6 +117,7 @@ class Gateway:
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
         app: ASGIApp = OpenAIErrors(engine.app)
+        app = OpenApiRoute(app, engine.bounds, self._settings)
         if engine.adapters is None:
             app = AdaptersOff(app)
         else:

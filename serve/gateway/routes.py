@@ -31,6 +31,7 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "/v1/batches/{batch}/cancel": ("POST",),
     "/tokenize": ("POST",),
     "/detokenize": ("POST",),
+    "/openapi.json": ("GET",),
     "/v1/usage": ("GET",),
     "/metrics": ("GET",),
     "/health": _READ,

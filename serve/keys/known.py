@@ -8,11 +8,10 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from serve.keys.key import Key
 from serve.keys.secret import digest, matches, new_secret, parsed
 from serve.keys.store import KeyStore, StoredKey
+from serve.keys.trouble import Trouble
 
 SECONDS_BETWEEN_LOOKS = 0.4
 SECONDS_OF_TRUST = 60.0
@@ -33,6 +32,7 @@ class KnownKeys:
     def __init__(self, store: KeyStore) -> None:
         """Read the keys; `watch` then follows the changes."""
         self._store = store
+        self._trouble = Trouble("the keys")
         self._changes = store.changes()
         self._by_id = _by_id(store)
         self._read = time.monotonic()
@@ -89,8 +89,10 @@ class KnownKeys:
         while not self._stop.wait(SECONDS_BETWEEN_LOOKS):
             try:
                 self.refresh()
-            except SQLAlchemyError:
-                continue  # `outdated` says so once it has lasted
+            except Exception as error:  # `outdated` says so once it has lasted
+                self._trouble.told(error)
+            else:
+                self._trouble.over()
 
 
 def _held(stored: StoredKey) -> Key | Unfit:

@@ -21,6 +21,9 @@ class ChatRequest(Sampling):
     messages: Messages
     """The turns so far."""
 
+    n: Annotated[int, Field(ge=1)] | None = None
+    """Answers to make."""
+
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens of an answer; OpenAI's older name."""
 
@@ -47,16 +50,19 @@ class ChatRequest(Sampling):
     )
     """For chat templates that know reasoning efforts."""
 
-    include_reasoning: bool | None = None
+    include_reasoning: bool = True
     """Whether a reasoning model's thoughts are part of the answer."""
 
-    echo: bool | None = None
+    echo: bool = False
     """Whether a last message of the assistant's own is repeated in the answer."""
 
-    add_generation_prompt: bool | None = None
+    add_generation_prompt: bool = True
     """Whether the template opens the assistant's turn."""
 
-    continue_final_message: bool | None = None
+    add_special_tokens: bool = False
+    """Whether the tokenizer adds its special tokens to what the template has."""
+
+    continue_final_message: bool = False
     """Whether the last message is continued instead of answered."""
 
     return_prompt_text: bool | None = None

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from serve.gateway.bounds import Bounds
 from serve.requests.chat import ChatRequest
 from serve.requests.completions import CompletionRequest
 from serve.requests.constraints import (
     check_functions,
     check_response_format,
+    check_schema_in,
     check_structured_outputs,
 )
 from serve.requests.embeddings import EmbeddingRequest
@@ -23,9 +25,11 @@ from serve.requests.limits import Engine, at_most, check_model, fits_model, in_v
 from serve.requests.not_offered import NOT_OFFERED
 from serve.requests.refusal import RequestRefused, refusal_of, shown
 from serve.requests.required_tools import with_object_arguments
+from serve.requests.responses import NamedFunctionTool, ResponsesRequest, SchemaText
 from serve.requests.sampling import Sampling
 from serve.requests.shape import Shape
 from serve.requests.tokens import DetokenizeRequest, TokenizeChat, TokenizeText
+from serve.requests.tools import NamedTool
 
 _AnyShape = TypeVar("_AnyShape", bound=Shape)
 
@@ -97,28 +101,62 @@ def _chat(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
 
 
 def _tools(request: ChatRequest, body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
-    choice = request.tool_choice
     functions = [tool.function for tool in request.tools or ()]
     fields = [f"tools[{place}].function.parameters" for place in range(len(functions))]
     check_functions(functions, fields, engine.settings.max_schema_chars)
+    choice = request.tool_choice
+    named = choice.function.name if isinstance(choice, NamedTool) else None
+    demanded = _demanded(choice, named, {function.name for function in functions}, engine)
+    return with_object_arguments(body) if demanded else None
+
+
+def _demanded(choice: object, named: str | None, names: set[str], engine: Engine) -> bool:
+    """Whether a tool must be called."""
     if choice == "none":
-        return None
-    _needs("tool_choice", "tools", holds=bool(functions))
+        return False
+    _needs("tool_choice", "tools", holds=bool(names))
     if choice in (None, "auto"):
-        if not engine.bounds.tools_by_choice:
+        if engine.settings.tool_parser is None:
             raise RequestRefused(
                 "'tool_choice' auto, which is the default with tools, needs a server started "
                 "with a tool_parser; ask for 'required', one function by name, or 'none'.",
                 code="unsupported_value",
                 param="tool_choice",
             )
-        return None
-    named = None if isinstance(choice, str) or choice is None else choice.function.name
-    if named is not None and named not in {function.name for function in functions}:
+        return False
+    if named is not None and named not in names:
         raise RequestRefused(
             f"'tool_choice' names {shown(named)}, which is none of the tools.", param="tool_choice"
         )
-    return with_object_arguments(body)
+    return True
+
+
+def _responses(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
+    _generates("/v1/responses", engine)
+    request = _read(ResponsesRequest, body, engine)
+    bounds, settings = engine.bounds, engine.settings
+    if isinstance(request.input, list):
+        at_most("input", len(request.input), settings.max_messages, "items")
+    fits_model("max_output_tokens", request.max_output_tokens, bounds)
+    at_most("top_logprobs", request.top_logprobs or 0, bounds.max_logprobs)
+    _biases(request.logit_bias, bounds)
+    in_vocabulary("stop_token_ids", request.stop_token_ids, bounds)
+    form = request.text.format if request.text is not None else None
+    if isinstance(form, SchemaText):
+        check_schema_in(form.json_schema, "text.format.schema", settings.max_schema_chars)
+    if request.structured_outputs is not None:
+        check_structured_outputs(request.structured_outputs, settings.max_schema_chars)
+        free = form is None or form.type == "text"
+        _needs("structured_outputs", "no text.format beside it", holds=free)
+    functions = request.tools or []
+    fields = [f"tools[{place}].parameters" for place in range(len(functions))]
+    check_functions(functions, fields, settings.max_schema_chars)
+    choice = request.tool_choice
+    if not functions and choice in (None, "auto", "none"):
+        return None
+    named = choice.name if isinstance(choice, NamedFunctionTool) else None
+    demanded = _demanded(choice, named, {function.name for function in functions}, engine)
+    return with_object_arguments(body) if demanded else None
 
 
 def _completion(body: dict[str, Any], engine: Engine) -> None:
@@ -128,7 +166,7 @@ def _completion(body: dict[str, Any], engine: Engine) -> None:
     prompt = request.prompt
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     prompts = len(prompt) if several else 1
-    at_most("prompt" if several else "n", prompts * (request.n or 1), engine.settings.max_choices)
+    at_most("prompt" if several else "n", prompts * request.n, engine.settings.max_choices)
     _token_prompts("prompt", prompt, bounds.max_model_len, engine)
     fits_model("max_tokens", request.max_tokens, bounds)
     if request.max_tokens == 0:
@@ -144,8 +182,7 @@ def _sampling(request: Sampling, engine: Engine) -> None:
     """Fields that chat and plain completions share."""
     bounds, largest = engine.bounds, engine.settings.max_schema_chars
     given = request.model_fields_set
-    if "logit_bias" in given and request.logit_bias:
-        in_vocabulary("logit_bias", [int(token) for token in request.logit_bias], bounds)
+    _biases(request.logit_bias, bounds)
     for field in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
         if field in given:
             ids = getattr(request, field)
@@ -164,6 +201,11 @@ def _sampling(request: Sampling, engine: Engine) -> None:
         check_structured_outputs(request.structured_outputs, largest)
         free = request.response_format is None or request.response_format.type == "text"
         _needs("structured_outputs", "no response_format beside it", holds=free)
+
+
+def _biases(biases: Mapping[str, float] | None, bounds: Bounds) -> None:
+    if biases:
+        in_vocabulary("logit_bias", [int(token) for token in biases], bounds)
 
 
 def _tokenize(body: dict[str, Any], engine: Engine) -> None:
@@ -210,10 +252,10 @@ def _token_prompts(
         in_vocabulary(field, prompt, engine.bounds)
 
 
-def _final_message(*, opened: bool | None, continued: bool | None) -> None:
+def _final_message(*, opened: bool, continued: bool) -> None:
     # vLLM's default opens a turn of the assistant, which then is no continuation.
     if continued:
-        _needs("continue_final_message", "add_generation_prompt: false", holds=opened is False)
+        _needs("continue_final_message", "add_generation_prompt: false", holds=not opened)
 
 
 def _needs(field: str, what: str, *, holds: bool) -> None:
@@ -233,6 +275,7 @@ def _not_able(route: str, why: str) -> RequestRefused:
 CHECKED: Mapping[str, Callable[[dict[str, Any], Engine], dict[str, Any] | None]] = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
+    "/v1/responses": _responses,
     "/v1/embeddings": _embedding,
     "/tokenize": _tokenize,
     "/detokenize": _detokenize,

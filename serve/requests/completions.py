@@ -27,6 +27,12 @@ class CompletionRequest(Sampling):
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     """Most tokens of an answer; 16 if not given. 0 only with echo."""
 
+    n: Annotated[int, Field(ge=1)] = 1
+    """Answers to make for each prompt."""
+
+    add_special_tokens: bool = True
+    """Whether the tokenizer adds its special tokens to the prompt."""
+
     echo: bool | None = None
     """Whether the answer begins with the prompt."""
 

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from serve.requests.grammars import GrammarRefused, check_grammar
 from serve.requests.patterns import problem_of_pattern
 from serve.requests.refusal import RequestRefused
+from serve.requests.responses import FunctionTool
 from serve.requests.schemas import SchemaRefused, check_schema, measure
 from serve.requests.structured import ResponseFormat, SchemaFormat, StructuredOutputs
 from serve.requests.tools import Function
@@ -21,14 +22,14 @@ def check_response_format(form: ResponseFormat, field: str, largest: int) -> Non
     """Refuse a schema that the engine could not follow."""
     schema = getattr(form, "json_schema", None)
     if isinstance(schema, SchemaFormat):
-        _schema(schema.json_schema, f"{field}.json_schema.schema", largest)
+        check_schema_in(schema.json_schema, f"{field}.json_schema.schema", largest)
 
 
 def check_structured_outputs(given: StructuredOutputs, largest: int) -> None:
     """Refuse a schema, pattern, choice or grammar that the engine could not follow."""
     field = "structured_outputs"
     if given.json_schema is not None:
-        _schema(_parsed(given.json_schema, f"{field}.json"), f"{field}.json", largest)
+        check_schema_in(_parsed(given.json_schema, f"{field}.json"), f"{field}.json", largest)
     if given.regex is not None and (problem := problem_of_pattern(given.regex)):
         raise RequestRefused(
             f"'{field}.regex' {problem}", code="invalid_regex", param=f"{field}.regex"
@@ -48,7 +49,9 @@ def check_structured_outputs(given: StructuredOutputs, largest: int) -> None:
             ) from None
 
 
-def check_functions(functions: Sequence[Function], fields: Sequence[str], largest: int) -> None:
+def check_functions(
+    functions: Sequence[Function | FunctionTool], fields: Sequence[str], largest: int
+) -> None:
     """Refuse parameters that the engine could not follow, or that are no object's schema."""
     left = largest
     for function, field in zip(functions, fields, strict=True):
@@ -61,7 +64,7 @@ def check_functions(functions: Sequence[Function], fields: Sequence[str], larges
                 code="invalid_function_parameters",
                 param=field,
             )
-        _schema(parameters, field, left, "invalid_function_parameters")
+        check_schema_in(parameters, field, left, "invalid_function_parameters")
         left -= measure(parameters, left)
 
 
@@ -79,7 +82,10 @@ def _parsed(given: dict[str, Any] | str, field: str) -> dict[str, Any]:
     return schema
 
 
-def _schema(schema: dict[str, Any], field: str, largest: int, code: str = _SCHEMA_CODE) -> None:
+def check_schema_in(
+    schema: dict[str, Any], field: str, largest: int, code: str = _SCHEMA_CODE
+) -> None:
+    """Refuse the schema in a field that the engine could not follow."""
     try:
         check_schema(schema, largest)
     except SchemaRefused as error:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from serve.requests.shape import Shape, TokenId
+from serve.requests.shape import CacheSalt, Shape, TokenId
 
 Text = Annotated[str, Field(min_length=1)]
 Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
@@ -24,7 +24,7 @@ class EmbeddingRequest(Shape):
     )
     """One text or several, as text or as tokens."""
 
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Literal["float", "base64"] = "float"
     """How the vectors are written."""
 
     dimensions: Annotated[int, Field(ge=1)] | None = None
@@ -36,8 +36,11 @@ class EmbeddingRequest(Shape):
     truncation_side: Literal["left", "right"] | None = None
     """Where a text is cut."""
 
-    add_special_tokens: bool | None = None
+    add_special_tokens: bool = True
     """Whether the tokenizer adds its special tokens."""
+
+    cache_salt: CacheSalt | None = None
+    """Keeps cached prefixes apart from those of requests with another salt."""
 
     user: Annotated[str, Field(max_length=512)] | None = None
     """OpenAI's; taken and ignored."""

@@ -1,20 +1,34 @@
-"""Grammars that the engine can follow: of bounded size, and never back where they began.
+"""Grammars that the engine can follow: rules that do not recurse, read as one expression.
 
-root ::= root "a" | "b"        left-recursive: comes back to root before reading anything
-root ::= "a" root              never ends: every way through it goes on
-list ::= "a" ("," list)?       fine
+    root ::= "yes" | "no"               fine
+    list ::= item ("," item)*           fine: repetition, not recursion
+    list ::= item | item "," list       refused: list is part of itself
+
+A recursive grammar can be ambiguous in ways that cannot be told from its text, and the engine
+then stands still for everyone: ``root ::= "a" | "a" root root | "a" root root root`` took more
+than half a minute at one token. Nested data are what JSON schemas are for; they may recurse.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from graphlib import CycleError, TopologicalSorter
+
+from serve.requests.ambiguity import problem_of_tree
+from serve.requests.regex_syntax import (
+    Alternatives,
+    Characters,
+    Empty,
+    Node,
+    Repeat,
+    Row,
+    character_set,
+    parse,
+)
 
 MOST_CHARACTERS = 20_000
-MOST_RULES = 1_000
-_LARGEST_COUNT = 1_000
+_MOST_INLINED = 20_000
+"""Pieces of all rules, each as often as it is used."""
 _DEEPEST = 32
 
 _TOKEN = re.compile(
@@ -24,33 +38,23 @@ _TOKEN = re.compile(
     | (?P<name>[A-Za-z_][\w.-]*)
     | (?P<text>"(?:[^"\\\n]|\\.)*")
     | (?P<set>\[(?:[^\]\\\n]|\\.)*\])
-    | (?P<count>\{\s*[0-9]{0,9}\s*(?:,\s*[0-9]{0,9}\s*)?\})
+    | (?P<count>\{\s*[0-9]{1,9}\s*(?:,\s*(?:[0-9]{1,9}\s*)?)?\})
     | (?P<sign>[|()*+?])
     """,
     re.VERBOSE | re.DOTALL,
 )
+
+_SIGNS: Mapping[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
+
+Token = tuple[str, str]
 
 
 class GrammarRefused(ValueError):
     """A grammar that is not given to the engine. The message ends a sentence with its name."""
 
 
-@dataclass
-class _Part:
-    """What a piece of a rule may do before it has read anything, and whether it can end."""
-
-    empty: bool
-    """Whether it can be nothing."""
-
-    ends: bool
-    """Whether it can come to an end."""
-
-    first: set[str] = field(default_factory=set)
-    """Rules that it may enter before anything is read."""
-
-
 def check_grammar(grammar: str) -> None:
-    """Refuse a grammar that is too large or would recurse without reading or without end.
+    """Refuse a grammar that is too large, recurses, or reads one text in too many ways.
 
     Raises:
         GrammarRefused: with the reason.
@@ -60,23 +64,12 @@ def check_grammar(grammar: str) -> None:
     rules = _rules(grammar)
     if "root" not in rules:
         raise GrammarRefused('has no rule root; begin with: root ::= "..."')
-    if len(rules) > MOST_RULES:
-        raise GrammarRefused(f"has more than {MOST_RULES} rules.")
-    known = _settle(rules)
-    for name, part in known.items():
-        if not part.ends:
-            raise GrammarRefused(f"has a rule {name[:60]!r} that never ends.")
-    try:
-        TopologicalSorter({name: part.first for name, part in known.items()}).prepare()
-    except CycleError as error:
-        loop = " -> ".join(str(name)[:60] for name in reversed(error.args[1][:5]))
-        raise GrammarRefused(
-            f"is left-recursive ({loop}): it comes back to a rule before reading anything. "
-            'Put what is read first: list ::= item ("," list)?'
-        ) from None
-
-
-Token = tuple[str, str]
+    reader = _Reader(rules)
+    if problem := problem_of_tree(reader.rule("root", ())):
+        raise GrammarRefused(problem)
+    for name in rules:
+        # A rule that root does not use is compiled all the same.
+        reader.rule(name, ())
 
 
 def _rules(grammar: str) -> dict[str, list[Token]]:
@@ -103,90 +96,135 @@ def _rules(grammar: str) -> dict[str, list[Token]]:
     return rules
 
 
-def _settle(rules: Mapping[str, Sequence[Token]]) -> dict[str, _Part]:
-    """What each rule may do: worked out again whenever a rule that it names has changed."""
-    users: dict[str, set[str]] = {name: set() for name in rules}
-    for name, body in rules.items():
-        for kind, text in body:
-            if kind == "name" and text in users:
-                users[text].add(name)
-    known = {name: _Part(empty=False, ends=False) for name in rules}
-    todo = list(rules)
-    while todo:
-        name = todo.pop()
-        now = _Reader(rules[name], known).read()
-        if now != known[name]:
-            known[name] = now
-            todo += users[name]
-    return known
-
-
 class _Reader:
-    """Reads one rule's body, with what is known of the others so far."""
+    """Makes one expression of the rules, each put in place of its name."""
 
-    def __init__(self, body: Sequence[Token], known: Mapping[str, _Part]) -> None:
-        self._body, self._known, self._at = body, known, 0
+    def __init__(self, rules: Mapping[str, Sequence[Token]]) -> None:
+        self._rules = rules
+        self._left = _MOST_INLINED
+        self._done: dict[str, Node] = {}
 
-    def read(self) -> _Part:
-        part = self._alternatives(0)
-        if self._at < len(self._body):
-            raise GrammarRefused("has a ')' without its '('.")
-        return part
+    def rule(self, name: str, within: tuple[str, ...]) -> Node:
+        """The expression of a rule; ``within`` are the rules that it is being put into."""
+        if name in within:
+            loop = " -> ".join(rule[:60] for rule in (*within[within.index(name) :][:5], name))
+            raise GrammarRefused(
+                f"is recursive ({loop}). Use *, + and counts; for nested data, a JSON schema."
+            )
+        if name not in self._rules:
+            raise GrammarRefused(f"names a rule {name[:60]!r} that it does not have.")
+        if len(within) > _DEEPEST:
+            raise GrammarRefused(f"has rules within rules more than {_DEEPEST} deep.")
+        if name not in self._done:
+            body = _Body(self._rules[name])
+            tree = self._alternatives(body, (*within, name), 0)
+            if body.peek() != ("end", ""):
+                raise GrammarRefused("has a ')' without its '('.")
+            self._done[name] = tree
+        self._left -= _pieces(self._done[name])
+        if self._left < 0:
+            raise GrammarRefused("is too large once its rules are put into each other.")
+        return self._done[name]
 
-    def _peek(self) -> Token:
-        return self._body[self._at] if self._at < len(self._body) else ("end", "")
-
-    def _alternatives(self, depth: int) -> _Part:
+    def _alternatives(self, body: _Body, within: tuple[str, ...], depth: int) -> Node:
         if depth > _DEEPEST:
             raise GrammarRefused(f"has groups nested more than {_DEEPEST} deep.")
-        whole = self._row(depth)
-        while self._peek() == ("sign", "|"):
-            self._at += 1
-            other = self._row(depth)
-            whole = _Part(
-                whole.empty or other.empty, whole.ends or other.ends, whole.first | other.first
-            )
-        return whole
+        rows = [self._row(body, within, depth)]
+        while body.peek() == ("sign", "|"):
+            body.take()
+            rows.append(self._row(body, within, depth))
+        return rows[0] if len(rows) == 1 else Alternatives(tuple(rows))
 
-    def _row(self, depth: int) -> _Part:
-        whole = _Part(empty=True, ends=True)
-        while self._peek() not in (("end", ""), ("sign", "|"), ("sign", ")")):
-            part = self._repeated(self._atom(depth))
-            first = whole.first | part.first if whole.empty else whole.first
-            whole = _Part(whole.empty and part.empty, whole.ends and part.ends, first)
-        return whole
+    def _row(self, body: _Body, within: tuple[str, ...], depth: int) -> Node:
+        parts: list[Node] = []
+        while body.peek() not in (("end", ""), ("sign", "|"), ("sign", ")")):
+            part = self._atom(body, within, depth)
+            bounds = body.bounds()
+            while bounds is not None:
+                if bounds[1] is None and _can_be_empty(part):
+                    raise GrammarRefused("repeats without end something that can be empty.")
+                part = Repeat(part, *bounds)
+                bounds = body.bounds()
+            parts.append(part)
+        return Row(tuple(parts))
 
-    def _atom(self, depth: int) -> _Part:
-        kind, text = self._peek()
-        self._at += 1
+    def _atom(self, body: _Body, within: tuple[str, ...], depth: int) -> Node:
+        kind, text = body.take()
         if kind == "name":
-            if text not in self._known:
-                raise GrammarRefused(f"names a rule {text[:60]!r} that it does not have.")
-            rule = self._known[text]
-            return _Part(rule.empty, rule.ends, {text})
+            return self.rule(text, within)
         if kind == "text":
-            return _Part(empty=text == '""', ends=True)
+            letters = re.findall(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|.", text[1:-1], re.S)
+            return Row(tuple(_character(letter) for letter in letters))
         if kind == "set":
-            return _Part(empty=False, ends=True)
+            return _in_a_set(text)
         if text == "(":
-            inside = self._alternatives(depth + 1)
-            if self._peek() != ("sign", ")"):
+            inside = self._alternatives(body, within, depth + 1)
+            if body.take() != ("sign", ")"):
                 raise GrammarRefused("has a '(' without its ')'.")
-            self._at += 1
             return inside
         raise GrammarRefused(f"has {text[:20]!r} where a text, a set, a rule or '(' belongs.")
 
-    def _repeated(self, part: _Part) -> _Part:
-        kind, text = self._peek()
-        optional = (kind, text) in (("sign", "*"), ("sign", "?"))
-        if kind == "count":
-            counts = [count.strip() for count in text.strip("{}").split(",")]
-            if any(int(count or 0) > _LARGEST_COUNT for count in counts):
-                raise GrammarRefused(f"has a count above {_LARGEST_COUNT}.")
-            optional = int(counts[0] or 0) == 0
-        elif not optional and (kind, text) != ("sign", "+"):
-            return part
+
+class _Body:
+    """A rule's tokens, one after the other."""
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self._tokens, self._at = tokens, 0
+
+    def peek(self) -> Token:
+        return self._tokens[self._at] if self._at < len(self._tokens) else ("end", "")
+
+    def take(self) -> Token:
+        token = self.peek()
         self._at += 1
-        if part.empty and text in ("*", "+"):
-            raise GrammarRefused("repeats without end something that can be empty.")
-        return _Part(part.empty or optional, part.ends or optional, part.first)
+        return token
+
+    def bounds(self) -> tuple[int, int | None] | None:
+        """How often what came before is repeated, if a repetition is next."""
+        kind, text = self.peek()
+        if kind == "count":
+            least, comma, most = (part.strip() for part in text.strip("{}").partition(","))
+            self._at += 1
+            return int(least), int(most) if most else (None if comma else int(least))
+        if kind == "sign" and text in _SIGNS:
+            self._at += 1
+            return _SIGNS[text]
+        return None
+
+
+def _character(letter: str) -> Node:
+    return Characters(character_set(letter)) if len(letter) == 1 else _in_a_set(letter)
+
+
+def _in_a_set(text: str) -> Node:
+    """A set or an escape, which are written as in regular expressions."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise GrammarRefused(
+            f"has {text[:20]!r}, which is no set of characters: {error}."
+        ) from None
+
+
+def _can_be_empty(node: Node) -> bool:
+    match node:
+        case Empty():
+            return True
+        case Characters():
+            return False
+        case Row(parts):
+            return all(map(_can_be_empty, parts))
+        case Alternatives(parts):
+            return any(map(_can_be_empty, parts))
+        case Repeat(body, least, _):
+            return least == 0 or _can_be_empty(body)
+
+
+def _pieces(node: Node) -> int:
+    match node:
+        case Row(parts) | Alternatives(parts):
+            return 1 + sum(map(_pieces, parts))
+        case Repeat(body, _, _):
+            return 1 + _pieces(body)
+        case _:
+            return 1

@@ -10,6 +10,7 @@ _TEMPLATE = (
 _GUIDED = "vLLM removed it; use structured_outputs or response_format."
 _MEDIA = "this server takes text only."
 _INTERNAL = "it belongs to the engine's own transfers between machines."
+_POOLING = "vectors come as OpenAI gives them."
 _ID = "the server names its requests itself; send your own name as the X-Request-Id header."
 
 NOT_OFFERED: Mapping[str, str] = {
@@ -30,6 +31,14 @@ NOT_OFFERED: Mapping[str, str] = {
     "session_id": _ID,
     "priority": "the server sets it: offline batches wait for everyone else.",
     "use_beam_search": "each beam is a sequence of its own; ask for n answers instead.",
+    "length_penalty": "it belongs to beam search, which is not offered.",
+    "repetition_detection": "set max_tokens, or stop reading the stream.",
+    "watermarking": "this server's engine has none.",
+    "enable_response_messages": "it shows the engine's own form of the conversation.",
+    "use_activation": _POOLING,
+    "embed_dtype": _POOLING,
+    "endianness": _POOLING,
+    "padding": _POOLING,
     "best_of": "vLLM removed it; ask for n answers.",
     "suffix": "vLLM does not fill in between two texts.",
     "guided_json": _GUIDED,

@@ -123,12 +123,12 @@ class _Reader:
         if character == "\\":
             return self._escape()
         if character == ".":
-            return Characters(_ALL ^ _bit("\n"))
+            return Characters(_ALL ^ character_set("\n"))
         if character in "^$":
             return Empty()
         if character in "*+?":
             raise ValueError(f"nothing to repeat at character {start}")
-        return Characters(_bit(character))
+        return Characters(character_set(character))
 
     def _group(self, depth: int) -> Node:
         if self._take("?"):
@@ -186,7 +186,7 @@ class _Reader:
             return Empty()
         if character in "123456789kpPX":
             raise ValueError(f"'\\{character}' is not offered")
-        return Characters(_bit(self._escaped(character)))
+        return Characters(character_set(self._escaped(character)))
 
     def _escaped(self, character: str) -> str:
         """The one character that an escape stands for; its first letter is read already."""
@@ -221,11 +221,11 @@ class _Reader:
         low = self._member()
         dash = self._next() == "-" and self._text[self.at + 1 : self.at + 2] not in ("]", "")
         if isinstance(low, int) or not dash:
-            return low if isinstance(low, int) else _bit(low)
+            return low if isinstance(low, int) else character_set(low)
         self.at += 1
         high = self._member()
         if isinstance(high, int):
-            return _bit(low) | _bit("-") | high
+            return character_set(low) | character_set("-") | high
         if high < low:
             raise ValueError(f"the range {low}-{high} is upside down")
         ascii_part = sum(1 << code for code in range(ord(low), min(ord(high), 127) + 1))
@@ -242,6 +242,7 @@ class _Reader:
         return "\b" if escaped == "b" else self._escaped(escaped)
 
 
-def _bit(character: str) -> int:
+def character_set(character: str) -> int:
+    """The set of one character."""
     code = ord(character)
     return 1 << (code if code < 128 else 128 + code % _SHARED)

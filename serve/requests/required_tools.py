@@ -18,8 +18,10 @@ def with_object_arguments(body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _amended(tool: dict[str, Any]) -> dict[str, Any]:
-    function = tool["function"]
+    # Chat has the function in a field of its own, the responses API has it in the tool.
+    function = tool.get("function", tool)
     parameters = function.get("parameters") or {"properties": {}}
     if "type" in parameters:
         return tool
-    return {**tool, "function": {**function, "parameters": {"type": "object", **parameters}}}
+    amended = {**function, "parameters": {"type": "object", **parameters}}
+    return {**tool, "function": amended} if "function" in tool else amended

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from serve.requests.shape import Metadata, Shape, TokenId
+from serve.requests.shape import CacheSalt, Metadata, Shape, TokenId
 from serve.requests.structured import ResponseFormat, StructuredOutputs
 
 MOST_IDS = 1024
@@ -16,6 +16,7 @@ Stop = Annotated[str, Field(min_length=1, max_length=256)]
 BiasKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+BadWord = Annotated[str, Field(min_length=1, max_length=256)]
 SomeIds = Annotated[list[TokenId], Field(max_length=MOST_IDS, fail_fast=True)]
 
 
@@ -62,9 +63,6 @@ class Sampling(Shape):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     """Makes drawing repeatable, as far as the batch's rounding allows."""
 
-    n: Annotated[int, Field(ge=1)] | None = None
-    """Answers to make."""
-
     stop: Stop | Annotated[list[Stop], Field(max_length=4, fail_fast=True)] | None = None
     """Texts that end an answer; they are not part of it."""
 
@@ -77,28 +75,22 @@ class Sampling(Shape):
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, fail_fast=True)] | None = None
     """The only tokens that may be drawn."""
 
-    bad_words: (
-        Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=256)]],
-            Field(max_length=128, fail_fast=True),
-        ]
-        | None
-    ) = None
+    bad_words: Annotated[list[BadWord], Field(default_factory=list, max_length=128, fail_fast=True)]
     """Texts that must not appear."""
 
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] = 0
     """Tokens before which no stop ends the answer."""
 
-    ignore_eos: bool | None = None
+    ignore_eos: bool = False
     """Whether to go on after the model's own end; for measurements."""
 
-    include_stop_str_in_output: bool | None = None
+    include_stop_str_in_output: bool = False
     """Whether the text that ended an answer stays at its end."""
 
-    skip_special_tokens: bool | None = None
+    skip_special_tokens: bool = True
     """Whether special tokens are left out of the answer's text."""
 
-    spaces_between_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool = True
     """Whether special tokens are set apart by spaces."""
 
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
@@ -119,9 +111,6 @@ class Sampling(Shape):
     return_token_ids: bool | None = None
     """Whether the answer holds the ids of its tokens and of the prompt's."""
 
-    add_special_tokens: bool | None = None
-    """Whether the tokenizer adds its special tokens to the prompt."""
-
     response_format: ResponseFormat | None = None
     """The form of the answer."""
 
@@ -131,9 +120,7 @@ class Sampling(Shape):
     thinking_token_budget: Annotated[int, Field(ge=-1)] | None = None
     """Most tokens of a reasoning model's thoughts."""
 
-    cache_salt: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\\x00]+$")] | (
-        None
-    ) = None
+    cache_salt: CacheSalt | None = None
     """Keeps cached prefixes apart from those of requests with another salt."""
 
     stream: bool | None = None

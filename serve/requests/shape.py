@@ -23,10 +23,14 @@ class Shape(BaseModel):
     )
 
 
-TokenId = Annotated[int, Field(ge=0)]
+TOKEN_ID = "token-id"
+
+TokenId = Annotated[int, Field(ge=0, json_schema_extra={"format": TOKEN_ID})]
 """A token's number. That it is below the vocabulary's size is checked with the engine's facts."""
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+CacheSalt = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\\x00]+$")]
 
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],

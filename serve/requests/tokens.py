@@ -16,7 +16,7 @@ class TokenizeText(Shape):
 
     model: str
     prompt: str
-    add_special_tokens: bool | None = None
+    add_special_tokens: bool = True
     return_token_strs: bool | None = None
 
 
@@ -25,9 +25,9 @@ class TokenizeChat(Shape):
 
     model: str
     messages: Messages
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    add_special_tokens: bool | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = False
     return_token_strs: bool | None = None
     tools: Tools | None = None
 

@@ -186,6 +186,15 @@ def test_a_body_that_is_no_object_is_refused(body: Any) -> None:
         assert refusal(route, body).status == 400
 
 
+def test_the_model_may_choose_to_call_a_tool_where_its_calls_can_be_read() -> None:
+    able = Engine(ENGINE.bounds, ServeSettings(tool_parser="hermes"))
+    for fields in ({}, {"tool_choice": "auto"}):
+        body = chat(tools=[TOOL], **fields)
+        assert check_request("/v1/chat/completions", body, able) is None
+        refused = refusal("/v1/chat/completions", body)
+        assert "tool_parser" in refused.message
+
+
 def test_a_tool_by_name_must_be_among_the_tools() -> None:
     named = {"type": "function", "function": {"name": "other"}}
     refused = refusal("/v1/chat/completions", chat(tools=[TOOL], tool_choice=named))
