@@ -276,8 +276,11 @@ class BatchRun:
                     file_id=file_id,
                 )
         assert record.outcome is not None
-        record.enter(record.outcome, time.time())
-        await tools.batches.save(record)
+        ended = record.model_copy(deep=True)
+        ended.enter(record.outcome, time.time())
+        # Told to no one before it is on the disk.
+        await tools.batches.save(ended)
+        record.enter(record.outcome, ended.times[record.outcome])
         for name in (OUTPUT, ERRORS):
             (folder / name).unlink(missing_ok=True)
 
