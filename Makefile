@@ -42,6 +42,7 @@ quickstart: $(INSTALLED)  ## Fine-tune, merge, verify and serve a 135M model on 
 	$(BIN)/llmkit quickstart model.quantization=$(QUANTIZATION) --runs $(RUNS)
 
 test: $(VENV)/installed-dev  ## Run the whole test suite
+	@scripts/system-packages.sh
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(TESTS)
 
 lint: $(VENV)/installed-dev  ## Format, lint and types

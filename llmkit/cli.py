@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit import model_commands, opening, tokenizer_commands
+from llmkit import (
+    adapter_commands,
+    bench_commands,
+    key_commands,
+    model_commands,
+    opening,
+    tokenizer_commands,
+)
+from llmkit.chat_command import chat
 from llmkit.interruption import INTERRUPTED, heeding_sigterm
 
 app = typer.Typer(
@@ -23,6 +31,9 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 recipes = typer.Typer(help="Recipes: check one, print the schema.", no_args_is_help=True)
+app.add_typer(adapter_commands.app, name="adapters")
+app.add_typer(bench_commands.app, name="bench")
+app.add_typer(key_commands.app, name="keys")
 app.add_typer(model_commands.app, name="models")
 app.add_typer(recipes, name="recipe")
 app.add_typer(tokenizer_commands.app, name="tokenizer")
@@ -312,6 +323,9 @@ def serve(
     from llmkit.serving import serve_run_or_model
 
     serve_run_or_model(what, overrides or [], host, port, unverified)
+
+
+app.command()(chat)
 
 
 @app.command()

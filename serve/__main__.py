@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_server(
             model,
             settings,
-            on_ready=lambda url: print(f"serving {model.name} at {url}", flush=True),
+            on_ready=lambda url, who: print(f"serving {model.name} at {url}\n{who}", flush=True),
             listening=listening,
         )
     except ValidationError as error:

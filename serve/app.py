@@ -17,19 +17,27 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from typing import Any, Protocol
 
 import psutil
 import uvicorn
 from starlette.types import ASGIApp
 
+from serve.connections import ConnectionLimits, allow_connections, guarded
 from serve.device import choose_device
 from serve.errors import EngineFailed
-from serve.gateway.in_flight import InFlight
-from serve.gateway.readiness import Readiness, ReadinessGate
-from serve.gateway.routes import AllowList
-from serve.listening import address_of, listen
+from serve.gateway.chain import EngineApp, Gateway
+from serve.gateway.in_flight import ENGINE_DIED, SHUTDOWN, Cut, InFlight
+from serve.gateway.readiness import Readiness
+from serve.keys.opening import Keys, open_keys
+from serve.listening import address_of, is_loopback, listen
 from serve.model import ServedModel
 from serve.quiet_exit import silence_teardown
 from serve.settings import ServeSettings
@@ -45,8 +53,8 @@ class Engine(Protocol):
     def dead(self) -> bool:
         """Whether it can no longer answer."""
 
-    def app(self) -> AbstractAsyncContextManager[ASGIApp]:
-        """The app that answers requests, usable inside the context."""
+    def app(self) -> AbstractAsyncContextManager[EngineApp]:
+        """What answers requests, usable inside the context."""
 
     def shutdown(self) -> None:
         """End it; blocks."""
@@ -56,7 +64,7 @@ def run_server(
     model: ServedModel,
     settings: ServeSettings,
     *,
-    on_ready: Callable[[str], None] | None = None,
+    on_ready: Callable[[str, str], None] | None = None,
     listening: socket.socket | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests in flight and return.
@@ -68,39 +76,48 @@ def run_server(
     Args:
         model: from `serve.model.open_model`.
         settings: how to serve it.
-        on_ready: called with the base URL (``http://127.0.0.1:8000/v1``) once requests can
-            be answered.
+        on_ready: called with the base URL (``http://127.0.0.1:8000/v1``) and with who may ask,
+            once requests can be answered.
         listening: a socket that listens already, instead of the settings' host and port.
 
     Raises:
-        PortInUse, AddressNotUsable, DeviceNotAvailable: before anything is loaded.
+        PortInUse, AddressNotUsable, DeviceNotAvailable, DatabaseNotUsable: before anything is
+            loaded.
         EngineFailed: the engine did not start, or died.
     """
     device = choose_device(settings.device)
-    listening = listening or listen(settings.host, settings.port)
-    silence_teardown()
-    url = f"{address_of(listening)}/v1"
-    with asyncio.Runner(loop_factory=uvicorn.Config("", loop="auto").get_loop_factory()) as runner:
-        served = runner.run(
-            serve(
-                lambda: start_engine(model, settings, device),
-                listening,
-                drain_seconds=settings.drain_seconds,
-                on_ready=lambda: on_ready(url) if on_ready else None,
+    with open_keys(settings) as keys:
+        listening = listening or listen(keys.host(settings.host), settings.port)
+        allow_connections(settings.max_connections)
+        silence_teardown()
+        url = f"{address_of(listening)}/v1"
+        loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            served = runner.run(
+                serve(
+                    lambda: start_engine(model, settings, device),
+                    listening,
+                    settings,
+                    on_ready=lambda: on_ready(url, keys.said(settings.host)) if on_ready else None,
+                    keys=keys,
+                )
             )
-        )
-        if not served:
-            _end_now()
+            if not served:
+                _end_now()
 
 
 async def serve(
     start: Callable[[], Engine],
     listening: socket.socket,
+    settings: ServeSettings,
     *,
-    drain_seconds: float,
     on_ready: Callable[[], None],
+    keys: Keys | None = None,
 ) -> bool:
     """Answer HTTP on ``listening`` while ``start`` brings up an engine, and then with it.
+
+    Without ``keys`` the server knows none. Then, and while none was made, it answers only on an
+    address that other machines do not reach.
 
     Returns:
         True after a drain; False if a signal came while ``start`` was still running, in
@@ -110,8 +127,10 @@ async def serve(
         EngineFailed: ``start`` failed, or the engine died.
     """
     readiness = Readiness()
-    with _stop_signals() as (first, second):
-        async with _http(AllowList(ReadinessGate(readiness)), listening):
+    keys = keys or Keys()
+    keys.always_required = not is_loopback(listening.getsockname()[0])
+    with closing(Gateway(settings, keys)) as gateway, _stop_signals() as (first, second):
+        async with _http(gateway.outside(readiness), listening, settings):
             loading = _in_thread(start)
             awaited: list[asyncio.Future[Any]] = [loading, first]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
@@ -124,13 +143,18 @@ async def serve(
                 readiness.fail()
                 raise
             try:
-                async with engine.app() as app:
-                    in_flight = InFlight(app)
-                    readiness.ready(in_flight)
+                async with engine.app() as engine_app:
+                    inside = gateway.around(engine_app)
+                    readiness.ready(inside.app)
                     on_ready()
-                    await _until_stopped(engine, first)
+                    try:
+                        await _until_stopped(engine, first)
+                    except EngineFailed:
+                        readiness.fail()
+                        await _cut(inside.in_flight, ENGINE_DIED)
+                        raise
                     readiness.drain()
-                    await _drain(in_flight, drain_seconds, second)
+                    await _drain(inside.in_flight, settings.drain_seconds, second)
             except BaseException:
                 readiness.fail()
                 raise
@@ -153,9 +177,15 @@ async def _drain(in_flight: InFlight, seconds: float, at_once: asyncio.Future[No
     """Let requests finish; cut them after ``seconds``, or on a second signal."""
     finished = asyncio.create_task(in_flight.wait_until_none())
     await asyncio.wait([finished, at_once], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    in_flight.cut_all()
-    await asyncio.wait([finished], timeout=5)
     finished.cancel()
+    await _cut(in_flight, SHUTDOWN)
+
+
+async def _cut(in_flight: InFlight, why: Cut) -> None:
+    """End what is under way, and give its clients' answers time to go out."""
+    in_flight.cut_all(why)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(in_flight.wait_until_none(), 5)
 
 
 @contextmanager
@@ -190,14 +220,21 @@ class _HttpServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _http(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
+async def _http(
+    app: ASGIApp, listening: socket.socket, settings: ServeSettings
+) -> AsyncIterator[None]:
     """Answer HTTP inside the context; on leaving, close every connection."""
     config = uvicorn.Config(
         app,
+        http=guarded(ConnectionLimits(connections=settings.max_connections)),
+        ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        # Not its warnings: a line for every invalid request is the sender's to choose.
+        log_level="error",
         access_log=False,
+        # Longer than clients' pools commonly keep a connection, so that they close it, not we.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=2,
     )
     server = _HttpServer(config)

@@ -73,12 +73,18 @@ def _rank(name: str, folder: Path) -> int:
     if not all(isinstance(rank, int) for rank in ranks):
         raise AdapterNotUsable(name, folder, "adapter_config.json gives no whole number for 'r'")
     largest: int = max(ranks)
-    for allowed in _RANKS:
-        if largest <= allowed:
-            return allowed
-    raise AdapterNotUsable(
-        name, folder, f"its rank {largest} is above {_RANKS[-1]}, vLLM's largest; merge it instead"
-    )
+    if largest > _RANKS[-1]:
+        raise AdapterNotUsable(
+            name,
+            folder,
+            f"its rank {largest} is above {_RANKS[-1]}, vLLM's largest; merge it instead",
+        )
+    return rank_with_kernels(largest)
+
+
+def rank_with_kernels(rank: int) -> int:
+    """The smallest rank vLLM allows that holds one of up to 512."""
+    return next(allowed for allowed in _RANKS if rank <= allowed)
 
 
 def _adapter_config(name: str, folder: Path) -> dict[str, Any]:

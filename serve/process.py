@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from serve.errors import ServeError, ServerDidNotStart
+from serve.keys.database import NONE, VARIABLE
 from serve.listening import address_of, listen
 from serve.model import ServedModel
 from serve.settings import ServeSettings
@@ -27,7 +28,8 @@ class ServerProcess:
     """``python -m serve`` on a free loopback port, ready when the block is entered.
 
     The server ends with the block, and with this process however that ends. Its own
-    address is used, not the settings' ``host`` and ``port``.
+    address is used, not the settings' ``host`` and ``port``. It asks for no key unless the
+    settings name a database of keys.
 
     Example:
         with ServerProcess(open_model("runs/demo/merged"), Path("serve.log")) as server:
@@ -75,7 +77,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[descriptor],
-                env=_environment(),
+                env=_environment(self.settings),
                 # A group of its own: the terminal's Ctrl-C is for this process to handle.
                 start_new_session=True,
             )
@@ -157,7 +159,8 @@ class ServerProcess:
         arguments = [str(self.model.path), "--name", self.model.name]
         for name, folder in self.model.adapters.items():
             arguments += ["--adapter", f"{name}={folder}"]
-        for name, value in self.settings.model_dump(mode="json", exclude_none=True).items():
+        given = self.settings.model_dump(mode="json", exclude_none=True, exclude={"database"})
+        for name, value in given.items():
             arguments += ["--" + name.replace("_", "-"), str(value)]
         return [*arguments, "--listen-fd", str(descriptor), "--parent-pid", str(os.getpid())]
 
@@ -175,8 +178,13 @@ _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks this machine without the proxy that may be set for others."""
 
 
-def _environment() -> dict[str, str]:
+def _environment(settings: ServeSettings) -> dict[str, str]:
     """This process's environment, with this checkout or installation importable."""
     root = str(Path(__file__).resolve().parent.parent)
     path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root,
+        # Not among the arguments, which every user of the machine can read: it may hold a password.
+        VARIABLE: settings.database or NONE,
+    }

@@ -44,12 +44,80 @@ class ServeSettings(BaseModel):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU's memory for weights and KV cache together, on CUDA."""
 
+    prefix_caching: bool = True
+    """Whether requests that begin alike share the KV cache of their beginning."""
+
+    database: str | None = None
+    """Where keys and what they used are kept: a file, or a URL such as postgresql://USER@HOST/NAME.
+    Not given: what LLMKIT_DATABASE names, or llmkit.db among the user's data. none: no keys."""
+
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after the first SIGTERM or Ctrl-C."""
+
+    max_running: int | None = Field(default=None, ge=1)
+    """Requests that the engine is given at a time; more wait in the server's queue. Not given: as
+    many as the engine batches (vLLM's max_num_seqs)."""
+
+    max_queue: int = Field(default=1000, ge=0)
+    """Requests that may wait for the engine; one more is refused."""
+
+    queue_seconds: float = Field(default=60.0, gt=0)
+    """Longest wait for the engine; then the request is refused."""
+
+    request_seconds: float = Field(default=600.0, gt=0)
+    """Longest time for a request from its arrival to the end of its answer; then it is ended."""
+
+    max_connections: int = Field(default=1000, ge=1)
+    """Connections at a time; one more is refused."""
+
+    playground: bool = True
+    """Whether the server offers its web page at /."""
 
     chat_template: Path | None = None
     """A .jinja file to use instead of the chat template beside the model."""
 
+    tool_parser: str | None = None
+    """Name of vLLM's parser for the model's tool calls, such as hermes or llama3_json. Without
+    one, tools are called only where a request demands it (tool_choice)."""
+
+    max_logprobs: int = Field(default=20, ge=0)
+    """Most alternatives that a request may ask for at each token."""
+
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
+    """Largest body of a request; files for batches have a limit of their own."""
+
+    max_messages: int = Field(default=2_000, ge=1)
+    """Most messages in a conversation."""
+
+    max_choices: int = Field(default=128, ge=1)
+    """Most answers to one request: its prompts times n."""
+
+    max_schema_chars: int = Field(default=65_536, ge=1)
+    """Most characters in a request's JSON schemas together, tools' among them."""
+
+    access_log: Path | None = None
+    """File for one JSON object a line about every request, such as /dev/stdout. None if not
+    given."""
+
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """Where OpenTelemetry traces go, by OTLP over HTTP: http://localhost:4318/v1/traces. None are
+    made if not given."""
+
+    metrics_label_limit: int = Field(default=100, ge=1)
+    """How many keys, and how many models and adapters, have metrics of their own; later ones
+    share the label "other"."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "error"
     """What vLLM writes to the terminal. Its warnings are about its own internals and come
     by the dozen at every start, hence errors only."""
+
+    adapters_folder: Path | None = None
+    """Folder below which LoRA adapters may be loaded while the server runs (/v1/adapters), such
+    as runs/. What is served is recorded there, and served again after a restart."""
+
+    max_adapters: int = Field(default=4, ge=1, le=256)
+    """Adapters from adapters_folder that can be loaded at a time; each takes memory from the
+    start."""
+
+    max_adapter_rank: int = Field(default=64, ge=1, le=512)
+    """Largest rank of an adapter from adapters_folder."""

@@ -9,8 +9,9 @@ from typing import Any
 import psutil
 
 from serve.device import Device
-from serve.model import ServedModel
+from serve.model import ServedModel, rank_with_kernels
 from serve.settings import ServeSettings
+from serve.tracing import SERVICE_NAME
 
 _GIB = 2**30
 
@@ -42,6 +43,11 @@ def environment(settings: ServeSettings, device: Device) -> dict[str, str]:
         # each parallel region waits for whichever thread they push aside: 2 tokens/s instead
         # of 32 on a busy machine of 2 cores.
         variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_compute_threads()))
+    if settings.otlp_endpoint:
+        variables |= {
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+            "OTEL_SERVICE_NAME": os.environ.get("OTEL_SERVICE_NAME", SERVICE_NAME),
+        }
     if settings.log_level in ("warning", "error"):
         # Python's and torch's own chatter, which vLLM's level does not reach.
         variables |= {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
@@ -66,10 +72,20 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
         "enforce_eager": not compiles(settings, device),
+        "enable_prefix_caching": settings.prefix_caching,
         "chat_template": str(settings.chat_template) if settings.chat_template else None,
         # Loading code from the model's folder would let a model run anything.
         "trust_remote_code": False,
         "disable_fastapi_docs": True,
+        "max_logprobs": settings.max_logprobs,
+        # Whether a model may call tools by its own choice is decided before requests come here.
+        "enable_auto_tool_choice": True,
+        # vLLM wants a parser for calls that a request demands as well. There the engine itself
+        # writes the parser's marks, so that any model can do with any parser.
+        "tool_call_parser": settings.tool_parser or "hermes",
+        # Arguments fit the tool's schema whether or not the tool says `strict`: without it,
+        # vLLM lets a required call have any JSON for arguments, a bare string too.
+        "tool_strict_level": "parameter",
         "use_tqdm_on_load": settings.log_level in ("debug", "info"),
         "worker_extension_cls": "serve.engine_guard.EngineGuard",
         # Only matters when something signals the engine's process itself, as systemd does.
@@ -79,12 +95,34 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         arguments["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * _GIB)
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    if model.adapters:
-        arguments |= {
-            "enable_lora": True,
-            # One slot to spare: on CPU, vLLM 0.32 answered a base request with an adapter's
-            # text when both were in one batch and every slot was in use.
-            "max_loras": len(model.adapters) + 1,
-            "max_lora_rank": model.max_lora_rank,
-        }
-    return arguments
+    if settings.otlp_endpoint:
+        arguments["otlp_traces_endpoint"] = settings.otlp_endpoint
+    return arguments | _adapter_arguments(model, settings)
+
+
+BASE = "base"
+"""What the base is called beside adapters, next to its own name."""
+
+
+def _adapter_arguments(model: ServedModel, settings: ServeSettings) -> dict[str, Any]:
+    slots, rank = len(model.adapters), model.max_lora_rank
+    if settings.adapters_folder is not None:
+        slots += settings.max_adapters
+        rank = max(rank, rank_with_kernels(settings.max_adapter_rank))
+    if not slots:
+        return {}
+    return {
+        "enable_lora": True,
+        # One slot to spare, so that the last one is never in use: on CPU, vLLM 0.32 takes the
+        # last slot's weights for a base request that is in one batch with an adapter's. It also
+        # means that vLLM, which drops the adapter used longest ago when slots run out, never does.
+        "max_loras": slots + 1,
+        "max_lora_rank": rank,
+        "served_model_name": list(base_names(model)),
+    }
+
+
+def base_names(model: ServedModel) -> tuple[str, ...]:
+    """What requests may call the base beside adapters; its own name first."""
+    taken = {model.name, *model.adapters}
+    return (model.name,) if BASE in taken else (model.name, BASE)

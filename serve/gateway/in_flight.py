@@ -1,33 +1,71 @@
-"""Requests under way: counted, waited for, and cut short when the waiting is over."""
+"""Requests under way: counted, waited for, and cut short when their time is over."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.gateway.errors import error_body, send_error
+from serve.gateway.exchange import exchange_of
 
-_MESSAGE = "the server shut down before the answer was complete; send the request again."
-_KIND, _CODE = "server_error", "server_shutdown"
+
+@dataclass(frozen=True)
+class Cut:
+    """Why a request is ended before its answer is complete."""
+
+    status: int
+    """For a client whose answer has not begun."""
+
+    code: str
+    message: str
+
+
+SHUTDOWN = Cut(
+    503,
+    "server_shutdown",
+    "the server shut down before the answer was complete; send the request again.",
+)
+ENGINE_DIED = Cut(
+    503,
+    "engine_died",
+    "the engine died before the answer was complete; send the request again when the server has "
+    "been started anew.",
+)
 
 
 class InFlight:
-    """Runs each request as a task of its own, so that all of them can be ended at once."""
+    """Runs each request as a task of its own, so that any of them can be ended at any time."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, seconds: float | None = None) -> None:
+        """Run the requests of ``app``.
+
+        Args:
+            app: answers them.
+            seconds: how long one may take from the moment it comes here.
+        """
         self._app = app
-        self._requests: set[asyncio.Task[None]] = set()
+        self._seconds = seconds
+        self._too_long = Cut(
+            504,
+            "request_timeout",
+            f"the answer took longer than {seconds or 0:g} s, this server's limit "
+            "(request_seconds); ask for fewer tokens.",
+        )
+        self._requests: dict[asyncio.Task[None], Cut | None] = {}
         self._none_left = asyncio.Event()
         self._none_left.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and note that it is under way."""
+        loop = asyncio.get_running_loop()
         response = _Response(send)
-        request = asyncio.create_task(self._run(scope, receive, response.send))
-        self._requests.add(request)
+        request = loop.create_task(self._run(scope, receive, response.send))
+        self._requests[request] = None
         self._none_left.clear()
+        alarm = self._seconds and loop.call_later(self._seconds, self._cut, request, self._too_long)
         try:
             await request
         except asyncio.CancelledError:
@@ -35,20 +73,32 @@ class InFlight:
                 # It is this call that was cancelled (the HTTP server gave up on it).
                 request.cancel()
                 raise
-            await response.cut()
+            why = self._requests[request] or SHUTDOWN
+            exchange_of(scope).rejected = why.code
+            await response.cut(why)
         finally:
-            self._requests.discard(request)
+            if alarm:
+                alarm.cancel()
+            del self._requests[request]
             if not self._requests:
                 self._none_left.set()
+
+    def __len__(self) -> int:
+        """Requests under way."""
+        return len(self._requests)
 
     async def wait_until_none(self) -> None:
         """Return once no request is under way."""
         await self._none_left.wait()
 
-    def cut_all(self) -> None:
+    def cut_all(self, why: Cut = SHUTDOWN) -> None:
         """End every request now; their clients are told in the API's error shape."""
         for request in self._requests:
-            request.cancel()
+            self._cut(request, why)
+
+    def _cut(self, request: asyncio.Task[None], why: Cut) -> None:
+        if request.cancel():
+            self._requests[request] = self._requests[request] or why
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -62,20 +112,22 @@ class _Response:
         self._started = self._complete = self._events = False
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.body":
+            self._complete = not message.get("more_body", False)
+        elif message["type"] == "http.response.start":
             self._started = True
             self._events = any(
                 name.lower() == b"content-type" and value.startswith(b"text/event-stream")
                 for name, value in message["headers"]
             )
-        elif message["type"] == "http.response.body":
-            self._complete = not message.get("more_body", False)
         await self._send(message)
 
-    async def cut(self) -> None:
+    async def cut(self, why: Cut) -> None:
         if not self._started:
-            await send_error(self._send, 503, _MESSAGE, kind=_KIND, code=_CODE)
+            await send_error(
+                self._send, why.status, why.message, kind="server_error", code=why.code
+            )
         elif self._events and not self._complete:
-            body = error_body(_MESSAGE, kind=_KIND, code=_CODE)
+            body = error_body(why.message, kind="server_error", code=why.code)
             event = f"data: {json.dumps(body)}\n\n".encode()
             await self._send({"type": "http.response.body", "body": event})

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.errors import send_error, send_json
+from serve.gateway.exchange import exchange_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class ModelCard:
 
 
 class ModelsRoute:
-    """Answers ``/v1/models`` and ``/v1/models/{id}``; passes every other request on."""
+    """Answers ``/v1/models`` and ``/v1/models/{id}``; passes every other request on.
+
+    A key that may not use every model sees those that it may use.
+    """
 
     def __init__(self, app: ASGIApp, cards: Callable[[], Sequence[ModelCard]]) -> None:
         self._app = app
@@ -51,16 +55,20 @@ class ModelsRoute:
         """Answer, or pass the request on."""
         path = scope["path"]
         if path == "/v1/models":
-            bodies = [card.body() for card in self._cards()]
+            bodies = [card.body() for card in self._visible(scope)]
             await send_json(send, 200, {"object": "list", "data": bodies})
         elif path.startswith("/v1/models/"):
             # Names may hold a slash ("org/name"), plain or escaped twice by a cautious client.
-            await self._one(unquote(path.removeprefix("/v1/models/")), send)
+            name = unquote(path.removeprefix("/v1/models/"))
+            await self._one(name, self._visible(scope), send)
         else:
             await self._app(scope, receive, send)
 
-    async def _one(self, name: str, send: Send) -> None:
-        cards = self._cards()
+    def _visible(self, scope: Scope) -> Sequence[ModelCard]:
+        key = exchange_of(scope).key
+        return [card for card in self._cards() if key is None or key.allows_model(card.id)]
+
+    async def _one(self, name: str, cards: Sequence[ModelCard], send: Send) -> None:
         for card in cards:
             if card.id == name:
                 await send_json(send, 200, card.body())

@@ -14,7 +14,7 @@ from llmkit import cli
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 COMMANDS = ["quickstart", "run", "prep", "preview", "plan", "train", "merge", "verify", "evaluate"]
-COMMANDS += ["serve", "doctor", "models", "recipe", "tokenizer"]
+COMMANDS += ["serve", "chat", "doctor", "keys", "models", "recipe", "tokenizer"]
 HEAVY = ["torch", "transformers", "vllm", "pyarrow", "rich.console", "numpy", "peft", "datasets"]
 
 

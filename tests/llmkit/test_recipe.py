@@ -350,7 +350,8 @@ def test_the_schema_refuses_an_unknown_key() -> None:
 def test_files_are_found_beside_the_recipe_and_become_absolute(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "elsewhere").mkdir()
+    for name in ("elsewhere", "served"):
+        (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for name in ("rows.jsonl", "chat.jinja", "q.jsonl", "v.jsonl"):
         (tmp_path / name).write_text("x")
@@ -359,6 +360,7 @@ def test_files_are_found_beside_the_recipe_and_become_absolute(
         [
             "model.chat_template=chat.jinja",
             "serve.chat_template=chat.jinja",
+            "serve.adapters_folder=served",
             "evaluation.questions=q.jsonl",
             "data.validation={path: v.jsonl}",
         ],
@@ -366,6 +368,7 @@ def test_files_are_found_beside_the_recipe_and_become_absolute(
     assert loaded.data.sources[0].path == str(tmp_path / "rows.jsonl")
     assert loaded.model.chat_template == str(tmp_path / "chat.jinja")
     assert loaded.serve.chat_template == tmp_path / "chat.jinja"
+    assert loaded.serve.adapters_folder == tmp_path / "served"
     assert loaded.evaluation.questions == str(tmp_path / "q.jsonl")
     assert loaded.data.validation.path == str(tmp_path / "v.jsonl")  # type: ignore[union-attr]
 

@@ -7,6 +7,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.errors import send_json
+from serve.gateway.exchange import exchange_of
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import ROUTES, AllowList
@@ -36,7 +37,7 @@ def gateway(readiness: Readiness) -> ASGIApp:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/v1/responses", "/invocations", "/v1/models/", "/v1/load_lora_adapter"]
+    "path", ["/", "/docs", "/v1/messages", "/invocations", "/v1/models/", "/v1/load_lora_adapter"]
 )
 def test_a_path_not_offered_is_404_in_openais_shape(path: str) -> None:
     answer = call(AllowList(echo), "POST", path)
@@ -53,8 +54,21 @@ def test_a_wrong_method_is_405_and_names_the_right_one() -> None:
 
 
 def test_every_offered_route_is_passed_on() -> None:
-    for path, methods in {**ROUTES, "/v1/models/org/name": ("GET",)}.items():
+    for route, methods in ROUTES.items():
+        path = route.replace("{id}", "org/name")
         assert call(AllowList(echo), methods[0], path).json() == {"path": path}
+
+
+def test_the_route_is_named_by_its_template_and_no_other_name_is() -> None:
+    named: list[str | None] = []
+
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        named.append(exchange_of(scope).route)
+        await echo(scope, receive, send)
+
+    for path in ("/v1/models/org/name", "/v1/models", "/tokenize"):
+        call(AllowList(note), "POST" if path == "/tokenize" else "GET", path)
+    assert named == ["/v1/models/{id}", "/v1/models", "/tokenize"]
 
 
 def test_a_websocket_is_refused() -> None:

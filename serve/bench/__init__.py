@@ -1,0 +1,1 @@
+"""Measuring an OpenAI-compatible server from outside, as its clients feel it."""

@@ -1,0 +1,136 @@
+"""The layers between the network and vLLM's app, in their order: the only place that knows it.
+
+    Observe         request id, access log, metrics, traces; sees every answer
+    Playground      the page at /
+    AllowList       404 and 405; names the route
+    ReadinessGate   /health, /ready; 503 until the engine can answer
+    ── from here on inside, made once the engine runs ──
+    Authenticate    401, 403; who asks
+    CheckBody       400, 413; the body parsed once and checked against `Bounds`
+    AllowedModel    404 for a model that the key may not use
+    Admit           429; the key's limits; charges what was used
+    Account         tokens and their times, as the answer passes
+    InFlight        ends every request when the server must stop
+    Backpressure    429 or 503 when too many wait
+    MetricsRoute    /metrics: vLLM's figures and ours
+    UsageRoute, Offline (files and batches)
+    OpenApiRoute, ModelsRoute, AdaptersRoute, AdapterRequests
+    OpenAIErrors    vLLM's errors in OpenAI's shape
+    ── vLLM ──
+
+Every layer is an ASGI app made with the next one, reads and fills `serve.gateway.exchange`, and
+buffers nothing but request bodies (which are bounded).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import prometheus_client
+from starlette.types import ASGIApp
+
+from serve.access_log import AccessLog
+from serve.adapters.registry import AdapterRegistry
+from serve.gateway.account import Account
+from serve.gateway.adapter_requests import AdapterRequests
+from serve.gateway.adapters_route import AdaptersOff, AdaptersRoute
+from serve.gateway.admit import Admit
+from serve.gateway.authenticate import AllowedModel, Authenticate
+from serve.gateway.backpressure import Backpressure
+from serve.gateway.bounds import Bounds
+from serve.gateway.check_body import CheckBody
+from serve.gateway.in_flight import InFlight
+from serve.gateway.observe import Observe
+from serve.gateway.openai_errors import OpenAIErrors
+from serve.gateway.openapi import OpenApiRoute
+from serve.gateway.playground import Playground
+from serve.gateway.readiness import Readiness, ReadinessGate
+from serve.gateway.routes import AllowList
+from serve.gateway.usage_route import UsageRoute
+from serve.keys.opening import Keys
+from serve.metrics.figures import Figures
+from serve.metrics.route import MetricsRoute
+from serve.settings import ServeSettings
+from serve.tracing import Tracing
+
+
+@dataclass(frozen=True)
+class EngineApp:
+    """A running engine as the gateway needs it."""
+
+    app: ASGIApp
+    """vLLM's OpenAI app."""
+
+    bounds: Bounds
+    """What requests must fit."""
+
+    adapters: AdapterRegistry | None = None
+    """Adapters that can be loaded while it runs; None where that is not offered."""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The layers around one engine."""
+
+    app: ASGIApp
+    in_flight: InFlight
+
+
+class Gateway:
+    """Puts the layers together for one server."""
+
+    def __init__(self, settings: ServeSettings, keys: Keys | None = None) -> None:
+        """Open what the layers write to.
+
+        Raises:
+            ServeError: the access log can't be written.
+        """
+        self._settings = settings
+        self._keys = keys or Keys()
+        limit = settings.metrics_label_limit
+        self._figures = Figures(keys=limit, models=limit)
+        dropped = self._figures.lines_dropped.inc
+        self._log = AccessLog(settings.access_log, dropped) if settings.access_log else None
+        self._tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
+
+    def outside(self, readiness: Readiness) -> ASGIApp:
+        """The layers that answer from the first moment on."""
+        app: ASGIApp = ReadinessGate(readiness)
+        app = AllowList(app)
+        if self._settings.playground:
+            app = Playground(app)
+        return Observe(app, self._figures, log=self._log, tracing=self._tracing)
+
+    def around(self, engine: EngineApp) -> Inside:
+        """The layers between `ReadinessGate` and a running engine."""
+        app: ASGIApp = OpenAIErrors(engine.app)
+        app = OpenApiRoute(app, engine.bounds, self._settings)
+        if engine.adapters is None:
+            app = AdaptersOff(app)
+        else:
+            requests = AdapterRequests(app, engine.adapters, self._settings.drain_seconds)
+            app = AdaptersRoute(requests, engine.adapters, requests)
+        # vLLM registers its families in the client library's own registry.
+        app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
+        settings = self._settings
+        app = Backpressure(
+            app,
+            settings.max_running or engine.bounds.max_running,
+            settings.max_queue,
+            settings.queue_seconds,
+        )
+        app = UsageRoute(app, self._keys)
+        app = in_flight = InFlight(app, settings.request_seconds)
+        app = Account(app)
+        app = Admit(app, self._keys, engine.bounds)
+        app = AllowedModel(app)
+        app = CheckBody(app, engine.bounds, self._settings)
+        app = Authenticate(app, self._keys)
+        return Inside(app, in_flight)
+
+    def close(self) -> None:
+        """Write out what is still to be logged and traced. Blocks, some seconds at most."""
+        if self._log is not None:
+            self._log.close()
+        if self._tracing is not None:
+            self._tracing.close()

@@ -1,0 +1,92 @@
+"""Parses each request's body once, and refuses what must not reach the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.gateway.authenticate import send_model_hidden
+from serve.gateway.body import ClientLeft, Replay, is_json, read_body
+from serve.gateway.bounds import Bounds
+from serve.gateway.errors import send_error
+from serve.gateway.exchange import exchange_of
+from serve.requests.checks import CHECKED, check_request
+from serve.requests.limits import Engine
+from serve.requests.refusal import RequestRefused
+from serve.settings import ServeSettings
+
+
+class CheckBody:
+    """Fills the exchange's body and model, or answers with 4xx.
+
+    Routes of ours with JSON bodies (batches, adapters) check their own fields; here their
+    bodies are only bounded and parsed. Bodies that are no JSON, such as files that are
+    uploaded, are left to their routes, which bound them.
+    """
+
+    def __init__(self, app: ASGIApp, bounds: Bounds, settings: ServeSettings) -> None:
+        self._app = app
+        self._engine = Engine(bounds, settings)
+        self._largest = settings.max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its body, or refuse it."""
+        if scope["method"] != "POST" or not (is_json(scope) or scope["path"] in CHECKED):
+            await self._app(scope, receive, send)
+            return
+        try:
+            passed_on = await self._checked(scope, receive)
+        except ClientLeft:
+            return
+        except RequestRefused as refused:
+            exchange = exchange_of(scope)
+            exchange.rejected = refused.code
+            key = exchange.key
+            if refused.code == "model_not_found" and key is not None and key.models is not None:
+                # The refusal names the models that are served; this key may not use them all.
+                await send_model_hidden(send, key)
+                return
+            await send_error(
+                send,
+                refused.status,
+                refused.message,
+                kind=refused.kind,
+                code=refused.code,
+                param=refused.param,
+                # The rest of a body that was not read would be taken for the next request.
+                headers={"connection": "close"} if refused.status in (413, 415) else None,
+            )
+            return
+        await self._app(scope, passed_on, send)
+
+    async def _checked(self, scope: Scope, receive: Receive) -> Replay:
+        if not is_json(scope):
+            raise RequestRefused(
+                "the body must be JSON, uncompressed; send Content-Type: application/json.",
+                code="unsupported_media_type",
+                status=415,
+            )
+        raw = await read_body(scope, receive, self._largest)
+        exchange, route = exchange_of(scope), scope["path"]
+        if route not in CHECKED:
+            exchange.body = _object(raw) if raw else None
+            return Replay(raw, receive)
+        body = _object(raw)
+        amended = check_request(route, body, self._engine)
+        exchange.body = body if amended is None else amended
+        exchange.model = body["model"]
+        return Replay(raw, receive) if amended is None else Replay.of(amended, receive)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        # Stricter than Python's json, which vLLM uses: no NaN, no lone surrogates, no other
+        # encoding than UTF-8, no deep nesting. What passes here means the same to both.
+        body = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise RequestRefused(f"the body is not JSON: {error}.", code="invalid_json") from None
+    if not isinstance(body, dict):
+        raise RequestRefused("the body must be a JSON object.", code="invalid_json")
+    return body

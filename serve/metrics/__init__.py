@@ -1,0 +1,1 @@
+"""What Prometheus reads: the gateway's own figures, beside vLLM's."""

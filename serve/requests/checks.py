@@ -1,0 +1,283 @@
+"""What a request must fit, by its route: the shape first, then the engine's facts.
+
+body ──► the route's model ──► ids, lengths, counts ──► schemas, patterns, grammars
+         (pydantic)            (`Bounds`, settings)     (`constraints`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from serve.gateway.bounds import Bounds
+from serve.requests.chat import ChatRequest
+from serve.requests.completions import CompletionRequest
+from serve.requests.constraints import (
+    check_functions,
+    check_response_format,
+    check_schema_in,
+    check_structured_outputs,
+)
+from serve.requests.embeddings import EmbeddingRequest
+from serve.requests.limits import Engine, at_most, check_model, fits_model, in_vocabulary
+from serve.requests.not_offered import NOT_OFFERED
+from serve.requests.refusal import RequestRefused, refusal_of, shown
+from serve.requests.required_tools import with_object_arguments
+from serve.requests.responses import NamedFunctionTool, ResponsesRequest, SchemaText
+from serve.requests.sampling import Sampling
+from serve.requests.shape import Shape
+from serve.requests.tokens import DetokenizeRequest, TokenizeChat, TokenizeText
+from serve.requests.tools import NamedTool
+
+_AnyShape = TypeVar("_AnyShape", bound=Shape)
+
+
+def check_request(route: str, body: Any, engine: Engine) -> dict[str, Any] | None:
+    """Check a body for one of the routes in `CHECKED`.
+
+    Args:
+        route: the path.
+        body: the parsed JSON.
+        engine: what the engine can take, and what its owner allows.
+
+    Returns:
+        The body to send on in place of the given one, where the engine would take it for
+        something else than it says; None where it goes on as it is.
+
+    Raises:
+        RequestRefused: with the reason, the code and the field.
+    """
+    if not isinstance(body, dict):
+        raise RequestRefused(f"the body must be a JSON object, but is {shown(body)}.")
+    return CHECKED[route](body, engine)
+
+
+def _read(shape: type[_AnyShape], body: dict[str, Any], engine: Engine) -> _AnyShape:
+    try:
+        request = shape.model_validate(body)
+    except ValidationError as error:
+        if refusal := refusal_of(error, body):
+            raise refusal from None
+        request = shape.model_validate(_without_nulls(body))
+    check_model(body["model"], engine.bounds)
+    return request
+
+
+def _without_nulls(value: Any) -> Any:
+    """The same without fields that are not offered and are null, which says nothing."""
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            name: _without_nulls(item)
+            for name, item in value.items()
+            if item is not None or name not in NOT_OFFERED
+        }
+    return value
+
+
+def _chat(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
+    request = _read(ChatRequest, body, engine)
+    bounds = engine.bounds
+    _generates("/v1/chat/completions", engine)
+    if not bounds.chat:
+        raise _not_able("/v1/chat/completions", "this model has no chat template")
+    at_most("messages", len(request.messages), engine.settings.max_messages, "messages")
+    at_most("n", request.n or 1, engine.settings.max_choices)
+    fits_model("max_tokens", request.max_tokens, bounds)
+    fits_model("max_completion_tokens", request.max_completion_tokens, bounds)
+    if request.top_logprobs:
+        at_most("top_logprobs", request.top_logprobs, bounds.max_logprobs)
+        _needs("top_logprobs", "logprobs: true", holds=bool(request.logprobs))
+    if request.logprob_token_ids:
+        _needs("logprob_token_ids", "logprobs: true", holds=bool(request.logprobs))
+    _final_message(opened=request.add_generation_prompt, continued=request.continue_final_message)
+    _sampling(request, engine)
+    if not (request.tools or request.tool_choice):
+        return None
+    return _tools(request, body, engine)
+
+
+def _tools(request: ChatRequest, body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
+    functions = [tool.function for tool in request.tools or ()]
+    fields = [f"tools[{place}].function.parameters" for place in range(len(functions))]
+    check_functions(functions, fields, engine.settings.max_schema_chars)
+    choice = request.tool_choice
+    named = choice.function.name if isinstance(choice, NamedTool) else None
+    demanded = _demanded(choice, named, {function.name for function in functions}, engine)
+    return with_object_arguments(body) if demanded else None
+
+
+def _demanded(choice: object, named: str | None, names: set[str], engine: Engine) -> bool:
+    """Whether a tool must be called."""
+    if choice == "none":
+        return False
+    _needs("tool_choice", "tools", holds=bool(names))
+    if choice in (None, "auto"):
+        if engine.settings.tool_parser is None:
+            raise RequestRefused(
+                "'tool_choice' auto, which is the default with tools, needs a server started "
+                "with a tool_parser; ask for 'required', one function by name, or 'none'.",
+                code="unsupported_value",
+                param="tool_choice",
+            )
+        return False
+    if named is not None and named not in names:
+        raise RequestRefused(
+            f"'tool_choice' names {shown(named)}, which is none of the tools.", param="tool_choice"
+        )
+    return True
+
+
+def _responses(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
+    _generates("/v1/responses", engine)
+    request = _read(ResponsesRequest, body, engine)
+    bounds, settings = engine.bounds, engine.settings
+    if isinstance(request.input, list):
+        at_most("input", len(request.input), settings.max_messages, "items")
+    fits_model("max_output_tokens", request.max_output_tokens, bounds)
+    at_most("top_logprobs", request.top_logprobs or 0, bounds.max_logprobs)
+    _biases(request.logit_bias, bounds)
+    in_vocabulary("stop_token_ids", request.stop_token_ids, bounds)
+    form = request.text.format if request.text is not None else None
+    if isinstance(form, SchemaText):
+        check_schema_in(form.json_schema, "text.format.schema", settings.max_schema_chars)
+    if request.structured_outputs is not None:
+        check_structured_outputs(request.structured_outputs, settings.max_schema_chars)
+        free = form is None or form.type == "text"
+        _needs("structured_outputs", "no text.format beside it", holds=free)
+    functions = request.tools or []
+    fields = [f"tools[{place}].parameters" for place in range(len(functions))]
+    check_functions(functions, fields, settings.max_schema_chars)
+    choice = request.tool_choice
+    if not functions and choice in (None, "auto", "none"):
+        return None
+    named = choice.name if isinstance(choice, NamedFunctionTool) else None
+    demanded = _demanded(choice, named, {function.name for function in functions}, engine)
+    return with_object_arguments(body) if demanded else None
+
+
+def _completion(body: dict[str, Any], engine: Engine) -> None:
+    request = _read(CompletionRequest, body, engine)
+    bounds = engine.bounds
+    _generates("/v1/completions", engine)
+    prompt = request.prompt
+    several = isinstance(prompt, list) and not isinstance(prompt[0], int)
+    prompts = len(prompt) if several else 1
+    at_most("prompt" if several else "n", prompts * request.n, engine.settings.max_choices)
+    _token_prompts("prompt", prompt, bounds.max_model_len, engine)
+    fits_model("max_tokens", request.max_tokens, bounds)
+    if request.max_tokens == 0:
+        _needs("max_tokens", "to be at least 1, or echo: true", holds=bool(request.echo))
+    if request.logprobs:
+        at_most("logprobs", request.logprobs, bounds.max_logprobs)
+    if request.logprob_token_ids:
+        _needs("logprob_token_ids", "logprobs", holds=request.logprobs is not None)
+    _sampling(request, engine)
+
+
+def _sampling(request: Sampling, engine: Engine) -> None:
+    """Fields that chat and plain completions share."""
+    bounds, largest = engine.bounds, engine.settings.max_schema_chars
+    given = request.model_fields_set
+    _biases(request.logit_bias, bounds)
+    for field in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
+        if field in given:
+            ids = getattr(request, field)
+            at_most(field, len(ids or ()), bounds.vocabulary, "ids")
+            in_vocabulary(field, ids, bounds)
+    fits_model("truncate_prompt_tokens", request.truncate_prompt_tokens, bounds)
+    fits_model("min_tokens", request.min_tokens, bounds)
+    if request.prompt_logprobs is not None:
+        at_most("prompt_logprobs", request.prompt_logprobs, bounds.max_logprobs)
+        _needs("prompt_logprobs", "stream: false", holds=not request.stream)
+    if request.stream_options is not None:
+        _needs("stream_options", "stream: true", holds=bool(request.stream))
+    if request.response_format is not None:
+        check_response_format(request.response_format, "response_format", largest)
+    if request.structured_outputs is not None:
+        check_structured_outputs(request.structured_outputs, largest)
+        free = request.response_format is None or request.response_format.type == "text"
+        _needs("structured_outputs", "no response_format beside it", holds=free)
+
+
+def _biases(biases: Mapping[str, float] | None, bounds: Bounds) -> None:
+    if biases:
+        in_vocabulary("logit_bias", [int(token) for token in biases], bounds)
+
+
+def _tokenize(body: dict[str, Any], engine: Engine) -> None:
+    if "messages" not in body:
+        _read(TokenizeText, body, engine)
+        return
+    request = _read(TokenizeChat, body, engine)
+    at_most("messages", len(request.messages), engine.settings.max_messages, "messages")
+    _final_message(opened=request.add_generation_prompt, continued=request.continue_final_message)
+    functions = [tool.function for tool in request.tools or ()]
+    fields = [f"tools[{place}].function.parameters" for place in range(len(functions))]
+    check_functions(functions, fields, engine.settings.max_schema_chars)
+
+
+def _detokenize(body: dict[str, Any], engine: Engine) -> None:
+    request = _read(DetokenizeRequest, body, engine)
+    in_vocabulary("tokens", request.tokens, engine.bounds)
+
+
+def _embedding(body: dict[str, Any], engine: Engine) -> None:
+    if "embed" not in engine.bounds.tasks:
+        raise _not_able("/v1/embeddings", "this model makes no embeddings")
+    request = _read(EmbeddingRequest, body, engine)
+    _token_prompts("input", request.input, engine.bounds.max_model_len, engine)
+    fits_model("truncate_prompt_tokens", request.truncate_prompt_tokens, engine.bounds)
+
+
+def _token_prompts(
+    field: str, prompts: str | list[int] | list[str] | list[list[int]], most: int, engine: Engine
+) -> None:
+    """Check prompts that are given as token ids."""
+    if isinstance(prompts, str):
+        return
+    for prompt in [prompts] if isinstance(prompts[0], int) else prompts:
+        if not isinstance(prompt, list):
+            return
+        if len(prompt) > most:
+            raise RequestRefused(
+                f"this model's maximum context length is {most} tokens, but '{field}' has "
+                f"{len(prompt)}.",
+                code="context_length_exceeded",
+                param=field,
+            )
+        in_vocabulary(field, prompt, engine.bounds)
+
+
+def _final_message(*, opened: bool, continued: bool) -> None:
+    # vLLM's default opens a turn of the assistant, which then is no continuation.
+    if continued:
+        _needs("continue_final_message", "add_generation_prompt: false", holds=not opened)
+
+
+def _needs(field: str, what: str, *, holds: bool) -> None:
+    if not holds:
+        raise RequestRefused(f"'{field}' needs {what}.", param=field)
+
+
+def _generates(route: str, engine: Engine) -> None:
+    if "generate" not in engine.bounds.tasks:
+        raise _not_able(route, "this model writes no text")
+
+
+def _not_able(route: str, why: str) -> RequestRefused:
+    return RequestRefused(f"{route} is not offered: {why}.", code="unsupported_route", status=404)
+
+
+CHECKED: Mapping[str, Callable[[dict[str, Any], Engine], dict[str, Any] | None]] = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _completion,
+    "/v1/responses": _responses,
+    "/v1/embeddings": _embedding,
+    "/tokenize": _tokenize,
+    "/detokenize": _detokenize,
+}
+"""The checks by route."""

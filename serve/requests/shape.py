@@ -1,0 +1,41 @@
+"""What the models of request bodies have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Shape(BaseModel):
+    """An object in a request: its fields, their types, and nothing besides.
+
+    Strict, because what is tolerated here is interpreted once more by vLLM, and the two must
+    not come to different ends.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+TOKEN_ID = "token-id"
+
+TokenId = Annotated[int, Field(ge=0, json_schema_extra={"format": TOKEN_ID})]
+"""A token's number. That it is below the vocabulary's size is checked with the engine's facts."""
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+CacheSalt = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\\x00]+$")]
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
+
+Ignored = Annotated[Any, Field(description="OpenAI's; taken and ignored.")]
+"""For fields of OpenAI's API that mean nothing to a model of one's own."""

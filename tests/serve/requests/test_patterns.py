@@ -1,0 +1,91 @@
+import pytest
+
+from serve.requests.patterns import problem_of_pattern
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("", "a+", r"(\w+,)+", r"([a-z]+, )*[a-z]+", "(ab|ac)*", r"\d{4}-\d{2}-\d{2}"),
+        *("(a?b)*", "((a|b)*c)*", r"(.|\n)*", r'"([^"\\]|\\.)*"', "(a{0,50}b)*", "x*?y", "a{3}"),
+        *(r"^[\w.-]+@[\w-]+(\.[\w-]+)+$", "(?P<year>[0-9]{4})", "(é|ü)*", r"[\d\-_]", "[^]a]"),
+        *(r"\u00e9\x41\n", "(a|)b*", ".*.*.*a", r"#[0-9a-f]{6}", "(0|[1-9][0-9]*)"),
+    ],
+)
+def test_an_ordinary_pattern_is_taken(pattern: str) -> None:
+    assert problem_of_pattern(pattern) is None
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("(a+)+", "(a*)*", "(a|a)*", "(a|ab|b)*", r"(\w+\s?)*", "((a+)b?)+", "(a{1,2})*"),
+        *(r"(\d+(\.\d+)?,?)*", "(.*a)*", "(a|b|ab)+c", "((a+)+b)+", "([ab]|[bc])*", "(a+){2,}"),
+        *("x(a+|b+)*y", "(a?a?)*", r"(\s*\w*)*", "(ab?|ba?)*"),
+    ],
+)
+def test_a_pattern_that_is_ambiguous_without_bound_is_refused(pattern: str) -> None:
+    assert "exponentially" in (problem_of_pattern(pattern) or "")
+
+
+@pytest.mark.parametrize(
+    "pattern", [".{0,100}.{0,100}", ".*.{0,100}x", "(.{0,40}){4}", r"\w{1,20}[a-z]*\d{1,20}"]
+)
+def test_a_count_that_may_end_anywhere_beside_another_is_refused(pattern: str) -> None:
+    assert "counted repetition" in (problem_of_pattern(pattern) or "")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"[a-z]{1,64}@[a-z]{1,64}\.[a-z]{2,6}",
+        r"(\d{1,3}\.){3}\d{1,3}",
+        r"[+-]?\d{1,10}(\.\d{1,10})?([eE][+-]?\d{1,3})?",
+        r"[a-z]{3,100}-[0-9]{1,100}",
+        r"\w{1,20}( \w{1,20}){0,3}",
+        ".{0,128}",
+    ],
+)
+def test_counts_that_can_be_told_apart_are_taken(pattern: str) -> None:
+    assert problem_of_pattern(pattern) is None
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["a{129}", "a{129,}", "(a{50}){50}", "(((a{9}){9}){9}){9}", "[a-z]{0,100000}", "a" * 2001],
+)
+def test_a_pattern_that_is_large_when_written_out_is_refused(pattern: str) -> None:
+    assert problem_of_pattern(pattern) is not None
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            "(",
+            ")",
+            "(a",
+            "a)",
+            "[",
+            "[a",
+            "a**",
+            "*a",
+            "+",
+            r"\1",
+            "(?=a)",
+            "(?<!a)",
+            "a{",
+            "a{,3}",
+        ),
+        *("a{3,1}", r"\p{L}", "\\", "(?P<a", "[z-a]", r"\xZZ", "a++", "(?i)a", "(?>a)", r"\k<a>"),
+        *("(" * 40 + ")" * 40, "[]", r"\u{110000}", "a{99999999999}"),
+    ],
+)
+def test_what_is_no_pattern_of_a_regular_language_is_refused(pattern: str) -> None:
+    assert problem_of_pattern(pattern) is not None
+
+
+def test_a_pattern_that_is_costly_to_judge_is_refused_and_not_judged() -> None:
+    words = "|".join(f"{chr(97 + i % 26)}{i}" for i in range(300))
+    assert "too many alternatives" in (problem_of_pattern(f"({words})*") or "")
+    assert problem_of_pattern("a?" * 1000) is not None

@@ -1,0 +1,168 @@
+"""Tokens and their times, noted while an answer passes."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from gateway_calls import DONE, TEXT, call, streaming
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.gateway.account import Account
+from serve.gateway.engine_tokens import EngineTokens, counted
+from serve.gateway.errors import send_json
+
+
+def test_the_first_and_the_last_event_with_text_are_timed() -> None:
+    exchange, sent = call(Account(streaming(b": ping\n\n", TEXT, TEXT, TEXT, DONE, seconds=0.02)))
+    assert exchange.first_token is not None
+    assert exchange.last_token is not None
+    # The ping came one step before the first, DONE one after the last.
+    assert exchange.first_token - exchange.started > 0.015
+    assert exchange.last_token - exchange.first_token == pytest.approx(0.04, abs=0.015)
+    assert [message.get("body") for message in sent[1:6]] == [b": ping\n\n", TEXT, TEXT, TEXT, DONE]
+
+
+def test_of_named_events_those_with_text_are_timed() -> None:
+    made = b'event: response.created\ndata: {"type":"response.created"}\n\n'
+    text = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
+    exchange, _ = call(Account(streaming(made, text, text, made)))
+    assert exchange.completion_tokens == 2
+
+
+def test_a_stream_whose_engine_tells_nothing_counts_its_events() -> None:
+    exchange, _ = call(Account(streaming(TEXT, TEXT, DONE, finished=False)))
+    assert exchange.completion_tokens == 2
+
+
+def test_an_answer_in_one_piece_has_no_token_times() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, 200, {"usage": {}})
+
+    exchange, _ = call(Account(app))
+    assert (exchange.first_token, exchange.last_token) == (None, None)
+    assert exchange.completion_tokens == 0
+
+
+class FakeEngine:
+    """Generates as vLLM's client does: the prompt first, then outputs with token ids."""
+
+    def __init__(self, outputs: list[list[list[int]]], prompt: list[int]) -> None:
+        self._outputs, self._prompt = outputs, prompt
+        self.closed = False
+
+    async def generate(self, prompt: Any, *, request_id: str) -> AsyncGenerator[Any]:
+        try:
+            for step in self._outputs:
+                await asyncio.sleep(0)
+                outputs = [SimpleNamespace(token_ids=ids) for ids in step]
+                yield SimpleNamespace(prompt_token_ids=self._prompt, outputs=outputs)
+        finally:
+            self.closed = True
+
+
+def answering(
+    engine: FakeEngine, *, prompt: Any = "text", usage: Any = None, leave_after: int = 99
+) -> ASGIApp:
+    generate = counted(engine.generate)
+
+    async def run(send: Send) -> None:
+        sent = 0
+        async for _ in generate(prompt, request_id="1"):
+            await send({"type": "http.response.body", "body": TEXT, "more_body": True})
+            sent += 1
+            if sent == leave_after:
+                raise asyncio.CancelledError
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["state"]
+        state["request_metadata"] = SimpleNamespace(final_usage_info=usage)
+        # As vLLM does to be able to cancel: a task of its own.
+        await asyncio.create_task(run(send))
+
+    return EngineTokens(app)
+
+
+def test_the_engines_tokens_are_counted_for_the_request_that_asked() -> None:
+    engine = FakeEngine([[[1, 2], [5]], [[3], [6]]], prompt=[7, 8, 9])
+    exchange, _ = call(answering(engine))
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (3, 5)
+
+
+def test_a_request_that_is_left_has_its_prompt_and_the_tokens_so_far() -> None:
+    engine = FakeEngine([[[1]], [[2]], [[3]]], prompt=[7, 8, 9])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await answering(engine, leave_after=2)(scope, receive, send)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+
+    exchange, _ = call(app)
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (3, 2)
+    assert engine.closed  # vLLM aborts the generation on this
+
+
+def test_closing_what_counts_closes_the_generation_at_once() -> None:
+    engine = FakeEngine([[[1]], [[2]]], prompt=[7])
+    kept: list[AsyncGenerator[Any]] = []  # else collecting it as garbage would close it too
+
+    def generate(prompt: Any) -> AsyncGenerator[Any]:
+        kept.append(engine.generate(prompt, request_id="1"))
+        return kept[0]
+
+    async def leave() -> None:
+        outputs = counted(generate)("text")
+        await anext(outputs)
+        await outputs.aclose()
+        assert engine.closed
+
+    asyncio.run(leave())
+
+
+def test_a_prompt_counts_before_the_first_output() -> None:
+    exchange, _ = call(answering(FakeEngine([], []), prompt={"prompt_token_ids": [1, 2]}))
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (2, 0)
+
+
+def test_a_rendered_prompt_is_not_counted_twice() -> None:
+    engine = FakeEngine([[[1]], [[2]]], prompt=[7, 8])
+    exchange, _ = call(answering(engine, prompt={"prompt_token_ids": [7, 8]}))
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (2, 2)
+
+
+def test_vllms_own_usage_has_the_last_word() -> None:
+    usage = SimpleNamespace(prompt_tokens=3, completion_tokens=1)
+    exchange, _ = call(answering(FakeEngine([[[1]], [[2]]], [7, 8, 9, 9]), usage=usage))
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (3, 1)
+
+
+def test_requests_at_once_are_counted_apart() -> None:
+    one = answering(FakeEngine([[[1]]] * 3, [1]))
+    two = answering(FakeEngine([[[1, 1]]] * 5, [1, 2]))
+    scopes: list[Scope] = [{"type": "http", "path": "/"} for _ in range(2)]
+
+    async def send(_message: Any) -> None:
+        await asyncio.sleep(0)
+
+    async def both() -> None:
+        await asyncio.gather(*(app(s, send, send) for app, s in zip((one, two), scopes)))  # type: ignore[arg-type]
+
+    asyncio.run(both())
+    from serve.gateway.exchange import exchange_of
+
+    counts = [(exchange_of(s).prompt_tokens, exchange_of(s).completion_tokens) for s in scopes]
+    assert counts == [(1, 3), (2, 10)]
+
+
+def test_an_embedding_counts_its_prompt_alone() -> None:
+    async def encode(prompt: Any) -> AsyncGenerator[Any]:
+        yield SimpleNamespace(prompt_token_ids=[1, 2, 3], outputs=SimpleNamespace(data=[0.1]))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async for _ in counted(encode)("text"):
+            pass
+
+    exchange, _ = call(EngineTokens(app))
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (3, 0)

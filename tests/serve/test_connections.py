@@ -1,0 +1,205 @@
+"""Hostile connections over real sockets: refused or closed, and the server goes on."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
+
+from serve.connections import ConnectionLimits, guarded
+from serve.listening import listen
+
+LIMITS = ConnectionLimits(
+    connections=5,
+    head_bytes=4096,
+    headers=20,
+    head_seconds=0.3,
+    body_bytes_each=100,
+    body_seconds=0.3,
+)
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n"
+
+
+class Seen:
+    """What the app got."""
+
+    def __init__(self) -> None:
+        self.bodies: list[int] = []
+        self.left = 0
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[tuple[int, Seen]]:
+    seen = Seen()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        size, more = 0, True
+        while more:
+            message: Message = await receive()
+            if message["type"] == "http.disconnect":
+                seen.left += 1
+                return
+            size += len(message["body"])
+            more = message["more_body"]
+        seen.bodies.append(size)
+        if scope["path"] == "/slow":
+            await asyncio.sleep(1)
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = uvicorn.Config(
+        app, http=guarded(LIMITS), ws="none", lifespan="off", log_config=None, log_level="error"
+    )
+    server = uvicorn.Server(config)
+    listening = listen("127.0.0.1", 0)
+    task = asyncio.create_task(server._serve([listening]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield listening.getsockname()[1], seen
+    finally:
+        server.should_exit = True
+        await task
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def talk(what: Talk) -> tuple[bytes, Seen]:
+    """All that the server says to a client; afterwards the server must answer another."""
+
+    async def both() -> tuple[bytes, Seen]:
+        async with served() as (port, seen):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                await what(reader, writer)
+                said = await asyncio.wait_for(reader.read(), 5)
+            except ConnectionError:
+                said = b""
+            writer.close()
+            assert (await ask(port)).startswith(b"HTTP/1.1 200")
+            return said, seen
+
+    return asyncio.run(both())
+
+
+async def ask(port: int, path: bytes = b"/") -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    said = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return said
+
+
+def refused(said: bytes) -> tuple[int, str]:
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    assert b"content-type: application/json" in head
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return int(head.split()[1]), error["code"]
+
+
+def sends(*pieces: bytes, pause: float = 0.0) -> Talk:
+    async def what(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return what
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [GET + b"x: " + b"a" * 5000 + b"\r\n\r\n"],
+        [GET + b"x: ", *[b"a" * 1000] * 6, b"\r\n\r\n"],
+        [b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nhost: x\r\n\r\n"],
+        [GET + b"x: ", *[b"a" * 65536] * 16],
+    ],
+    ids=["one piece", "pieces", "path", "a megabyte without end"],
+)
+def test_a_head_that_is_too_large_is_refused(pieces: list[bytes]) -> None:
+    said, seen = talk(sends(*pieces, pause=0.002))
+    if said:  # the client may have had no time to read it: it was still sending
+        assert refused(said) == (431, "headers_too_large")
+    assert seen.bodies == [0], "only the second client's request may reach the app"
+
+
+def test_too_many_headers_are_refused() -> None:
+    said, seen = talk(sends(GET + b"".join(b"h%d: x\r\n" % n for n in range(30)) + b"\r\n"))
+    assert refused(said) == (431, "too_many_headers")
+    assert seen.bodies == [0]
+
+
+@pytest.mark.parametrize("rubbish", [b"\x16\x03\x01\x02", b"GET\r\n\r\n", b"HELLO WORLD\r\n\r\n"])
+def test_what_is_not_http_is_refused(rubbish: bytes) -> None:
+    said, _ = talk(sends(rubbish))
+    assert refused(said) == (400, "invalid_http")
+
+
+def test_a_slow_head_is_given_up() -> None:
+    said, seen = talk(sends(b"GET ", b"/ HT", b"TP/1", b".1\r\nhos", pause=0.12))
+    assert refused(said) == (408, "request_timeout")
+    assert seen.bodies == [0]
+
+
+def test_a_connection_that_asks_nothing_is_closed() -> None:
+    said, _ = talk(sends())
+    assert said == b""
+
+
+def test_a_second_head_that_is_slow_is_given_up_too() -> None:
+    said, _ = talk(sends(GET + b"\r\n", b"GET / ", b"HT", b"TP", pause=0.15))
+    first, second = said[: said.index(b"ok") + 2], said[said.index(b"ok") + 2 :]
+    assert first.startswith(b"HTTP/1.1 200")
+    assert refused(second) == (408, "request_timeout")
+
+
+def test_a_body_that_trickles_is_given_up() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
+    said, seen = talk(sends(head, *[b"a"] * 2, pause=0.1))
+    assert refused(said) == (408, "request_timeout")
+    assert seen.left == 1
+
+
+def test_a_body_that_flows_may_take_its_time() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2000\r\n\r\n"
+    said, seen = talk(sends(head, *[b"a" * 200] * 10, pause=0.1))
+    assert said.startswith(b"HTTP/1.1 200")
+    assert seen.bodies[0] == 2000
+
+
+def test_an_answer_may_take_longer_than_a_head() -> None:
+    said, _ = talk(sends(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+    assert said.startswith(b"HTTP/1.1 200")
+
+
+def test_a_websocket_is_answered_as_any_request() -> None:
+    upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    said, _ = talk(sends(GET + upgrade + b"sec-websocket-key: eA==\r\n\r\n", pause=0.1))
+    assert said.startswith(b"HTTP/1.1 200")
+
+
+def test_one_connection_too_many_is_refused() -> None:
+    async def both() -> None:
+        async with served() as (port, _):
+            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+            await asyncio.sleep(0.05)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert refused(await asyncio.wait_for(reader.read(), 5)) == (
+                503,
+                "too_many_connections",
+            )
+            writer.close()
+            for _, other in held:
+                other.close()
+            await asyncio.sleep(0.1)
+            assert (await ask(port)).startswith(b"HTTP/1.1 200")
+
+    asyncio.run(both())

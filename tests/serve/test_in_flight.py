@@ -1,0 +1,101 @@
+"""Requests under way, and how each way of ending them looks to their clients."""
+
+import asyncio
+import json
+
+from starlette.types import Message, Receive, Scope, Send
+
+from serve.gateway.exchange import exchange_of
+from serve.gateway.in_flight import ENGINE_DIED, InFlight
+
+
+def scope() -> Scope:
+    return {"type": "http", "path": "/v1/completions", "headers": []}
+
+
+async def receive() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def stream(events: int) -> object:
+    """An app that sends some events and then never ends."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        if events:
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for _ in range(events):
+            await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+        await asyncio.Event().wait()
+
+    return app
+
+
+def ended(events: int, *, seconds: float | None = None) -> tuple[list[Message], str | None]:
+    """What a client gets of a request that is ended by its time, or by the engine's death."""
+
+    async def both() -> tuple[list[Message], str | None]:
+        sent: list[Message] = []
+        asked = scope()
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        app = InFlight(stream(events), seconds)  # type: ignore[arg-type]
+        request = asyncio.create_task(app(asked, receive, send))
+        await asyncio.sleep(0.02)
+        if seconds is None:
+            app.cut_all(ENGINE_DIED)
+        await asyncio.wait_for(request, 5)
+        await asyncio.wait_for(app.wait_until_none(), 5)
+        return sent, exchange_of(asked).rejected
+
+    return asyncio.run(both())
+
+
+def test_a_request_over_its_time_is_answered_504() -> None:
+    sent, rejected = ended(0, seconds=0.05)
+    assert sent[0]["status"] == 504
+    assert json.loads(sent[1]["body"])["error"]["code"] == rejected == "request_timeout"
+
+
+def test_a_stream_over_its_time_ends_with_an_error_event() -> None:
+    sent, _ = ended(2, seconds=0.05)
+    last = sent[-1]
+    assert not last.get("more_body")
+    assert json.loads(last["body"].removeprefix(b"data: "))["error"]["code"] == "request_timeout"
+
+
+def test_clients_learn_that_the_engine_died() -> None:
+    sent, rejected = ended(2)
+    error = json.loads(sent[-1]["body"].removeprefix(b"data: "))["error"]
+    assert (error["code"], error["type"], rejected) == (
+        "engine_died",
+        "server_error",
+        "engine_died",
+    )
+    sent, _ = ended(0)
+    assert sent[0]["status"] == 503
+
+
+def test_a_request_within_its_time_is_let_be() -> None:
+    async def both() -> None:
+        async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"done"})
+
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        in_flight = InFlight(app, 0.05)
+        await in_flight(scope(), receive, send)
+        await asyncio.sleep(0.1)
+        assert [message["type"] for message in sent] == [
+            "http.response.start",
+            "http.response.body",
+        ]
+
+    asyncio.run(both())

@@ -1,0 +1,66 @@
+"""The server's own description of itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from serve.gateway.bounds import Bounds
+from serve.gateway.openapi import document
+from serve.gateway.routes import ROUTES
+from serve.settings import ServeSettings
+
+BOUNDS = Bounds(lambda: ["base", "support@3"], max_model_len=512, vocabulary=1000)
+DOCUMENT = document(BOUNDS, ServeSettings(max_choices=8))
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from nodes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from nodes(inner)
+
+
+def test_every_reference_leads_somewhere_in_the_document() -> None:
+    references = {node["$ref"] for node in nodes(DOCUMENT) if "$ref" in node}
+    assert references
+    for reference in references:
+        node: Any = DOCUMENT
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+    assert not [node for node in nodes(DOCUMENT) if "$defs" in node]
+
+
+def test_every_route_that_is_offered_is_described() -> None:
+    assert set(DOCUMENT["paths"]) == set(ROUTES) - {"/v1/embeddings"}
+    for route, methods in DOCUMENT["paths"].items():
+        assert set(methods) == {method.lower() for method in ROUTES[route]}
+
+
+def test_a_model_that_only_embeds_has_other_routes() -> None:
+    bounds = Bounds(lambda: ["e"], max_model_len=8, vocabulary=9, tasks=("embed",))
+    paths = document(bounds, ServeSettings())["paths"]
+    assert "/v1/embeddings" in paths
+    assert "/v1/chat/completions" not in paths
+
+
+def test_the_engines_facts_are_in_it() -> None:
+    chat = DOCUMENT["components"]["schemas"]["ChatRequest"]
+    assert chat["properties"]["model"]["enum"] == ["base", "support@3"]
+    assert 512 in [node.get("maximum") for node in nodes(chat["properties"]["max_tokens"])]
+    assert 8 in [node.get("maximum") for node in nodes(chat["properties"]["n"])]
+    assert chat["additionalProperties"] is False
+    ids = [node for node in nodes(DOCUMENT) if node.get("format") == "token-id"]
+    assert {node["maximum"] for node in ids} == {999}
+
+
+def test_only_liveness_and_readiness_are_open() -> None:
+    assert DOCUMENT["security"] == [{"key": []}]
+    unlocked = {
+        route
+        for route, methods in DOCUMENT["paths"].items()
+        for operation in methods.values()
+        if operation.get("security") == []
+    }
+    assert unlocked == {"/health", "/ready"}
