@@ -64,13 +64,24 @@ def guarded(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
     return Guarded
 
 
-def allow_connections(connections: int) -> None:
-    """Raise this process's limit of open files, as far as it may, to serve so many."""
+_FILES_BESIDE = 512
+"""Open files for all else: the engine's sockets, logs, databases, libraries."""
+
+
+def allow_connections(connections: int) -> int:
+    """Raise this process's limit of open files, as far as it may, to serve so many.
+
+    Returns:
+        How many can be served: fewer where the limit is too low. One more would otherwise take
+        the files that the rest of the server needs.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + 512  # the engine's sockets, logs, databases, libraries
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    wanted = connections + _FILES_BESIDE
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(1, most - _FILES_BESIDE)
 
 
 class _Guarded(HttpToolsProtocol):

@@ -1,6 +1,8 @@
 """Hostile connections over real sockets: refused or closed, and the server goes on."""
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 from raw_http import GET, ask, refused, sends, served, talk
@@ -95,3 +97,15 @@ def test_one_connection_too_many_is_refused() -> None:
             assert (await ask(port)).startswith(b"HTTP/1.1 200")
 
     asyncio.run(both())
+
+
+@pytest.mark.parametrize(("hard", "served_"), [(4096, 2000), (1024, 512), (256, 1)])
+def test_no_more_connections_are_taken_than_there_are_files_for(hard: int, served_: int) -> None:
+    program = f"""
+import resource
+from serve.connections import allow_connections
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, {hard}))
+print(allow_connections(2000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert asked.stdout.split() == [str(served_), str(min(hard, 2512))], asked.stderr
