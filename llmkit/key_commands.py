@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,15 +68,15 @@ def keys_create(
     limits = Limits(requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_month)
     if not name.strip() or not name.isprintable():
         raise typer.BadParameter("give a name that can be printed", param_hint="NAME")
-    opened = _open(database)
-    made = KeyStore(opened).create(
-        name,
-        admin=admin,
-        models=tuple(models) if models else None,
-        routes=tuple(routes) if routes else None,
-        expires=moment,
-        limits=limits,
-    )
+    with _opened(database) as opened:
+        made = KeyStore(opened).create(
+            name,
+            admin=admin,
+            models=tuple(models) if models else None,
+            routes=tuple(routes) if routes else None,
+            expires=moment,
+            limits=limits,
+        )
     if as_json:
         typer.echo(json.dumps({"id": made.key.id, "name": name, "key": made.text}))
         return
@@ -89,8 +91,8 @@ def keys_list(database: DatabaseOption = None, as_json: Json = False) -> None:
     """List the keys; never their secrets."""
     from serve.keys.store import KeyStore
 
-    opened = _open(database)
-    found = KeyStore(opened).all()
+    with _opened(database) as opened:
+        found = KeyStore(opened).all()
     if as_json:
         typer.echo(json.dumps([_as_json(stored) for stored in found], indent=2))
         return
@@ -109,8 +111,9 @@ def keys_revoke(
     from serve.keys.secret import parsed
     from serve.keys.store import KeyStore
 
-    # A whole key names its id too.
-    was = KeyStore(_open(database)).revoke(parsed(key_id)[0] or key_id)
+    with _opened(database) as opened:
+        # A whole key names its id too.
+        was = KeyStore(opened).revoke(parsed(key_id)[0] or key_id)
     said = f"revoked {was.key.id} ({was.key.name})"
     typer.echo(said if was.revoked is None else f"{said}; it was already")
 
@@ -132,8 +135,8 @@ def keys_usage(
     from serve.keys.usage import Usage
 
     days = _day(since, "--since"), _day(until, "--until")
-    opened = _open(database)
-    rows = Usage(opened).read(key_id=key_id, since=days[0], until=days[1])
+    with _opened(database) as opened:
+        rows = Usage(opened).read(key_id=key_id, since=days[0], until=days[1])
     if as_json:
         typer.echo(
             json.dumps([{**vars(row), "day": row.day.isoformat()} for row in rows], indent=2)
@@ -145,10 +148,20 @@ def keys_usage(
         typer.echo(line)
 
 
-def _open(name: str | None) -> Database:
+@contextmanager
+def _opened(name: str | None) -> Iterator[Database]:
+    """The database; what fails in it is told without a traceback."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     from serve.keys.database import Database, database_named
 
-    return Database(database_named(name))
+    database = Database(database_named(name))
+    try:
+        yield database
+    except SQLAlchemyError as error:
+        raise database.not_usable(error) from None
+    finally:
+        database.close()
 
 
 def _moment(text: str) -> datetime:

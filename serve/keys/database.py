@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from serve.keys.errors import DatabaseNotUsable, NoDatabase
 from serve.keys.tables import VERSION, metadata, schema
@@ -60,10 +60,15 @@ class Database:
             self.engine = _engine(url)
             with self.writing() as connection:
                 self._make_tables(connection)
-        except DBAPIError as error:
-            raise DatabaseNotUsable(self.where, _reason(error)) from None
+        except SQLAlchemyError as error:
+            raise self.not_usable(error) from None
         except OSError as error:
             raise DatabaseNotUsable(self.where, error.strerror or str(error)) from None
+
+    def not_usable(self, error: SQLAlchemyError) -> DatabaseNotUsable:
+        """What went wrong, for people: the driver's own words, on one line, without the SQL."""
+        told = error.orig if isinstance(error, DBAPIError) else error
+        return DatabaseNotUsable(self.where, " ".join(str(told).split()).rstrip("."))
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -151,8 +156,3 @@ def _begin_sqlite(connection: Connection) -> None:
     reads_only = connection.get_execution_options().get("reads_only", False)
     # A transaction that reads first and then writes would fail where another wrote in between.
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
-
-
-def _reason(error: DBAPIError) -> str:
-    """The driver's own words, on one line."""
-    return " ".join(str(error.orig).split()).rstrip(".")

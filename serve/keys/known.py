@@ -8,11 +8,10 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from serve.keys.key import Key
 from serve.keys.secret import digest, matches, new_secret, parsed
 from serve.keys.store import KeyStore, StoredKey
+from serve.keys.trouble import Trouble
 
 SECONDS_BETWEEN_LOOKS = 0.4
 SECONDS_OF_TRUST = 60.0
@@ -33,6 +32,7 @@ class KnownKeys:
     def __init__(self, store: KeyStore) -> None:
         """Read the keys; `watch` then follows the changes."""
         self._store = store
+        self._trouble = Trouble("the keys")
         self._changes = store.changes()
         self._by_id = _by_id(store)
         self._read = time.monotonic()
@@ -58,11 +58,12 @@ class KnownKeys:
         # Compared in any case, so that the time tells nothing beyond the id, which is public.
         if not matches(secret, stored.digest if stored else _NOBODYS) or stored is None:
             return Unfit.UNKNOWN
-        if stored.revoked is not None:
-            return Unfit.REVOKED
-        if stored.key.expires is not None and stored.key.expires <= datetime.now(UTC):
-            return Unfit.EXPIRED
-        return stored.key
+        return _held(stored)
+
+    def get(self, key_id: str) -> Key | Unfit:
+        """A key by its id, for what its holder asked for earlier; or why it holds no more."""
+        stored = self._by_id.get(key_id)
+        return Unfit.UNKNOWN if stored is None else _held(stored)
 
     def refresh(self) -> None:
         """Read the keys again if any has changed. Blocks."""
@@ -88,8 +89,18 @@ class KnownKeys:
         while not self._stop.wait(SECONDS_BETWEEN_LOOKS):
             try:
                 self.refresh()
-            except SQLAlchemyError:
-                continue  # `outdated` says so once it has lasted
+            except Exception as error:  # `outdated` says so once it has lasted
+                self._trouble.told(error)
+            else:
+                self._trouble.over()
+
+
+def _held(stored: StoredKey) -> Key | Unfit:
+    if stored.revoked is not None:
+        return Unfit.REVOKED
+    if stored.key.expires is not None and stored.key.expires <= datetime.now(UTC):
+        return Unfit.EXPIRED
+    return stored.key
 
 
 def _by_id(store: KeyStore) -> Mapping[str, StoredKey]:

@@ -26,10 +26,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from serve.keys.database import Database
 from serve.keys.key import Key
+from serve.keys.trouble import Trouble
 from serve.keys.window import Admitted, Ask, Left, Refused, Window
 from serve.keys.window_rows import WindowRow, WindowRows
 
@@ -112,6 +111,7 @@ class Limiter:
 
     def __init__(self, database: Database) -> None:
         self._rows = WindowRows(database)
+        self._trouble = Trouble(f"the limits in {database.where}")
         self._process = uuid.uuid4().hex[:12]
         # Guards `_owned` and the windows in it: the event loop and the thread use them.
         self._lock = threading.Lock()
@@ -208,8 +208,10 @@ class Limiter:
             self._wake.clear()
             self._sort_in()
             self._answer_from_memory()
-            if not (self._turn() or self._turn()):
-                # Twice: a connection that the database closed long ago is noticed only in use.
+            # Twice: a connection that the database closed long ago is noticed only in use.
+            if self._turn() or self._turn():
+                self._trouble.over()
+            else:
                 self._fail(self._waiting)
                 time.sleep(BETWEEN_WRITES)
             self._fail_impatient()
@@ -261,13 +263,18 @@ class Limiter:
         due |= self._keys_under_way() if touching else set()
         if not due:
             return True
-        turn = _Turn()
+        turn, damaged = _Turn(), set[str]()
         try:
             with self._rows.locked(sorted(due)) as (now, rows):
                 self._ahead = now - time.time()
                 for key_id, row in rows.items():
-                    self._visit(key_id, row, now, moment, turn)
-        except SQLAlchemyError:
+                    try:
+                        self._visit(key_id, row, now, moment, turn)
+                    except (ValueError, LookupError, TypeError):
+                        damaged.add(key_id)
+        except Exception as error:
+            # Whatever it was: without this thread every request with a limit would wait for ever.
+            self._trouble.told(error)
             with self._lock:
                 self._owned |= turn.given_up
                 for owned in turn.renewed:
@@ -276,6 +283,7 @@ class Limiter:
         if touching:
             self._touched = moment
         self._adopt(turn, moment)
+        self._forget(damaged | (due - rows.keys()))
         return True
 
     def _visit(self, key_id: str, row: WindowRow, now: float, moment: float, turn: _Turn) -> None:
@@ -330,6 +338,14 @@ class Limiter:
                 owned.until = moment + _TRUST
         for waiting, verdict in turn.answered:
             _answer(waiting.future, verdict)
+
+    def _forget(self, key_ids: Iterable[str]) -> None:
+        """Keys whose rows someone damaged or took out: nothing is known of their limits."""
+        for key_id in key_ids:
+            self._ended.pop(key_id, None)
+            with self._lock:
+                self._owned.pop(key_id, None)
+        self._fail(key_ids)
 
     def _fail_impatient(self) -> None:
         late = time.monotonic() - _PATIENCE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -15,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serve.keys.database import Database
 from serve.keys.tables import keys, usage
+from serve.keys.trouble import Trouble
 
 SECONDS_BETWEEN_WRITES = 1.0
 
@@ -57,6 +57,7 @@ class Usage:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _trouble: Trouble = field(default_factory=lambda: Trouble("usage"))
 
     def add(self, key_id: str, model: str, prompt_tokens: int, completion_tokens: int) -> None:
         """A request has ended. Never blocks for the database."""
@@ -126,8 +127,12 @@ class Usage:
     def _follow(self) -> None:
         while True:
             stopping = self._stop.wait(SECONDS_BETWEEN_WRITES)
-            with suppress(SQLAlchemyError):  # what was not written is kept, and tried again
+            try:
                 self.write()
+            except SQLAlchemyError as error:  # what was not written is kept, and tried again
+                self._trouble.told(error)
+            else:
+                self._trouble.over()
             if stopping:
                 return
 

@@ -98,7 +98,7 @@ async function* events(stream) {
       }
     }
   } finally {
-    // Leaving early (the reader stopped) must end the request, so that the engine stops too.
+    // Leaving early, as after an error event, ends the request too.
     reader.cancel().catch(() => {});
   }
 }

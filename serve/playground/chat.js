@@ -51,7 +51,7 @@ export class Answer {
     this.element.setAttribute("aria-label", `Answer of ${request.model}`);
     this.body = make("div", "body");
     this.figures = make("p", "figures");
-    this.element.append(make("h3", "", request.model), this.body, this.figures);
+    this.element.append(make("h2", "", request.model), this.body, this.figures);
   }
 
   /** Ask and show what comes, until the answer ends, fails, or `signal` is aborted. */

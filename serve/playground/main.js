@@ -299,6 +299,9 @@ settings.keepKey(() => {
 });
 watchTokens(log, element("alternatives"));
 listen();
-showPanel(matchMedia("(min-width: 60rem)").matches);
+// Beside the conversation where there is room; where it would lie over it, only when asked for.
+const wide = matchMedia("(min-width: 60rem)");
+wide.addEventListener("change", () => showPanel(wide.matches));
+showPanel(wide.matches);
 prompt.focus();
 watchServer();

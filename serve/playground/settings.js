@@ -10,7 +10,7 @@ const NUMBERS = [
   ["frequency_penalty", "Frequency penalty", 0.1, -2, 2, true],
   ["top_k", "Top k", 1, -1, null, false],
   ["min_p", "Min p", 0.01, 0, 1, false],
-  ["repetition_penalty", "Repetition penalty", 0.05, 0, 2, false],
+  ["repetition_penalty", "Repetition penalty", 0.05, 0, 10, false],
 ];
 
 /** Parameters that vLLM adds to OpenAI's; the openai client sends them as extra_body. */
@@ -85,7 +85,7 @@ export function keepTheme() {
   const show = (theme) => {
     document.documentElement.dataset.theme = theme;
     button.textContent = THEMES[theme];
-    button.setAttribute("aria-label", `Colours: ${theme === "auto" ? "as the system" : theme}`);
+    button.setAttribute("aria-label", `${THEMES[theme]} colours`);
   };
   let theme = localStorage.getItem(THEME);
   if (!(theme in THEMES)) theme = "auto";

@@ -1,6 +1,7 @@
 """``llmkit keys``: what a person types and reads."""
 
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -109,3 +110,14 @@ def test_usage_is_shown_by_day_key_and_model(keys, tmp_path: Path) -> None:  # t
     assert json.loads(keys("usage", "--json").out)[0]["completion_tokens"] == 10
     assert keys("usage", "--until", "2001-01-01").out == ""
     assert keys("usage", "nobody").out == ""
+
+
+def test_a_database_that_fails_meanwhile_is_told_without_a_traceback(keys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    keys("create", "ann")
+    with sqlite3.connect(tmp_path / "keys.db") as connection:
+        connection.execute("DROP TABLE llmkit_usage")
+        connection.execute("CREATE TABLE llmkit_usage (other)")
+    shown = keys("usage")
+    assert shown.code == 2
+    assert "no such column" in shown.err
+    assert "SELECT" not in shown.err

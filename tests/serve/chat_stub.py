@@ -141,6 +141,8 @@ class ChatStub:
             count += 1
             self.tokens += 1
             await asyncio.sleep(0.02)
+        if kind == "slow":
+            return
         for word in words[:2] if kind in ("break", "cut") else words:
             await _event(send, _chunk(word, body))
             count += 1

@@ -87,6 +87,16 @@ async def complete(url: str, key: str, model: str = "stub") -> None:
         await asking.completions.create(model=model, prompt="The capital of France is")
 
 
+async def until_refused(url: str, key: str) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            await complete(url, key)
+        except openai.AuthenticationError:
+            return
+    pytest.fail("not refused within 20 s")
+
+
 def test_openais_client_understands_every_refusal(settings: ServeSettings, store: KeyStore) -> None:
     limited = store.create("ann", limits=Limits(requests_per_minute=1)).text
     scoped = store.create("bob", models=("stub",)).text
@@ -111,20 +121,13 @@ def test_openais_client_understands_every_refusal(settings: ServeSettings, store
     live(settings, scenario)
 
 
-def test_a_revoked_key_is_refused_within_a_second(settings: ServeSettings, store: KeyStore) -> None:
+def test_a_revoked_key_is_soon_refused(settings: ServeSettings, store: KeyStore) -> None:
     made = store.create("ann")
 
     async def scenario(url: str) -> None:
         await complete(url, made.text)
         store.revoke(made.key.id)
-        revoked = time.monotonic()
-
-        async def until_refused() -> None:
-            while time.monotonic() - revoked < 1:
-                await complete(url, made.text)
-
-        with pytest.raises(openai.AuthenticationError):
-            await until_refused()
+        await until_refused(url, made.text)
 
     live(settings, scenario)
 
@@ -133,9 +136,7 @@ def test_the_first_key_closes_a_running_server(settings: ServeSettings, store: K
     async def scenario(url: str) -> None:
         await complete(url, "unused")
         made = store.create("ann")
-        await asyncio.sleep(1)
-        with pytest.raises(openai.AuthenticationError):
-            await complete(url, "unused")
+        await until_refused(url, "unused")
         await complete(url, made.text)
 
     live(settings, scenario)
