@@ -86,6 +86,7 @@ NOT_DECISIVE = {
     *("prefix_caching",),
     *("database", "playground"),
     *("max_logprobs", "max_body_bytes", "max_messages", "max_choices", "max_schema_chars"),
+    *("max_bodies_bytes",),
 }
 """Server settings without any influence on answers."""
 

@@ -88,7 +88,6 @@ def run_server(
     device = choose_device(settings.device)
     with open_keys(settings) as keys:
         listening = listening or listen(keys.host(settings.host), settings.port)
-        allow_connections(settings.max_connections)
         silence_teardown()
         url = f"{address_of(listening)}/v1"
         loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()
@@ -227,7 +226,7 @@ async def _http(
     """Answer HTTP inside the context; on leaving, close every connection."""
     config = uvicorn.Config(
         app,
-        http=guarded(ConnectionLimits(connections=settings.max_connections)),
+        http=guarded(ConnectionLimits(connections=allow_connections(settings.max_connections))),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,7 +1,7 @@
-"""Guards on connections, below HTTP: heads and bodies that are too large, too slow, or too many.
+"""Guards on connections, below HTTP: what comes too large, too slowly or too often, or is not read.
 
-uvicorn's parser (httptools) bounds none of them: a head of any size is collected, and a client that
-sends one byte a minute holds its connection for ever.
+uvicorn's parser (httptools) bounds none of them: a head or a trailer of any size is collected, and
+a client that sends one byte a minute, or reads none, holds its connection for ever.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.gateway.errors import error_body
+from serve.http_upgrade import head_without_upgrade
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
     """What a client may do before its request is complete."""
 
-    connections: int = 1000
+    connections: int = 2000
     """Most connections at a time."""
 
     head_bytes: int = 32 * 1024
@@ -34,10 +36,18 @@ class ConnectionLimits:
     head_seconds: float = 10.0
     """Longest time until a head is complete."""
 
-    body_bytes_each: int = 1024
-    """What must come of a body in every span of ``body_seconds``, while it is being read."""
+    pipelined: int = 8
+    """Most requests that may come before the answer to an earlier one is complete. Each costs a
+    hundred times the bytes that it takes to send, and hardly any client does this."""
+
+    body_bytes_each: int = 5 * 1024
+    """What must come of a body in every span of ``body_seconds``, while it is being read: at
+    least 500 bytes a second, as Apache has it."""
 
     body_seconds: float = 10.0
+
+    write_seconds: float = 60.0
+    """Longest time that a client may leave what it was sent unread."""
 
 
 class _Refused(Exception):
@@ -54,13 +64,24 @@ def guarded(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
     return Guarded
 
 
-def allow_connections(connections: int) -> None:
-    """Raise this process's limit of open files, as far as it may, to serve so many."""
+_FILES_BESIDE = 512
+"""Open files for all else: the engine's sockets, logs, databases, libraries."""
+
+
+def allow_connections(connections: int) -> int:
+    """Raise this process's limit of open files, as far as it may, to serve so many.
+
+    Returns:
+        How many can be served: fewer where the limit is too low. One more would otherwise take
+        the files that the rest of the server needs.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + 512  # the engine's sockets, logs, databases, libraries
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    wanted = connections + _FILES_BESIDE
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(1, most - _FILES_BESIDE)
 
 
 class _Guarded(HttpToolsProtocol):
@@ -71,8 +92,10 @@ class _Guarded(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reading = "head"
-        self._begun = self._head = self._body = 0
+        self._begun = self._head = self._body = self._beside_body = 0
+        self._offers_upgrade = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._unread_alarm: asyncio.TimerHandle | None = None
         self._refusal = (400, "invalid_http", "this is not a valid HTTP request.")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -84,13 +107,33 @@ class _Guarded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_alarm()
+        self._stop_unread_alarm()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        # Of a connection that is being closed, the client must still take all that is left.
+        if not self.transport.is_closing():
+            self._stop_unread_alarm()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._expect_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        begun = self._begun
-        super().data_received(data)
+        begun, body = self._begun, self._body
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self.transport.is_closing():
             self._stop_alarm()
         elif self._reading == "head":
@@ -102,11 +145,36 @@ class _Guarded(HttpToolsProtocol):
             elif self._alarm is None:
                 self._set_alarm(self.limits.head_seconds, self._head_too_slow)
         elif self._reading == "body":
-            if self._alarm is None:
+            # Trailers are collected, whatever their size, until they are complete.
+            if self._body > body or begun != self._begun:
+                self._beside_body = 0
+            else:
+                self._beside_body += len(data)
+            if self._beside_body > self.limits.head_bytes:
+                self._refuse(*self._too_large())
+            elif self._alarm is None:
                 self._body = 0
                 self._set_alarm(self.limits.body_seconds, self._body_too_slow)
         else:
             self._stop_alarm()
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser, leaving every request at HTTP/1.1."""
+        pieces: list[bytes | memoryview] = [memoryview(data)]
+        while pieces:
+            piece = pieces.pop()
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                # The parser ends here; another takes up the request as if nothing was offered.
+                method, version = self.parser.get_method(), self.parser.get_http_version()
+                head = head_without_upgrade(method, self.url, version, self.headers)
+                pieces += [piece[upgrade.args[0] :], head]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            except httptools.HttpParserError:
+                self._refuse(*self._refusal)
+                return
 
     def on_message_begin(self) -> None:
         self._reading = "head"
@@ -115,6 +183,8 @@ class _Guarded(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading == "body":
+            return  # a trailer; the headers were complete, and the app may have them already
         super().on_header(name, value)
         if len(self.headers) > self.limits.headers:
             self._refusal = (
@@ -129,6 +199,13 @@ class _Guarded(HttpToolsProtocol):
         if size > self.limits.head_bytes:
             self._refusal = self._too_large()
             raise _Refused
+        self._offers_upgrade = self.parser.should_upgrade()
+        if self._offers_upgrade:
+            if self.parser.get_method() == b"CONNECT":
+                raise _Refused
+            return
+        if len(self.pipeline) >= self.limits.pipelined:
+            raise _Refused
         self._reading = "body"
         self._stop_alarm()
         super().on_headers_complete()
@@ -138,11 +215,10 @@ class _Guarded(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._offers_upgrade:
+            return
         self._reading = "nothing"
         super().on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's signature)
-        self._refuse(*self._refusal)
 
     def _too_large(self) -> tuple[int, str, str]:
         return (
@@ -155,9 +231,12 @@ class _Guarded(HttpToolsProtocol):
         if self._head:
             self._refuse(408, "request_timeout", "the request's headers came too slowly.")
         else:
-            self.transport.close()  # a connection on which nothing was asked
+            self._close()  # a connection on which nothing was asked
 
     def _body_too_slow(self) -> None:
+        if self.cycle.response_complete:
+            self._close()  # refused before all of it had come; the rest is of no use
+            return
         if self._body < self.limits.body_bytes_each and not self.flow.read_paused:
             self._refuse(408, "request_timeout", "the request's body came too slowly.")
             return
@@ -173,9 +252,9 @@ class _Guarded(HttpToolsProtocol):
             self._alarm = None
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Answer and close, unless an answer is on its way already."""
+        """Close, with an answer if none to another request has to come before it."""
         self._stop_alarm()
-        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+        if self._may_answer():
             kind = "invalid_request_error" if status < 500 else "server_error"
             body = json.dumps(error_body(message, kind=kind, code=code)).encode()
             head = (
@@ -184,4 +263,25 @@ class _Guarded(HttpToolsProtocol):
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
+        self._close()
+
+    def _may_answer(self) -> bool:
+        if self._reading == "body":
+            return not self.pipeline and not self.cycle.response_started
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close(self) -> None:
         self.transport.close()
+        self._expect_reading()
+
+    def _expect_reading(self) -> None:
+        """Drop the connection unless the client reads, within its time, what waits for it."""
+        if self._unread_alarm is None:
+            self._unread_alarm = self.loop.call_later(
+                self.limits.write_seconds, self.transport.abort
+            )
+
+    def _stop_unread_alarm(self) -> None:
+        if self._unread_alarm is not None:
+            self._unread_alarm.cancel()
+            self._unread_alarm = None

@@ -67,7 +67,7 @@ class ServeSettings(BaseModel):
     request_seconds: float = Field(default=600.0, gt=0)
     """Longest time for a request from its arrival to the end of its answer; then it is ended."""
 
-    max_connections: int = Field(default=1000, ge=1)
+    max_connections: int = Field(default=2000, ge=1)
     """Connections at a time; one more is refused."""
 
     playground: bool = True
@@ -85,6 +85,9 @@ class ServeSettings(BaseModel):
 
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
     """Largest body of a request; files for batches have a limit of their own."""
+
+    max_bodies_bytes: int = Field(default=256 * 2**20, ge=1024)
+    """Bytes that the bodies of all requests under way may have together; one more is refused."""
 
     max_messages: int = Field(default=2_000, ge=1)
     """Most messages in a conversation."""

@@ -3,7 +3,7 @@
     request ──► a place at the engine free? ──► engine
                      │ no
                      ▼
-            queue of its key (all queues together hold max_queue) ──► 503 when full
+            queue of its key (all queues together hold max_queue) ──► 429 when full
                      │ the keys take turns                            503 after queue_seconds
                      ▼
                   engine
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -76,8 +77,11 @@ class Backpressure:
             self._free -= 1
         else:
             if exchange.priority == 0 and self._turns.waiting >= self._max_queue:
-                await self._refuse(
-                    exchange, send, f"{self._max_queue} requests wait already; the queue is full."
+                await send_overloaded(
+                    exchange,
+                    send,
+                    429,
+                    f"{self._max_queue} requests wait already; the queue is full.",
                 )
                 return
             waited = await self._wait(exchange, receive, send)
@@ -110,8 +114,8 @@ class Backpressure:
             return request.receive
         self._give_up(turn, turns)
         if not gone:
-            await self._refuse(
-                exchange, send, f"the request waited {self._seconds:g} s for its turn."
+            await send_overloaded(
+                exchange, send, 503, f"the request waited {self._seconds:g} s for its turn."
             )
         return None
 
@@ -126,17 +130,32 @@ class Backpressure:
         if not (self._turns.next() or self._low_turns.next()):
             self._free += 1
 
-    @staticmethod
-    async def _refuse(exchange: Exchange, send: Send, why: str) -> None:
-        exchange.rejected = "server_overloaded"
-        await send_error(
-            send,
-            503,
-            f"the server is overloaded: {why} Try again a little later, or send fewer at once.",
-            kind="server_error",
-            code="server_overloaded",
-            headers={"retry-after": _RETRY_AFTER},
-        )
+
+async def send_overloaded(
+    exchange: Exchange,
+    send: Send,
+    status: int,
+    why: str,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Refuse a request that is in order, for which there is no room.
+
+    Args:
+        exchange: the request.
+        send: to its client.
+        status: 429 for one that was not taken on, 503 for one that was and could not be done.
+        why: what there is too much of.
+        headers: what to send beside Retry-After.
+    """
+    exchange.rejected = "server_overloaded"
+    await send_error(
+        send,
+        status,
+        f"the server is overloaded: {why} Try again a little later, or send fewer at once.",
+        kind="rate_limit_error" if status == 429 else "server_error",
+        code="server_overloaded",
+        headers={"retry-after": _RETRY_AFTER, **(headers or {})},
+    )
 
 
 class Turns:

@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope
 
+from serve.gateway.body_memory import Share
 from serve.requests.refusal import RequestRefused
 
 
@@ -14,10 +15,11 @@ class ClientLeft(Exception):
     """The client went away before its body had come."""
 
 
-async def read_body(scope: Scope, receive: Receive, largest: int) -> bytes:
-    """The whole body.
+async def read_body(scope: Scope, receive: Receive, largest: int, share: Share) -> bytes:
+    """The whole body; what has come of it is counted in ``share``.
 
     Raises:
+        BodiesFull: the bodies of all requests together take too much memory.
         RequestRefused: 413, as soon as the header or what has come says that it is too large.
         ClientLeft: there is no one to answer any more.
     """
@@ -30,17 +32,19 @@ async def read_body(scope: Scope, receive: Receive, largest: int) -> bytes:
         body: bytes = message.get("body", b"")
         if len(body) > largest:
             raise _too_large(largest)
+        share.take(len(body))
         return body
-    pieces, size = [], 0
+    read = bytearray()
     while True:
         if message["type"] != "http.request":
             raise ClientLeft
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-        if size > largest:
+        piece = message.get("body", b"")
+        share.take(len(piece))
+        read += piece
+        if len(read) > largest:
             raise _too_large(largest)
         if not message.get("more_body", False):
-            return b"".join(pieces)
+            return bytes(read)
         message = await receive()
 
 

@@ -117,7 +117,7 @@ class Gateway:
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
         app: ASGIApp = OpenAIErrors(engine.app)
-        app = OpenApiRoute(app, engine.bounds, self._settings)
+        app = OpenApiRoute(app, engine.bounds, self._settings, self._keys)
         if engine.adapters is None:
             app = AdaptersOff(app)
         else:

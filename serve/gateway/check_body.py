@@ -8,7 +8,9 @@ from pydantic_core import from_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.authenticate import send_model_hidden
+from serve.gateway.backpressure import send_overloaded
 from serve.gateway.body import ClientLeft, Replay, is_json, read_body
+from serve.gateway.body_memory import BodiesFull, BodyMemory, Share
 from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import exchange_of
@@ -16,6 +18,9 @@ from serve.requests.checks import CHECKED, check_request
 from serve.requests.limits import Engine
 from serve.requests.refusal import RequestRefused
 from serve.settings import ServeSettings
+
+_CLOSE = {"connection": "close"}
+"""Sent where the rest of a body was not read: it would be taken for the next request."""
 
 
 class CheckBody:
@@ -30,15 +35,32 @@ class CheckBody:
         self._app = app
         self._engine = Engine(bounds, settings)
         self._largest = settings.max_body_bytes
+        self._memory = BodyMemory(max(settings.max_bodies_bytes, self._largest))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body, or refuse it."""
         if scope["method"] != "POST" or not (is_json(scope) or scope["path"] in CHECKED):
             await self._app(scope, receive, send)
             return
+        share = self._memory.share()
         try:
-            passed_on = await self._checked(scope, receive)
+            await self._with_body(scope, receive, send, share)
+        finally:
+            share.give_back()
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send, share: Share) -> None:
+        try:
+            passed_on = await self._checked(scope, receive, share)
         except ClientLeft:
+            return
+        except BodiesFull:
+            await send_overloaded(
+                exchange_of(scope),
+                send,
+                429,
+                f"the requests under way have bodies of {self._memory.most} bytes together.",
+                headers=_CLOSE,
+            )
             return
         except RequestRefused as refused:
             exchange = exchange_of(scope)
@@ -55,20 +77,19 @@ class CheckBody:
                 kind=refused.kind,
                 code=refused.code,
                 param=refused.param,
-                # The rest of a body that was not read would be taken for the next request.
-                headers={"connection": "close"} if refused.status in (413, 415) else None,
+                headers=_CLOSE if refused.status in (413, 415) else None,
             )
             return
         await self._app(scope, passed_on, send)
 
-    async def _checked(self, scope: Scope, receive: Receive) -> Replay:
+    async def _checked(self, scope: Scope, receive: Receive, share: Share) -> Replay:
         if not is_json(scope):
             raise RequestRefused(
                 "the body must be JSON, uncompressed; send Content-Type: application/json.",
                 code="unsupported_media_type",
                 status=415,
             )
-        raw = await read_body(scope, receive, self._largest)
+        raw = await read_body(scope, receive, self._largest, share)
         exchange, route = exchange_of(scope), scope["path"]
         if route not in CHECKED:
             exchange.body = _object(raw) if raw else None

@@ -104,7 +104,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
         app = Backpressure(engine, 1, 2, 60)
         clients = [Client(app, f"a{n}") for n in range(4)]
         await settle()
-        assert [client.status for client in clients] == [None, None, None, 503]
+        assert [client.status for client in clients] == [None, None, None, 429]
         headers = dict(clients[3].sent[0]["headers"])
         assert headers[b"retry-after"] == b"2"
         assert b"server_overloaded" in clients[3].sent[1]["body"]

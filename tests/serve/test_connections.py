@@ -1,117 +1,11 @@
 """Hostile connections over real sockets: refused or closed, and the server goes on."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import subprocess
+import sys
 
 import pytest
-import uvicorn
-from starlette.types import Message, Receive, Scope, Send
-
-from serve.connections import ConnectionLimits, guarded
-from serve.listening import listen
-
-LIMITS = ConnectionLimits(
-    connections=5,
-    head_bytes=4096,
-    headers=20,
-    head_seconds=0.3,
-    body_bytes_each=100,
-    body_seconds=0.3,
-)
-GET = b"GET / HTTP/1.1\r\nhost: x\r\n"
-
-
-class Seen:
-    """What the app got."""
-
-    def __init__(self) -> None:
-        self.bodies: list[int] = []
-        self.left = 0
-
-
-@asynccontextmanager
-async def served() -> AsyncIterator[tuple[int, Seen]]:
-    seen = Seen()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        size, more = 0, True
-        while more:
-            message: Message = await receive()
-            if message["type"] == "http.disconnect":
-                seen.left += 1
-                return
-            size += len(message["body"])
-            more = message["more_body"]
-        seen.bodies.append(size)
-        if scope["path"] == "/slow":
-            await asyncio.sleep(1)
-        headers = [(b"content-length", b"2")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    config = uvicorn.Config(
-        app, http=guarded(LIMITS), ws="none", lifespan="off", log_config=None, log_level="error"
-    )
-    server = uvicorn.Server(config)
-    listening = listen("127.0.0.1", 0)
-    task = asyncio.create_task(server._serve([listening]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield listening.getsockname()[1], seen
-    finally:
-        server.should_exit = True
-        await task
-
-
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def talk(what: Talk) -> tuple[bytes, Seen]:
-    """All that the server says to a client; afterwards the server must answer another."""
-
-    async def both() -> tuple[bytes, Seen]:
-        async with served() as (port, seen):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                await what(reader, writer)
-                said = await asyncio.wait_for(reader.read(), 5)
-            except ConnectionError:
-                said = b""
-            writer.close()
-            assert (await ask(port)).startswith(b"HTTP/1.1 200")
-            return said, seen
-
-    return asyncio.run(both())
-
-
-async def ask(port: int, path: bytes = b"/") -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-    said = await asyncio.wait_for(reader.read(), 5)
-    writer.close()
-    return said
-
-
-def refused(said: bytes) -> tuple[int, str]:
-    head, _, body = said.partition(b"\r\n\r\n")
-    assert b"connection: close" in head
-    assert b"content-type: application/json" in head
-    error = json.loads(body)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return int(head.split()[1]), error["code"]
-
-
-def sends(*pieces: bytes, pause: float = 0.0) -> Talk:
-    async def what(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(pause)
-
-    return what
+from raw_http import GET, ask, refused, sends, served, talk
 
 
 @pytest.mark.parametrize(
@@ -203,3 +97,15 @@ def test_one_connection_too_many_is_refused() -> None:
             assert (await ask(port)).startswith(b"HTTP/1.1 200")
 
     asyncio.run(both())
+
+
+@pytest.mark.parametrize(("hard", "served_"), [(4096, 2000), (1024, 512), (256, 1)])
+def test_no_more_connections_are_taken_than_there_are_files_for(hard: int, served_: int) -> None:
+    program = f"""
+import resource
+from serve.connections import allow_connections
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, {hard}))
+print(allow_connections(2000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert asked.stdout.split() == [str(served_), str(min(hard, 2512))], asked.stderr
