@@ -19,6 +19,7 @@ from llmkit import (
     tokenizer_commands,
 )
 from llmkit.chat_command import chat
+from llmkit.interruption import INTERRUPTED, heeding_sigterm
 
 app = typer.Typer(
     help="Raw rows in, a fine-tuned model behind an OpenAI-compatible endpoint out, and every "
@@ -368,22 +369,27 @@ def main() -> None:
 
 
 def _guarded(command: Callable[..., Any]) -> int:
+    with heeding_sigterm() as stop:
+        code = _code_of(command)
+    if code == INTERRUPTED:
+        typer.echo("stopped; the same command goes on where it was", err=True)
+        return stop.exit_code
+    return code
+
+
+def _code_of(command: Callable[..., Any]) -> int:
     try:
         # Answers the code of a typer.Exit, or what the command returns.
         done = command(prog_name="llmkit", standalone_mode=False)
+    except KeyboardInterrupt:  # before typer listens, or when it no longer does
+        return INTERRUPTED
     except Exception as error:
         if _settings["debug"]:
             import traceback
 
             traceback.print_exception(error)
         return _explain(error)
-    if done == INTERRUPTED:
-        typer.echo("stopped; the same command goes on where it was", err=True)
     return done if isinstance(done, int) else 0
-
-
-INTERRUPTED = 130
-"""What typer answers for Ctrl-C, and shells for SIGINT."""
 
 
 def _explain(error: Exception) -> int:

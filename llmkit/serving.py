@@ -81,6 +81,8 @@ NOT_DECISIVE = {
     *("host", "port", "drain_seconds", "log_level"),
     *("adapters_folder", "max_adapters", "max_adapter_rank"),
     *("access_log", "otlp_endpoint", "metrics_label_limit"),
+    *("batches_folder", "batch_concurrency", "max_batches"),
+    *("max_batch_bytes", "max_batch_lines", "max_files_bytes"),
     *("prefix_caching",),
     *("database", "playground"),
     *("max_logprobs", "max_body_bytes", "max_messages", "max_choices", "max_schema_chars"),

@@ -139,7 +139,8 @@ class Served:
         }
         if sample.messages:
             body |= {"messages": sample.messages, "logprobs": True} | options
-            body |= {"tools": sample.tools} if sample.tools else {}
+            # The tools are in the prompt, as in training; their calls are read as text.
+            body |= {"tools": sample.tools, "tool_choice": "none"} if sample.tools else {}
             answer = self._post("/v1/chat/completions", body)
             choice = answer["choices"][0]
             logprobs = [entry["logprob"] for entry in choice["logprobs"]["content"]]

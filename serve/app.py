@@ -146,13 +146,14 @@ async def serve(
                     inside = gateway.around(engine_app)
                     readiness.ready(inside.app)
                     on_ready()
-                    try:
-                        await _until_stopped(engine, first)
-                    except EngineFailed:
-                        readiness.fail()
-                        await _cut(inside.in_flight, ENGINE_DIED)
-                        raise
-                    readiness.drain()
+                    async with inside.working():
+                        try:
+                            await _until_stopped(engine, first)
+                        except EngineFailed:
+                            readiness.fail()
+                            await _cut(inside.in_flight, ENGINE_DIED)
+                            raise
+                        readiness.drain()
                     await _drain(inside.in_flight, settings.drain_seconds, second)
             except BaseException:
                 readiness.fail()

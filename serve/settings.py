@@ -114,6 +114,26 @@ class ServeSettings(BaseModel):
     """What vLLM writes to the terminal. Its warnings are about its own internals and come
     by the dozen at every start, hence errors only."""
 
+    batches_folder: Path | None = None
+    """Folder for files and offline batches (/v1/files, /v1/batches), which are not offered without
+    one. Batches that have not ended go on from there after a restart."""
+
+    batch_concurrency: int = Field(default=16, ge=1)
+    """Lines of batches that run at a time while nobody else asks anything, though never more than
+    half of max_running; an eighth of that beside other requests."""
+
+    max_batch_bytes: int = Field(default=200 * 2**20, ge=1024)
+    """Largest file for a batch."""
+
+    max_batch_lines: int = Field(default=50_000, ge=1)
+    """Most requests in a batch."""
+
+    max_batches: int = Field(default=100, ge=1)
+    """Batches of one key that have not ended."""
+
+    max_files_bytes: int = Field(default=10 * 2**30, ge=1024)
+    """What the files of one key may hold together before it may add no more."""
+
     adapters_folder: Path | None = None
     """Folder below which LoRA adapters may be loaded while the server runs (/v1/adapters), such
     as runs/. What is served is recorded there, and served again after a restart."""

@@ -95,6 +95,9 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         arguments["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * _GIB)
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    if settings.batches_folder:
+        # Lines of batches have a higher number, and wait; see serve.gateway.engine_tokens.
+        arguments["scheduling_policy"] = "priority"
     if settings.otlp_endpoint:
         arguments["otlp_traces_endpoint"] = settings.otlp_endpoint
     return arguments | _adapter_arguments(model, settings)

@@ -45,6 +45,11 @@ class Ledger(TorchDispatchMode):
         """Bytes that something refers to now."""
         return self._small + self._large
 
+    @property
+    def heap(self) -> int:
+        """Bytes that the heap has grown to."""
+        return round(HOLES * self._most_small)
+
     def restart(self) -> None:
         """Forget the peaks, not what the heap has grown to."""
         self.live_peak = self.resident_peak = 0
@@ -103,7 +108,7 @@ class Ledger(TorchDispatchMode):
     def _note(self) -> None:
         self._most_small = max(self._most_small, self._small)
         self.live_peak = max(self.live_peak, self.live)
-        held = round(HOLES * self._most_small) + self._large
+        held = self.heap + self._large
         self.resident_peak = max(self.resident_peak, held)
 
 

@@ -29,6 +29,10 @@ from llmkit.training.objective import Objective
 from llmkit.training.settings import TrainingConfig
 
 CPU = torch.device("cpu")
+MOST_TRACED = 24
+"""Sequences of a step that are run one by one. Each takes about a tenth of a second; what a step
+takes grows by the same for every further one (they are padded to the longest, which is among the
+first), so a larger step is counted from one of this size and one of two thirds of it."""
 
 
 class CannotTrace(LlmkitError):
@@ -108,7 +112,7 @@ def _traced(
     ledger.grow_heap(loaded)
     with mode, ledger:
         checks = _check(model, workload.first, config, dtype, ledger)
-        step, kept = _step(model, config, objective, workload.batch, dtype, ledger)
+        step, kept = _step_of_any_size(model, config, objective, workload.batch, dtype, ledger)
         evaluation = _evaluate(model, objective, workload.watched, dtype, ledger)
     return Traced(checks, evaluation, step, kept)
 
@@ -136,6 +140,31 @@ def _check(
         with suppress(DataDependentOutputException):
             isolation.check_rows_are_apart(base, sequences, dtype)
     return ledger.live_peak, ledger.resident_peak
+
+
+def _step_of_any_size(
+    model: TrainedModel,
+    config: TrainingConfig,
+    objective: Objective,
+    sequences: list[Sequence],
+    dtype: torch.dtype,
+    ledger: Ledger,
+) -> tuple[tuple[int, int], int]:
+    rows = len(sequences)
+    if rows <= MOST_TRACED:
+        return _step(model, config, objective, sequences, dtype, ledger)
+    few = MOST_TRACED * 2 // 3
+    (live, resident), kept = _step(model, config, objective, sequences[:few], dtype, ledger)
+    heap = ledger.heap
+    more, more_kept = _step(model, config, objective, sequences[:MOST_TRACED], dtype, ledger)
+
+    def at(small: int, large: int) -> int:
+        return large + (large - small) * (rows - MOST_TRACED) // (MOST_TRACED - few)
+
+    # Blocks that are small here may be large there, where they would leave no holes: what a process
+    # holds is then counted as a little more than it will be, never as less.
+    ledger.grow_heap(at(heap, ledger.heap))
+    return (at(live, more[0]), at(resident, more[1])), at(kept, more_kept)
 
 
 def _step(

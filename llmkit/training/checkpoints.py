@@ -3,7 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ it was cut short."""
 
 NOTE = "inputs.json"
 """What the training in a folder depends on, and which finished one it came after."""
+DIVERGED = "diverged.json"
+"""Why the training in a folder was stopped, and its last good step; not there if it was not."""
 
 
 def mark_whole(checkpoint: Path) -> None:
@@ -76,16 +79,53 @@ def last_whole(folder: Path) -> Path | None:
     return next((path for path in reversed(all_checkpoints(folder)) if is_whole(path)), None)
 
 
-def keep_newest(folder: Path, count: int, best: int | None = None) -> None:
+def last_good(folder: Path, is_good: Callable[[int], bool]) -> Path | None:
+    """The newest whole checkpoint of which ``is_good`` says that the loss after its step was."""
+    whole = (path for path in reversed(all_checkpoints(folder)) if is_whole(path))
+    return next((path for path in whole if is_good(step_of(path))), None)
+
+
+def goes_on_from(folder: Path) -> str:
+    """Where the same command will go on, as a sentence."""
+    newest = last_whole(folder)
+    if newest is None:
+        return "No checkpoint was written yet: the same command begins anew."
+    return f"The same command goes on from {newest}."
+
+
+def keep_newest(folder: Path, count: int, besides: Collection[int] = ()) -> None:
     """Remove broken checkpoints and all but the newest whole ones, if there is a whole one.
 
-    The one after step ``best`` is kept besides.
+    Those after the steps ``besides`` are kept as well.
     """
     whole = [path for path in all_checkpoints(folder) if is_whole(path)]
-    kept = whole[-count:] + [path for path in whole[:-count] if step_of(path) == best]
+    kept = whole[-count:] + [path for path in whole[:-count] if step_of(path) in besides]
     for path in all_checkpoints(folder) if kept else []:
         if path not in kept:
             shutil.rmtree(path)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How a training ended that was stopped because its loss had gone wrong."""
+
+    why: str
+    good_step: int | None
+    """Of the last checkpoint that was saved while the loss was good; None when none was."""
+
+
+def note_divergence(folder: Path, found: Divergence) -> None:
+    """Leave a word beside the checkpoints, for the next training that finds them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / DIVERGED, asdict(found))
+
+
+def _divergence(folder: Path) -> Divergence | None:
+    found = _read(folder / DIVERGED)
+    why, step = found.get("why"), found.get("good_step")
+    if not isinstance(why, str) or not isinstance(step, int | None):
+        return None
+    return Divergence(why, step)
 
 
 def prepare_folder(
@@ -98,7 +138,8 @@ def prepare_folder(
         inputs: what this training depends on.
         finished: when the training that the manifest records as done ended, if there is one.
             Checkpoints from before then are its leftovers and are removed.
-        say: told of checkpoints that cannot be resumed, which are removed.
+        say: told of checkpoints that cannot be resumed, which are removed: damaged ones, and those
+            of a training that diverged, after its last good one.
 
     Returns:
         The checkpoint to resume from, or None to start from the first step.
@@ -108,25 +149,57 @@ def prepare_folder(
             two trainings. The message shows what differs.
     """
     note = _read(folder / NOTE)
-    if note and note.get("after") == finished and note.get("inputs") == inputs:
+    unfinished = note.get("after") == finished
+    diverged = _divergence(folder) if unfinished else None
+    if note and unfinished and note.get("inputs") == inputs:
+        if diverged:
+            _forget(folder, diverged, say)
         for path in reversed(all_checkpoints(folder)):
             if (problem := damage(path)) is None:
                 return path
             say(f"checkpoint {path.name} is removed and not resumed: {problem}")
             shutil.rmtree(path)
         return None
-    newest = last_whole(folder)
-    if newest and note.get("after") == finished:
+    newest = _worth_keeping(folder, diverged) if unfinished else None
+    if newest:
         changed = "\n  ".join(differences(note.get("inputs", {}), inputs))
-        raise UsageError(
-            f"{folder}: holds an unfinished training (step {step_of(newest)}) that was started "
-            f"with other inputs:\n  {changed}\nGo back to those inputs to finish it, use another "
-            f"name (name=...), or remove {folder} to start anew."
+        what = (
+            f"a training that was stopped, with a good checkpoint (step {step_of(newest)}), and"
+            if diverged
+            else f"an unfinished training (step {step_of(newest)}) that"
         )
+        back = "Use another" if diverged else "Go back to those inputs to finish it, use another"
+        raise UsageError(
+            f"{folder}: holds {what} was started with other inputs:\n  {changed}\n{back} name "
+            f"(name=...), or remove {folder} to start anew."
+        )
+    if diverged:
+        _forget(folder, diverged, say)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / NOTE, {"inputs": inputs, "after": finished})
     return None
+
+
+def _worth_keeping(folder: Path, diverged: Divergence | None) -> Path | None:
+    """The newest checkpoint that starting anew would lose."""
+    if diverged is None:
+        return last_whole(folder)
+    return last_good(folder, lambda step: step <= (diverged.good_step or 0))
+
+
+def _forget(folder: Path, diverged: Divergence, say: Callable[[str], None]) -> None:
+    """Remove what a training that diverged left after its last good checkpoint."""
+    good = _worth_keeping(folder, diverged)
+    ruined = [path for path in all_checkpoints(folder) if not good or step_of(path) > step_of(good)]
+    for path in ruined:
+        shutil.rmtree(path)
+    (folder / DIVERGED).unlink()
+    left = f"after its last good checkpoint, {good.name}, it" if good else "it"
+    say(
+        f"the training before this one was stopped: {diverged.why} What {left} left is removed"
+        + (f": {', '.join(path.name for path in ruined)}." if ruined else ".")
+    )
 
 
 def inputs_of(folder: Path) -> Inputs:

@@ -23,6 +23,7 @@ from data_prep.prepared import PreparedDataset
 from llmkit.errors import CheckFailed, LlmkitError, UsageError
 from llmkit.files import write_json
 from llmkit.models.settings import ModelConfig
+from llmkit.training.checkpoints import goes_on_from
 from llmkit.training.process_settings import Processes
 from llmkit.training.progress import Diverged, TrainingView
 from llmkit.training.settings import TrainingConfig
@@ -73,7 +74,11 @@ def train_together(
     view.say(
         f"training in {asked.count} processes ({asked.config.stem}, {asked.machines} machines)"
     )
-    _run(asked, folder, device, view)
+    try:
+        _run(asked, folder, device, view)
+    except KeyboardInterrupt:
+        view.say(f"interrupted. {goes_on_from(places.checkpoints)}")
+        raise
     figures: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return figures
 

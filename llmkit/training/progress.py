@@ -101,21 +101,40 @@ class Guard:
         self.highest = 0.0
         self.patience = patience
         self.streak = 0
+        self._seen: dict[int, bool] = {}
+        """After which steps a loss was measured with the weights of then, and whether all such
+        losses were good."""
         for event in before:
             if event["event"] == "step":
                 self.check(event["loss"], event["step"])
+            elif event["event"] == "validation":
+                self.see_validation(event["loss"], event["step"])
+
+    def is_good(self, step: int) -> bool:
+        """Whether a loss was measured with the weights after a step, and was where it should be."""
+        return self._seen.get(step, False)
+
+    def see_validation(self, loss: float, step: int) -> None:
+        """Take in what a validation after a step found; it stops nothing."""
+        self._see(step, good=loss <= _limit(self.start_loss))
+
+    def _see(self, step: int, *, good: bool) -> None:
+        self._seen[step] = good and self._seen.get(step, True)
 
     def check(self, loss: float, step: int) -> None:
-        """Look at one step's loss.
+        """Look at one step's loss, which is that of the weights before it.
 
         Raises:
             Diverged: NaN or infinity at once; above the start after ``patience`` steps in a row.
         """
         if not math.isfinite(loss):
+            self._see(step - 1, good=False)
             raise Diverged(f"step {step}: the loss is {loss}.")
         if not self.highest:  # rows held out may be easier than those trained on
             self.highest = max(self.start_loss, loss)
-        self.streak = self.streak + 1 if loss > _limit(self.highest) else 0
+        good = loss <= _limit(self.highest)
+        self._see(step - 1, good=good)
+        self.streak = 0 if good else self.streak + 1
         if self.streak >= self.patience:
             raise Diverged(
                 f"step {step}: the loss ({loss:.2f}) has been above its start "
@@ -141,7 +160,9 @@ class Guard:
         Raises:
             Diverged: it is above the start, or not a number.
         """
-        if not loss <= _limit(self.start_loss):
+        good = loss <= _limit(self.start_loss)
+        self._see(steps, good=good)
+        if not good:
             raise Diverged(
                 f"after {steps} steps the loss is {loss:.2f}; before them it was "
                 f"{self.start_loss:.2f}: the training made the model worse."

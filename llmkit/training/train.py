@@ -16,8 +16,9 @@ from llmkit.models.settings import ModelConfig
 from llmkit.models.trained import TrainedModel
 from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate
-from llmkit.training.checkpoints import all_checkpoints, is_whole, last_whole, step_of
+from llmkit.training.checkpoints import all_checkpoints, goes_on_from, is_whole, step_of
 from llmkit.training.distillation import Distillation, load_teacher
+from llmkit.training.divergence import with_next_step
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.events import Events, NoEvents, read_events, until
 from llmkit.training.figures import told_by
@@ -316,12 +317,9 @@ def _run_or_say_why(
         with tracking(config.trackers, places.checkpoints.parent, fresh=fresh):
             return _run(config, plan, data, places, run, resume_from, device)
     except Diverged as error:
-        raise Diverged(
-            f"{error}\n{_last_good(places.checkpoints)} Try a lower training.learning_rate, or a "
-            "warm-up: training.warmup_steps."
-        ) from None
+        raise with_next_step(error, config, places.checkpoints, run.guard) from None
     except KeyboardInterrupt:
-        run.view.say(f"interrupted. {_last_good(places.checkpoints)}")
+        run.view.say(f"interrupted. {goes_on_from(places.checkpoints)}")
         raise
     finally:
         run.events.close()
@@ -369,6 +367,7 @@ def _run(
         run.guard.check_end(end, steps)
     else:
         run.guard.check_end(end_loss, steps)
+    run.tidy(places.checkpoints, config)
     return steps, end_loss
 
 
@@ -382,8 +381,3 @@ def _best_checkpoint(checkpoints: Path, best: Best) -> Path:
             "folder and train again."
         )
     return path
-
-
-def _last_good(checkpoints: Path) -> str:
-    good = last_whole(checkpoints)
-    return f"The last good checkpoint is {good}." if good else "No checkpoint was written yet."

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from llmkit.models.loading import computing_in
 from llmkit.training import processes
 from llmkit.training.batching import Sequence, Sequences, collate, to_device
-from llmkit.training.checkpoints import keep_newest, mark_whole
+from llmkit.training.checkpoints import keep_newest, last_good, mark_whole, step_of
 from llmkit.training.embedding_noise import EmbeddingNoise
 from llmkit.training.events import Events, NoEvents
 from llmkit.training.objective import Objective, add_counts, counted, looked_ahead, step_loss
@@ -156,6 +156,8 @@ class Watch(TrainerCallback):
         self.run = run
         self.owed = False
         """Whether a checkpoint was due and is not written yet."""
+        self.saved: int | None = None
+        """The step after which the newest checkpoint was written."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Tell trackers, which are ready only now, of the validation before the first step."""
@@ -175,6 +177,8 @@ class Watch(TrainerCallback):
         step, run = state.global_step, self.run
         closed = run.meter.close()
         run.guard.check(closed["loss"], step)
+        if self.saved == step - 1:  # seen to be good, it takes the place of an older one that was
+            run.tidy(Path(args.output_dir), self.config)
         is_last = step >= self.plan.steps
         self.owed |= is_last or step % self.plan.checkpoint_every == 0
         control.should_save = self.owed and run.guard.streak == 0
@@ -192,10 +196,8 @@ class Watch(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Older checkpoints go only after the new one is whole."""
         self.owed = False
-        best = self.run.best.step if self.config.keep == "best" else None
-        if not processes.is_first():
-            return
-        keep_newest(Path(args.output_dir), self.config.keep_checkpoints, best)
+        self.saved = state.global_step
+        self.run.tidy(Path(args.output_dir), self.config)
 
 
 @dataclass
@@ -243,6 +245,21 @@ class Running:
         self.validated = step, found
         if step:
             self.best.see(step, found["loss"])
+            self.guard.see_validation(found["loss"], step)
+
+    def tidy(self, checkpoints: Path, config: TrainingConfig) -> None:
+        """Remove older checkpoints, not the best nor the last one whose loss was seen to be good.
+
+        What a step did to the loss shows in the next one only, or in a validation: the newest
+        checkpoint may be the first of a model that is destroyed.
+        """
+        if not processes.is_first():
+            return
+        good = last_good(checkpoints, self.guard.is_good)
+        besides = {step_of(good)} if good else set()
+        if config.keep == "best" and self.best.step:
+            besides.add(self.best.step)
+        keep_newest(checkpoints, config.keep_checkpoints, besides)
 
     def report_step(self, step: int, steps: int, **figures: float) -> None:
         """Say and keep what a step came to, with what the Trainer knows of it."""

@@ -53,7 +53,7 @@ class Authenticate:
         found = known.find(presented) if known is not None and presented else Unfit.UNKNOWN
         if isinstance(found, Unfit):
             await _unauthorised(exchange, send, _PROBLEMS[found] if presented else _MISSING)
-        elif not _may_call(found, exchange.route or scope["path"]):
+        elif not may_call(found, exchange.route or scope["path"]):
             await _forbidden(exchange, send, found, scope["path"])
         else:
             exchange.key = found
@@ -117,7 +117,8 @@ def _bearer(scope: Scope) -> str:
     return ""
 
 
-def _may_call(key: Key, route: str) -> bool:
+def may_call(key: Key, route: str) -> bool:
+    """Whether a key may ask for a route."""
     if key.routes is not None:
         return any(fnmatchcase(route, pattern) for pattern in key.routes)
     return key.admin or not any(fnmatchcase(route, pattern) for pattern in ADMIN_ROUTES)

@@ -9,7 +9,8 @@
                   engine
 
 The engine would queue for ever, and in order of arrival: one client's thousand requests would keep
-everybody else waiting.
+everybody else waiting. Requests of low priority (of batches) get a place when no other waits,
+however long that takes.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ class Backpressure:
         self._free = max_running
         self._max_queue = max_queue
         self._seconds = queue_seconds
-        self._turns = Turns()
+        self._turns, self._low_turns = Turns(), Turns()
+        self.interactive = 0
+        """Requests in the queue or at the engine that are not of low priority."""
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
+        """Requests in the queue that are not of low priority."""
         return self._turns.waiting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,11 +64,19 @@ class Backpressure:
         if scope["path"] not in GENERATING:
             await self._app(scope, receive, send)
             return
+        exchange = exchange_of(scope)
+        low = exchange.priority > 0
+        self.interactive += not low
+        try:
+            await self._pass(exchange, scope, receive, send)
+        finally:
+            self.interactive -= not low
+
+    async def _pass(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         if self._free > 0:
             self._free -= 1
         else:
-            exchange = exchange_of(scope)
-            if self._turns.waiting >= self._max_queue:
+            if exchange.priority == 0 and self._turns.waiting >= self._max_queue:
                 await send_overloaded(
                     exchange,
                     send,
@@ -85,38 +96,38 @@ class Backpressure:
     async def _wait(self, exchange: Exchange, receive: Receive, send: Send) -> Receive | None:
         """Wait for a place; what to receive from then on, or None if none was given."""
         began = perf_counter()
-        turn = self._turns.take(exchange.key.id if exchange.key else None)
+        low = exchange.priority > 0
+        turns, seconds = (self._low_turns, None) if low else (self._turns, self._seconds)
+        turn = turns.take(exchange.key.id if exchange.key else None)
         request = _Watched(receive)
         try:
             left = asyncio.ensure_future(request.disconnected())
-            await asyncio.wait(
-                [turn, left], timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait([turn, left], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             gone = left.done() and not left.cancelled()
             await request.stop(left)
         except BaseException:
-            self._give_up(turn)
+            self._give_up(turn, turns)
             raise
         finally:
             exchange.queued = perf_counter() - began
         if turn.done() and not gone:
             return request.receive
-        self._give_up(turn)
+        self._give_up(turn, turns)
         if not gone:
             await send_overloaded(
                 exchange, send, 503, f"the request waited {self._seconds:g} s for its turn."
             )
         return None
 
-    def _give_up(self, turn: asyncio.Future[None]) -> None:
+    def _give_up(self, turn: asyncio.Future[None], turns: Turns) -> None:
         if turn.done() and not turn.cancelled():
             self._leave()
         else:
-            self._turns.drop(turn)
+            turns.drop(turn)
 
     def _leave(self) -> None:
         """Hand the place to whose turn it is."""
-        if not self._turns.next():
+        if not (self._turns.next() or self._low_turns.next()):
             self._free += 1
 
 

@@ -13,7 +13,7 @@
     InFlight        ends every request when the server must stop
     Backpressure    429 or 503 when too many wait
     MetricsRoute    /metrics: vLLM's figures and ours
-    UsageRoute, Offline (files and batches)
+    UsageRoute, FilesRoute, BatchesRoute (whose lines come back in at CheckBody)
     OpenApiRoute, ModelsRoute, AdaptersRoute, AdapterRequests
     OpenAIErrors    vLLM's errors in OpenAI's shape
     ── vLLM ──
@@ -24,6 +24,7 @@ buffers nothing but request bodies (which are bounded).
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 import prometheus_client
@@ -37,8 +38,10 @@ from serve.gateway.adapters_route import AdaptersOff, AdaptersRoute
 from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.backpressure import Backpressure
+from serve.gateway.batches_route import BatchesRoute, OfflineOff
 from serve.gateway.bounds import Bounds
 from serve.gateway.check_body import CheckBody
+from serve.gateway.files_route import FilesRoute
 from serve.gateway.in_flight import InFlight
 from serve.gateway.observe import Observe
 from serve.gateway.openai_errors import OpenAIErrors
@@ -50,6 +53,8 @@ from serve.gateway.usage_route import UsageRoute
 from serve.keys.opening import Keys
 from serve.metrics.figures import Figures
 from serve.metrics.route import MetricsRoute
+from serve.offline.call import AsLine, Late
+from serve.offline.runner import Runner, Serving, Store
 from serve.settings import ServeSettings
 from serve.tracing import Tracing
 
@@ -74,6 +79,12 @@ class Inside:
 
     app: ASGIApp
     in_flight: InFlight
+    batches: Runner | None = None
+    """Runs batches; None where they are not offered."""
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        """What goes on beside requests, for as long as the block lasts."""
+        return self.batches.running() if self.batches is not None else nullcontext()
 
 
 class Gateway:
@@ -83,10 +94,12 @@ class Gateway:
         """Open what the layers write to.
 
         Raises:
-            ServeError: the access log can't be written.
+            ServeError: the access log can't be written, or the batches' folder can't be used.
         """
         self._settings = settings
         self._keys = keys or Keys()
+        folder = settings.batches_folder
+        self._store = Store(folder, settings.max_files_bytes) if folder else None
         limit = settings.metrics_label_limit
         self._figures = Figures(keys=limit, models=limit)
         dropped = self._figures.lines_dropped.inc
@@ -104,7 +117,7 @@ class Gateway:
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
         app: ASGIApp = OpenAIErrors(engine.app)
-        app = OpenApiRoute(app, engine.bounds, self._settings)
+        app = OpenApiRoute(app, engine.bounds, self._settings, self._keys)
         if engine.adapters is None:
             app = AdaptersOff(app)
         else:
@@ -113,20 +126,29 @@ class Gateway:
         # vLLM registers its families in the client library's own registry.
         app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
         settings = self._settings
-        app = Backpressure(
+        app = pressure = Backpressure(
             app,
             settings.max_running or engine.bounds.max_running,
             settings.max_queue,
             settings.queue_seconds,
         )
         app = UsageRoute(app, self._keys)
+        lines, runner = Late(), None
+        if self._store is None:
+            app = OfflineOff(app)
+        else:
+            serving = Serving(self._keys, engine.bounds, settings, pressure)
+            runner = Runner(self._store, serving, lines)
+            app = BatchesRoute(app, self._store, runner, engine.bounds)
+            app = FilesRoute(app, self._store.files, self._store.batches, settings.max_batch_bytes)
         app = in_flight = InFlight(app, settings.request_seconds)
         app = Account(app)
         app = Admit(app, self._keys, engine.bounds)
         app = AllowedModel(app)
         app = CheckBody(app, engine.bounds, self._settings)
+        lines.app = Observe(AsLine(app), self._figures, log=self._log, tracing=self._tracing)
         app = Authenticate(app, self._keys)
-        return Inside(app, in_flight)
+        return Inside(app, in_flight, runner)
 
     def close(self) -> None:
         """Write out what is still to be logged and traced. Blocks, some seconds at most."""
@@ -134,3 +156,5 @@ class Gateway:
             self._log.close()
         if self._tracing is not None:
             self._tracing.close()
+        if self._store is not None:
+            self._store.close()

@@ -47,10 +47,13 @@ class EngineTokens:
 
 
 def counted(generate: Generate) -> Generate:
-    """``generate`` with its tokens counted for the request in whose context it runs."""
+    """``generate`` with its tokens counted for, and at the priority of, its request's exchange."""
 
     async def generate_and_count(prompt: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
         exchange = _ASKING.get()
+        # The gateway's word, whatever a client wrote into vLLM's header or field for it.
+        if exchange is not None and (exchange.priority or "priority" in kwargs):
+            kwargs["priority"] = exchange.priority
         # Closing on the way out matters: it is how vLLM learns that a client left.
         async with aclosing(generate(prompt, *args, **kwargs)) as outputs:
             if exchange is None:

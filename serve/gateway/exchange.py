@@ -37,6 +37,10 @@ class Exchange:
     """The model or adapter that answers: one that is served, hence a bounded label (CheckBody;
     AdapterRequests puts the version in place of an alias)."""
 
+    priority: int = 0
+    """Requests with a higher one wait for those with a lower, here and in the engine. Batches set
+    it on their lines; a client can't."""
+
     rejected: str | None = None
     """The error's code, where the gateway refused the request: a bounded label."""
 

@@ -69,8 +69,10 @@ class InFlight:
         try:
             await request
         except asyncio.CancelledError:
-            if not request.done():
-                # It is this call that was cancelled (the HTTP server gave up on it).
+            this = asyncio.current_task()
+            if this is not None and this.cancelling():
+                # It is this call that was cancelled (whoever made it gave up on it), and the
+                # request with it.
                 request.cancel()
                 raise
             why = self._requests[request] or SHUTDOWN

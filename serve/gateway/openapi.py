@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_json
 from serve.gateway.routes import ROUTES
+from serve.keys.opening import Keys
 from serve.requests.chat import ChatRequest
 from serve.requests.completions import CompletionRequest
 from serve.requests.embeddings import EmbeddingRequest
@@ -64,25 +65,31 @@ _ERROR = {
 class OpenApiRoute:
     """Answers ``/openapi.json``; passes every other request on."""
 
-    def __init__(self, app: ASGIApp, bounds: Bounds, settings: ServeSettings) -> None:
+    def __init__(
+        self, app: ASGIApp, bounds: Bounds, settings: ServeSettings, keys: Keys | None = None
+    ) -> None:
         self._app = app
         self._bounds = bounds
         self._settings = settings
+        self._keys = keys or Keys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on."""
         if scope["path"] == "/openapi.json":
-            await send_json(send, 200, document(self._bounds, self._settings))
+            await send_json(
+                send, 200, document(self._bounds, self._settings, locked=self._keys.required)
+            )
         else:
             await self._app(scope, receive, send)
 
 
-def document(bounds: Bounds, settings: ServeSettings) -> dict[str, Any]:
+def document(bounds: Bounds, settings: ServeSettings, *, locked: bool) -> dict[str, Any]:
     """The OpenAPI 3.1 document for an engine.
 
     Args:
         bounds: what the engine can take; routes that it cannot serve are left out.
         settings: what its owner allows.
+        locked: whether requests need a key.
     """
     takes = {
         route: shapes
@@ -104,7 +111,7 @@ def document(bounds: Bounds, settings: ServeSettings) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "llmkit", "version": version("llmkit")},
-        "security": [{"key": []}],
+        "security": [{"key": []}] if locked else [],
         "paths": {
             route: {
                 method.lower(): _operation(route, method, takes.get(route, ()), answers.get(route))
@@ -131,7 +138,7 @@ def _operation(
     if answer is not None:
         done["content"] = {"application/json": {"schema": answer}}
         if route in _STREAMS:
-            done["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            done["content"]["text/event-stream"] = {}
     operation: dict[str, Any] = {"responses": {"200": done, "4XX": error, "5XX": error}}
     if route in ("/health", "/ready"):
         operation |= {"security": [], "responses": {"200": done, "503": {"description": "Not yet"}}}
@@ -185,6 +192,9 @@ def _answer(route: str, schemas: dict[str, Any]) -> dict[str, Any]:
     )
     for name, part in schema.pop("$defs", {}).items():
         schemas[f"{model.__name__}_{name}"] = part
+        if name == "ChatCompletionMessage":
+            # Without add_generation_prompt, vLLM gives the last message's role.
+            part["properties"]["role"] = {"type": "string"}
     schemas[model.__name__] = schema
     return {"$ref": _REFERENCE.format(model=model.__name__)}
 

@@ -58,11 +58,12 @@ class KnownKeys:
         # Compared in any case, so that the time tells nothing beyond the id, which is public.
         if not matches(secret, stored.digest if stored else _NOBODYS) or stored is None:
             return Unfit.UNKNOWN
-        if stored.revoked is not None:
-            return Unfit.REVOKED
-        if stored.key.expires is not None and stored.key.expires <= datetime.now(UTC):
-            return Unfit.EXPIRED
-        return stored.key
+        return _held(stored)
+
+    def get(self, key_id: str) -> Key | Unfit:
+        """A key by its id, for what its holder asked for earlier; or why it holds no more."""
+        stored = self._by_id.get(key_id)
+        return Unfit.UNKNOWN if stored is None else _held(stored)
 
     def refresh(self) -> None:
         """Read the keys again if any has changed. Blocks."""
@@ -92,6 +93,14 @@ class KnownKeys:
                 self._trouble.told(error)
             else:
                 self._trouble.over()
+
+
+def _held(stored: StoredKey) -> Key | Unfit:
+    if stored.revoked is not None:
+        return Unfit.REVOKED
+    if stored.key.expires is not None and stored.key.expires <= datetime.now(UTC):
+        return Unfit.EXPIRED
+    return stored.key
 
 
 def _by_id(store: KeyStore) -> Mapping[str, StoredKey]:

@@ -103,7 +103,8 @@ def _chat(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
 def _tools(request: ChatRequest, body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
     functions = [tool.function for tool in request.tools or ()]
     fields = [f"tools[{place}].function.parameters" for place in range(len(functions))]
-    check_functions(functions, fields, engine.settings.max_schema_chars)
+    called = request.tool_choice != "none"
+    check_functions(functions, fields, engine.settings.max_schema_chars, called=called)
     choice = request.tool_choice
     named = choice.function.name if isinstance(choice, NamedTool) else None
     demanded = _demanded(choice, named, {function.name for function in functions}, engine)
@@ -150,7 +151,8 @@ def _responses(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
         _needs("structured_outputs", "no text.format beside it", holds=free)
     functions = request.tools or []
     fields = [f"tools[{place}].parameters" for place in range(len(functions))]
-    check_functions(functions, fields, settings.max_schema_chars)
+    called = request.tool_choice != "none"
+    check_functions(functions, fields, settings.max_schema_chars, called=called)
     choice = request.tool_choice
     if not functions and choice in (None, "auto", "none"):
         return None
@@ -217,7 +219,7 @@ def _tokenize(body: dict[str, Any], engine: Engine) -> None:
     _final_message(opened=request.add_generation_prompt, continued=request.continue_final_message)
     functions = [tool.function for tool in request.tools or ()]
     fields = [f"tools[{place}].function.parameters" for place in range(len(functions))]
-    check_functions(functions, fields, engine.settings.max_schema_chars)
+    check_functions(functions, fields, engine.settings.max_schema_chars, called=False)
 
 
 def _detokenize(body: dict[str, Any], engine: Engine) -> None:

@@ -50,22 +50,43 @@ def check_structured_outputs(given: StructuredOutputs, largest: int) -> None:
 
 
 def check_functions(
-    functions: Sequence[Function | FunctionTool], fields: Sequence[str], largest: int
+    functions: Sequence[Function | FunctionTool],
+    fields: Sequence[str],
+    largest: int,
+    *,
+    called: bool,
 ) -> None:
-    """Refuse parameters that the engine could not follow, or that are no object's schema."""
+    """Refuse parameters that the engine could not follow, or that are no object's schema.
+
+    Functions that are only written into the prompt (``called`` is False) may look as they did in
+    training; of them the size alone is bounded.
+    """
     left = largest
     for function, field in zip(functions, fields, strict=True):
         parameters = function.parameters
         if not parameters:
             continue
-        if parameters.get("type", "object") != "object":
+        if called and parameters.get("type", "object") != "object":
             raise RequestRefused(
                 f"'{field}' must have the type 'object': a function's arguments have names.",
                 code="invalid_function_parameters",
                 param=field,
             )
-        check_schema_in(parameters, field, left, "invalid_function_parameters")
-        left -= measure(parameters, left)
+        if called:
+            check_schema_in(parameters, field, left, "invalid_function_parameters")
+        left -= _size(parameters, field, left)
+
+
+def _size(parameters: dict[str, Any], field: str, most: int) -> int:
+    try:
+        size = measure(parameters, most)
+    except SchemaRefused as error:
+        problem = str(error)
+    else:
+        if size <= most:
+            return size
+        problem = "is too large, with the tools before it."
+    raise RequestRefused(f"'{field}' {problem}", code="invalid_function_parameters", param=field)
 
 
 def _parsed(given: dict[str, Any] | str, field: str) -> dict[str, Any]:

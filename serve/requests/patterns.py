@@ -10,8 +10,9 @@ expressions are bounded in size, and in how many ways there are to read one text
     a?a?a? ...          any of them may be the one that is there
     (\w+,)+             one way only: the comma ends a round
 
-Measured with xgrammar as of vLLM 0.32: the first three and 200 of the fourth take from 60 ms at
-every token to more than half a minute; the last 0.1 ms.
+Measured with xgrammar as of vLLM 0.32 on a vocabulary of 16,000 tokens: nested ones like the
+first, and the third, stand still for more than a minute, 200 of the fourth take 60 ms at a token;
+the last takes 0.1 ms.
 """
 
 from __future__ import annotations

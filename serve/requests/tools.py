@@ -8,7 +8,8 @@ from pydantic import Field
 
 from serve.requests.shape import Shape
 
-FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
+FunctionName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\"\\]{1,128}$")]
+"""Wider than OpenAI's, which takes letters, digits, _ and -: data sets name functions otherwise."""
 
 
 class Function(Shape):
@@ -25,7 +26,7 @@ class Function(Shape):
 class Tool(Shape):
     """Something the model may use; functions only."""
 
-    type: Literal["function"]
+    type: Literal["function"] = "function"
     function: Function
 
 

@@ -7,13 +7,18 @@ import pytest
 
 from llmkit.errors import UsageError
 from llmkit.training.checkpoints import (
+    DIVERGED,
     NOTE,
     WHOLE,
+    Divergence,
     all_checkpoints,
+    goes_on_from,
     is_whole,
     keep_newest,
+    last_good,
     last_whole,
     mark_whole,
+    note_divergence,
     prepare_folder,
     step_of,
 )
@@ -165,3 +170,81 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(tmp_path: P
     (line,) = said
     assert newest.name in line
     assert file.name in line
+
+
+def test_steps_that_are_named_are_kept_besides_the_newest(tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40):
+        save(tmp_path, step)
+    keep_newest(tmp_path, 1, {10, 25})
+    assert [step_of(path) for path in all_checkpoints(tmp_path)] == [10, 40]
+
+
+def test_the_last_good_checkpoint_is_whole_and_was_seen_to_be_good(tmp_path: Path) -> None:
+    good, cut, _ = save(tmp_path, 10), save(tmp_path, 20), save(tmp_path, 30)
+    lose_mark(cut)
+    assert last_good(tmp_path, {10, 20}.__contains__) == good
+    assert last_good(tmp_path, set[int]().__contains__) is None
+
+
+def test_where_a_command_goes_on_is_its_last_whole_checkpoint(tmp_path: Path) -> None:
+    assert "No checkpoint was written" in goes_on_from(tmp_path)
+    save(tmp_path, 10)
+    assert goes_on_from(tmp_path).endswith("goes on from " + str(tmp_path / "checkpoint-10") + ".")
+
+
+OTHER = INPUTS | {"training.learning_rate": "0.0001"}
+
+
+def stopped(folder: Path, good_step: int | None) -> list[str]:
+    """A training that diverged, with checkpoints after steps 10 and 20; what is said is noted."""
+    prepare_folder(folder, INPUTS, None, print)
+    for step in (10, 20):
+        save(folder, step)
+    note_divergence(folder, Divergence("step 29: the loss is nan.", good_step))
+    return []
+
+
+@pytest.mark.parametrize("inputs", [INPUTS, OTHER])
+def test_ruined_checkpoints_stand_in_nobodys_way_and_go_with_a_word(
+    tmp_path: Path, inputs: dict[str, str]
+) -> None:
+    folder = tmp_path / "c"
+    said = stopped(folder, None)
+    assert prepare_folder(folder, inputs, None, said.append) is None
+    assert all_checkpoints(folder) == []
+    (line,) = said
+    assert "was stopped: step 29: the loss is nan." in line
+    assert "checkpoint-10, checkpoint-20" in line
+    assert not (folder / DIVERGED).exists()
+
+
+def test_the_same_training_goes_on_from_its_last_good_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    said = stopped(folder, 10)
+    assert prepare_folder(folder, INPUTS, None, said.append) == folder / "checkpoint-10"
+    assert [step_of(path) for path in all_checkpoints(folder)] == [10]
+    assert "after its last good checkpoint, checkpoint-10, it left is removed" in said[0]
+    assert prepare_folder(folder, INPUTS, None, said.append) == folder / "checkpoint-10"
+    assert len(said) == 1
+
+
+def test_a_good_checkpoint_of_a_stopped_training_is_not_removed_unasked(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    said = stopped(folder, 10)
+    with pytest.raises(UsageError) as caught:
+        prepare_folder(folder, OTHER, None, said.append)
+    refusal = str(caught.value)
+    assert "a training that was stopped, with a good checkpoint (step 10)" in refusal
+    assert "training.learning_rate: absent -> 0.0001" in refusal
+    assert f"another name (name=...), or remove {folder} to start anew" in refusal
+    assert len(all_checkpoints(folder)) == 2
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"why": 3}', '{"why": "x", "good_step": "y"}'])
+def test_a_damaged_word_about_a_stopped_training_counts_for_nothing(
+    tmp_path: Path, text: str
+) -> None:
+    folder = tmp_path / "c"
+    stopped(folder, None)
+    (folder / DIVERGED).write_text(text)
+    assert prepare_folder(folder, INPUTS, None, print) == folder / "checkpoint-20"

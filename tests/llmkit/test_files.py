@@ -107,14 +107,16 @@ def test_text_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Monkey
         assert "1" in reader.read(), "who had it open still reads the whole old one"
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
-    def fail(_descriptor: int) -> None:
-        raise OSError(errno.EIO, "broken disk")
+    for error in (OSError(errno.EIO, "broken disk"), KeyboardInterrupt("broken off")):
 
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="broken disk"):
-        write_text(path, "new")
-    assert "ä" in path.read_text(encoding="utf-8")
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+        def fail(_descriptor: int, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(type(error), match="broken"):
+            write_text(path, "new")
+        assert "ä" in path.read_text(encoding="utf-8")
+        assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -82,6 +82,40 @@ def test_a_loss_that_starts_near_nothing_may_be_many_times_that() -> None:
         guard.check(0.2, 4)
 
 
+def test_weights_are_good_when_the_loss_of_the_step_after_them_was() -> None:
+    guard = Guard(2.0, patience=9)
+    for step, loss in enumerate((2.0, 1.9, 50.0, 1.8), 1):
+        guard.check(loss, step)
+    assert [guard.is_good(step) for step in range(5)] == [True, True, False, True, False]
+    with pytest.raises(Diverged):
+        guard.check(math.nan, 5)
+    assert not guard.is_good(4)
+
+
+def test_a_validation_vouches_for_weights_and_can_take_it_back() -> None:
+    guard = Guard(2.0, patience=9)
+    guard.check(1.9, 1)
+    guard.see_validation(1.5, 1)
+    assert guard.is_good(1)
+    guard.check(50.0, 2)  # the same weights
+    guard.check(1.9, 3)
+    guard.see_validation(50.0, 2)
+    assert not guard.is_good(1)
+    assert not guard.is_good(2)
+    with pytest.raises(Diverged, match="made the model worse"):
+        guard.check_end(9.0, 3)
+    assert not guard.is_good(3)
+    guard.check_end(1.0, 4)
+    assert guard.is_good(4)
+
+
+def test_a_resumed_training_knows_which_weights_were_good() -> None:
+    steps = [{"event": "step", "step": s, "loss": x} for s, x in ((1, 2.0), (2, 1.9), (3, 9.0))]
+    events = [*steps, {"event": "validation", "step": 3, "loss": 1.9}]
+    guard = Guard(2.0, 9, events)
+    assert [guard.is_good(step) for step in (1, 2, 3)] == [True, False, True]
+
+
 def test_divergence_ends_with_exit_code_one() -> None:
     assert Diverged.exit_code == 1
 

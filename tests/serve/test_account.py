@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve.gateway.account import Account
 from serve.gateway.engine_tokens import EngineTokens, counted
 from serve.gateway.errors import send_json
+from serve.gateway.exchange import exchange_of
 
 
 def test_the_first_and_the_last_event_with_text_are_timed() -> None:
@@ -166,3 +167,25 @@ def test_an_embedding_counts_its_prompt_alone() -> None:
 
     exchange, _ = call(EngineTokens(app))
     assert (exchange.prompt_tokens, exchange.completion_tokens) == (3, 0)
+
+
+@pytest.mark.parametrize(("gateways", "clients"), [(0, 0), (0, -5), (1, 0)])
+def test_the_engine_is_told_the_gateways_priority_whatever_the_client_wrote(
+    gateways: int, clients: int
+) -> None:
+    told = []
+
+    async def generate(prompt: Any, *, priority: int) -> AsyncGenerator[Any]:
+        told.append(priority)
+        yield SimpleNamespace(prompt_token_ids=[1], outputs=[])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async for _ in counted(generate)("text", priority=clients):
+            pass
+
+    async def asking(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange_of(scope).priority = gateways
+        await EngineTokens(app)(scope, receive, send)
+
+    call(asking)
+    assert told == [gateways]

@@ -37,9 +37,12 @@ class Engine:
 class Client:
     """One request."""
 
-    def __init__(self, app: Backpressure, name: str, path: str = "/v1/completions") -> None:
+    def __init__(
+        self, app: Backpressure, name: str, path: str = "/v1/completions", *, priority: int = 0
+    ) -> None:
         self.scope: Scope = {"type": "http", "path": path, "name": name, "headers": []}
         exchange_of(self.scope).key = Key(name[0], name[0])
+        exchange_of(self.scope).priority = priority
         self.sent: list[Message] = []
         self._left = asyncio.Event()
         self._body: bytes | None = name.encode()
@@ -237,3 +240,43 @@ def test_places_are_never_lost_nor_made_up() -> None:
         assert (app.waiting, app._free, engine.there) == (0, 4, 0)
 
     live(scenario)
+
+
+def test_requests_of_low_priority_wait_for_all_others_and_take_no_room_in_the_queue() -> None:
+    async def scenario() -> list[str]:
+        engine = Engine()
+        app = Backpressure(engine, max_running=1, max_queue=2, queue_seconds=10)
+        clients = [Client(app, "a1")]
+        await settle()
+        clients += [Client(app, "b1", priority=1), Client(app, "b2", priority=1)]
+        await settle()
+        clients += [Client(app, "c1"), Client(app, "a2")]
+        await settle()
+        assert (app.interactive, app.waiting) == (3, 2)
+        for _ in clients:
+            engine.go_on.release()
+        await asyncio.gather(*(client.task for client in clients))
+        assert (app.interactive, app.waiting) == (0, 0)
+        assert {client.status for client in clients} == {200}
+        return engine.order
+
+    order = asyncio.run(scenario())
+    assert order[0] == "a1"
+    assert order[3:] == ["b1", "b2"]
+
+
+def test_a_request_of_low_priority_waits_for_longer_than_others_may() -> None:
+    async def scenario() -> None:
+        engine = Engine()
+        app = Backpressure(engine, max_running=1, max_queue=2, queue_seconds=0.02)
+        first = Client(app, "a1")
+        await settle()
+        low = Client(app, "b1", priority=1)
+        await asyncio.sleep(0.1)
+        assert low.status is None
+        engine.go_on.release()
+        engine.go_on.release()
+        await asyncio.gather(first.task, low.task)
+        assert low.status == 200
+
+    asyncio.run(scenario())

@@ -99,3 +99,22 @@ def test_a_request_within_its_time_is_let_be() -> None:
         ]
 
     asyncio.run(both())
+
+
+def test_whoever_gives_a_request_up_ends_with_it_and_gets_no_answer() -> None:
+    async def scenario() -> list[Message]:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        app = InFlight(stream(0))  # type: ignore[arg-type]
+        request = asyncio.create_task(app(scope(), receive, send))
+        await asyncio.sleep(0.02)
+        request.cancel()
+        await asyncio.wait([request], timeout=5)
+        assert request.cancelled()
+        await asyncio.wait_for(app.wait_until_none(), 5)
+        return sent
+
+    assert asyncio.run(scenario()) == []

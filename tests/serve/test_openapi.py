@@ -9,7 +9,7 @@ from serve.gateway.routes import ROUTES
 from serve.settings import ServeSettings
 
 BOUNDS = Bounds(lambda: ["base", "support@3"], max_model_len=512, vocabulary=1000)
-DOCUMENT = document(BOUNDS, ServeSettings(max_choices=8))
+DOCUMENT = document(BOUNDS, ServeSettings(max_choices=8), locked=True)
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
@@ -40,7 +40,7 @@ def test_every_route_that_is_offered_is_described() -> None:
 
 def test_a_model_that_only_embeds_has_other_routes() -> None:
     bounds = Bounds(lambda: ["e"], max_model_len=8, vocabulary=9, tasks=("embed",))
-    paths = document(bounds, ServeSettings())["paths"]
+    paths = document(bounds, ServeSettings(), locked=True)["paths"]
     assert "/v1/embeddings" in paths
     assert "/v1/chat/completions" not in paths
 
@@ -64,3 +64,4 @@ def test_only_liveness_and_readiness_are_open() -> None:
         if operation.get("security") == []
     }
     assert unlocked == {"/health", "/ready"}
+    assert document(BOUNDS, ServeSettings(), locked=False)["security"] == []

@@ -13,6 +13,7 @@ from llmkit.errors import UsageError
 from llmkit.models import trained
 from llmkit.models.loading import load_base
 from llmkit.planning import plan as planning
+from llmkit.planning import tracing
 from llmkit.planning.changes import smaller_recipes
 from llmkit.planning.estimate import count_shapes, on_cpu, on_gpu
 from llmkit.planning.ledger import HOLES, LARGE, Ledger
@@ -122,6 +123,33 @@ def test_gradient_checkpointing_keeps_less_and_more_tokens_keep_more(tiny):
     longer = count(tiny, tokens=256)
     assert checkpointed.traced.kept < plain.traced.kept / 2
     assert longer.traced.kept == pytest.approx(2 * plain.traced.kept, rel=0.05)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_large_batch_is_counted_from_smaller_ones(tiny, monkeypatch, checkpointing, accumulate):
+    batch = {"rows": 40, "accumulate": accumulate}
+    settings = {"batch": batch, "gradient_checkpointing": checkpointing, "tokens": 96}
+    counted = count(tiny, **settings).traced
+    monkeypatch.setattr(tracing, "MOST_TRACED", 40)
+    run = count(tiny, **settings).traced
+    assert counted.checks == run.checks
+    assert counted.kept == pytest.approx(run.kept, rel=0.01)
+    for found, whole in ((counted.step, run.step), (counted.evaluation, run.evaluation)):
+        assert found == pytest.approx(whole, rel=0.02)
+
+
+def test_a_batch_of_thousands_is_counted_without_running_them(tiny, monkeypatch):
+    sizes = []
+    step = tracing._step
+
+    def noted(model, config, objective, sequences, dtype, ledger):
+        sizes.append(len(sequences))
+        return step(model, config, objective, sequences, dtype, ledger)
+
+    monkeypatch.setattr(tracing, "_step", noted)
+    count(tiny, batch={"rows": 2000})
+    assert max(sizes) == tracing.MOST_TRACED
 
 
 def test_full_mixed_precision_adam_is_sixteen_bytes_a_parameter(tiny):

@@ -236,6 +236,7 @@ def _watched(tmp_path, losses, **settings):
         guard=Guard(1.0, 9),
         best=Best(None, []),
         validate=lambda step: run.best.see(step, losses[step - 1]),
+        tidy=lambda checkpoints, config: None,
     )
     watch = Watch(config, plan_steps(config, 99), run)
     arguments, control = SimpleNamespace(output_dir=tmp_path), SimpleNamespace()

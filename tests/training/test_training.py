@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.models.settings import ModelConfig
 from llmkit.training.batching import Sequences
-from llmkit.training.checkpoints import all_checkpoints, last_whole
+from llmkit.training.checkpoints import all_checkpoints, last_whole, step_of
 from llmkit.training.cross_entropy import CrossEntropy
 from llmkit.training.events import read_events
 from llmkit.training.objective import accept_objectives
@@ -147,6 +147,48 @@ def test_a_learning_rate_that_destroys_the_model_is_stopped(competent, prepared,
     assert len(losses) < 40
     kept = last_whole(tmp_path / "checkpoints")  # written only while the loss is where it should be
     assert kept is None or losses[int(kept.name.rpartition("-")[2])] < 2.5
+
+
+def test_no_checkpoint_is_called_good_whose_own_loss_is_ruined(competent, prepared, tmp_path):
+    """The step that ruins a model has a good loss: it was measured before."""
+    settings = {"learning_rate": 1e9, "warmup_steps": 0, "checkpoint_every": 1, "patience": 3}
+    with pytest.raises(Diverged) as caught:
+        _train(competent, prepared(40), tmp_path, epochs=6, **settings)
+    assert [path.name for path in all_checkpoints(tmp_path / "checkpoints")] == ["checkpoint-1"]
+    said = str(caught.value)
+    assert "No checkpoint was saved while the loss was good." in said
+    assert "training.learning_rate=0.0002 (it was 1e+09)" in said
+    assert "begins anew, and removes" in said
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_the_checkpoint_before_the_ruin_is_named_and_kept(
+    competent, prepared, tmp_path, kept, monkeypatch
+):
+    from llmkit.training.trainer import Watch
+
+    original = Watch.on_step_begin
+
+    def ruin(self, args, state, control, **given):
+        if state.global_step == 4:  # the fifth step
+            for group in given["optimizer"].param_groups:
+                group["lr"] = 1e9
+        return original(self, args, state, control, **given)
+
+    monkeypatch.setattr(Watch, "on_step_begin", ruin)
+    settings = {"warmup_steps": 0, "checkpoint_every": 1, "patience": 3, "keep_checkpoints": kept}
+    with pytest.raises(Diverged) as caught:
+        _train(competent, prepared(40), tmp_path, learning_rate=1e-4, epochs=6, **settings)
+    checkpoints = tmp_path / "checkpoints"
+    assert [step_of(path) for path in all_checkpoints(checkpoints)] == [4, 5]
+    said = str(caught.value)
+    assert f"The last good checkpoint is {checkpoints / 'checkpoint-4'}." in said
+    assert f"(name={tmp_path.name}-2), or remove {checkpoints} first" in said
+
+
+def test_one_checkpoint_is_kept_where_one_is_asked_for(tiny, prepared, tmp_path):
+    _train(tiny, prepared(24), tmp_path, max_steps=4, checkpoint_every=1, keep_checkpoints=1)
+    assert [path.name for path in all_checkpoints(tmp_path / "checkpoints")] == ["checkpoint-4"]
 
 
 def test_a_short_training_that_ends_above_its_start_is_refused(competent, prepared, tmp_path):

@@ -225,9 +225,24 @@ def test_all_tools_together_are_bounded() -> None:
         return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
     assert check_request("/tokenize", chat(tools=[tool("a")]), ENGINE) is None
-    assert refusal("/tokenize", chat(tools=[tool("a"), tool("b")])).code == (
-        "invalid_function_parameters"
-    )
+    both = chat(tools=[tool("a"), tool("b")])
+    for route, body in [
+        ("/tokenize", both),
+        ("/v1/chat/completions", {**both, "tool_choice": "required"}),
+        ("/v1/chat/completions", {**both, "tool_choice": "none"}),
+    ]:
+        refused = refusal(route, body)
+        assert refused.code == "invalid_function_parameters"
+        assert refused.param == "tools[1].function.parameters"
+
+
+def test_tools_that_are_only_shown_may_look_as_they_did_in_training() -> None:
+    odd = {"name": "get weather", "parameters": {"type": "dict", "properties": []}}
+    body = chat(tools=[{"function": odd}])
+    assert check_request("/tokenize", body, ENGINE) is None
+    assert check_request("/v1/chat/completions", {**body, "tool_choice": "none"}, ENGINE) is None
+    refused = refusal("/v1/chat/completions", {**body, "tool_choice": "required"})
+    assert refused.code == "invalid_function_parameters"
 
 
 def test_a_looping_schema_is_refused_wherever_it_is() -> None:
