@@ -73,7 +73,7 @@ def main() -> None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             model = open_model(resolve("smollm2-135m-instruct").folder, name=args.served)
             settings: dict[str, Any] = {"max_model_len": 2048, "database": "none"}
-            settings["batches_folder"] = folder / "batches"
+            settings |= {"batches_folder": folder / "batches", "tool_parser": "hermes"}
             server = ServerProcess(model, folder / "log", ServeSettings(**settings))
             url = stack.enter_context(server).url
         found = python_clients(url, args.served) | node_client(url, args.served)

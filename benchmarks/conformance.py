@@ -64,7 +64,14 @@ class Run:
         words = [args.schemathesis, "run", str(document), "--url", url, "--seed", str(args.seed)]
         words += ["--phases", "coverage,fuzzing", "--max-examples", str(args.examples)]
         words += ["--checks", ",".join(CHECKS), "--continue-on-failure", "--no-shrink"]
-        words += ["--request-timeout", "120", "--suppress-health-check", "all"]
+        words += [
+            "--output-sanitize",
+            "false",
+            "--request-timeout",
+            "120",
+            "--suppress-health-check",
+            "all",
+        ]
         words += ["--report", "json", "--report-json-path", "report.json", *only]
         with (folder / "output").open("wb") as output:
             self._process = subprocess.Popen(words, cwd=folder, stdout=output, stderr=output)
@@ -102,7 +109,7 @@ def measure(args: argparse.Namespace, document: dict[str, Any], url: str) -> dic
         for run, report in zip(runs, reports, strict=True):
             if report["failures"] or report["errors"]:
                 output = (run._folder / "output").read_text()
-                print("\n".join(line[:300] for line in output.splitlines()[:150]))
+                print("\n".join(line[:4000] for line in output.splitlines()[:150]))
     failures: Counter[str] = Counter()
     for report in reports:
         failures.update({one["title"]: one["count"] for one in report["failures"]})
@@ -146,6 +153,8 @@ def main() -> None:
             figures["llmkit"]["resident_ratio_after"] = round(resident(server) / before, 3)
             alive = httpx.get(f"{server.root_url}/ready", timeout=60)
             figures["llmkit"]["ready_after"] = alive.status_code == 200
+        if figures["llmkit"]["server_errors"]:
+            print("the server's log ends with:", log.read_text()[-6000:], sep="\n")
     if args.also:
         figures["also"] = measure(args, document, args.also)
     print(json.dumps({**figures, "ratios": {}}))

@@ -71,7 +71,7 @@ class OpenAI:
 
     def chat(self, **more: Any) -> Any:
         return self.client.chat.completions.create(
-            model=self.model, messages=ASKED, temperature=0, **{"max_completion_tokens": 40} | more
+            model=self.model, messages=ASKED, temperature=0, **{"max_completion_tokens": 100} | more
         )
 
     def check_chat(self) -> None:

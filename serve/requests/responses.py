@@ -156,7 +156,7 @@ class ResponsesRequest(Shape):
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     include_reasoning: bool = True
-    truncation: Literal["auto", "disabled"] | None = None
+    truncation: Literal["auto", "disabled"] = "disabled"
     cache_salt: CacheSalt | None = None
     stream: bool | None = None
     stream_options: Any = None

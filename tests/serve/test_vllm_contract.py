@@ -69,6 +69,24 @@ def test_null_is_taken_only_where_vllm_takes_it() -> None:
                 assert takes_null(theirs, field), f"{theirs.__name__}.{field}"
 
 
+def test_vllm_can_say_back_every_null_of_a_responses_request() -> None:
+    from vllm.entrypoints.openai.responses import protocol
+
+    for field in set(ResponsesRequest.model_fields) - {"model", "input"}:
+        if takes_null(ResponsesRequest, field):
+            body = {"model": "m", "input": "x", field: None}
+            request = protocol.ResponsesRequest.model_validate(body)
+            protocol.ResponsesResponse.from_request(
+                request,
+                request.to_sampling_params(10),
+                model_name="m",
+                created_time=1,
+                output=[],
+                status="in_progress",
+                usage=None,
+            )
+
+
 @pytest.mark.parametrize("name", ["hermes", "llama3_json"])
 def test_the_tool_parsers_that_the_settings_name_exist(name: str) -> None:
     from vllm.tool_parsers import ToolParserManager
