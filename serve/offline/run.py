@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -207,8 +208,7 @@ class BatchRun:
     async def _each_line(self, results: Results) -> None:
         record, tools = self._record, self._tools
         attempts = Attempts(tools.app, record.endpoint, tools.gate, self._key)
-        # After a crash one by one: then the others get done, and the one at fault is alone.
-        places = asyncio.Semaphore(1 if record.crashes > 1 else tools.lines_at_once)
+        places = asyncio.Semaphore(self._lines_at_once())
         lines = self._lines(results)
         try:
             async with tools.turns.of(record.owner), asyncio.TaskGroup() as group:
@@ -218,6 +218,14 @@ class BatchRun:
                     task.add_done_callback(lambda _: places.release())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+
+    def _lines_at_once(self) -> int:
+        if self._record.crashes > 1:
+            return 1  # the others get done, and the one that crashes the server is alone
+        key = self._key()
+        allowed = key.limits.concurrent_requests if key is not None else None
+        # Half of what the key may ask at a time: another batch of it may run too.
+        return min(self._tools.lines_at_once, max(1, (allowed or sys.maxsize) // 2))
 
     async def _one_line(self, line: Line, attempts: Attempts, results: Results) -> None:
         record = self._record

@@ -115,6 +115,7 @@ class Runner:
             turns=Turns(_AT_ONCE, _OF_KEY),
         )
         self._runs: dict[str, tuple[BatchRun, asyncio.Task[None]]] = {}
+        self._stopped = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -161,6 +162,8 @@ class Runner:
         await found[0].cancel()
 
     def _start(self, record: BatchRecord) -> None:
+        if self._stopped:
+            return  # it runs after the restart
         run = BatchRun(record, self._tools)
         task = asyncio.create_task(run.run())
         self._runs[record.id] = run, task
@@ -168,6 +171,7 @@ class Runner:
 
     async def _stop(self, cleaning: asyncio.Task[None]) -> list[BatchRecord]:
         """Stop everything; the batches that were stopped."""
+        self._stopped = True
         stopped = list(self._runs)
         tasks = [cleaning, *(task for _, task in self._runs.values())]
         for task in tasks:

@@ -19,7 +19,11 @@ from llmkit.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 # A program that runs another in a terminal of its own and passes on what is typed and shown.
-IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+# Whoever starts the tests in the background has Ctrl-C ignored in all that they start.
+IN_A_TERMINAL = (
+    "import os, pty, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.access_log import AccessLog
-from serve.gateway.account import Account
 from serve.gateway.errors import send_error, send_json
 from serve.gateway.exchange import exchange_of
 from serve.gateway.observe import Observe
@@ -85,14 +84,18 @@ def test_a_request_is_counted_by_route_model_key_and_status(figures: Figures) ->
 
 def test_a_streams_pace_is_the_mean_between_its_tokens(figures: Figures) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange_of(scope).model = "support@3"
-        exchange_of(scope).key = Key("k-1", "someone")
-        await streaming(TEXT, TEXT, TEXT, seconds=0.03)(scope, receive, send)
+        exchange = exchange_of(scope)
+        exchange.model = "support@3"
+        exchange.key = Key("k-1", "someone")
+        await streaming(TEXT, TEXT, TEXT)(scope, receive, send)
+        exchange.completion_tokens = 3
+        exchange.first_token = exchange.started + 0.5
+        exchange.last_token = exchange.first_token + 0.06
 
-    call(Observe(AllowList(Account(app)), figures))
+    call(Observe(AllowList(app), figures))
     pace = value(figures, "llmkit_time_per_output_token_seconds_sum")
-    assert pace == pytest.approx(0.03, abs=0.01)
-    assert value(figures, "llmkit_time_to_first_token_seconds_sum") < 0.02
+    assert pace == pytest.approx(0.03)
+    assert value(figures, "llmkit_time_to_first_token_seconds_sum") == pytest.approx(0.5)
 
 
 def test_a_refusal_is_counted_by_its_code(figures: Figures) -> None:

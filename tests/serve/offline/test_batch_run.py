@@ -88,6 +88,23 @@ def test_lines_that_did_not_run_in_time_are_told_so(tmp_path: Path) -> None:
     assert len({of["custom_id"] for of in failed}) == 1200
 
 
+def test_an_answer_on_its_way_to_the_disk_when_the_time_is_over_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_by = results._append
+
+    def slow(file: Any, text: bytes) -> None:
+        time.sleep(0.5)
+        written_by(file, text)
+
+    monkeypatch.setattr(results, "_append", slow)
+    record = batch_of(tmp_path, fine, ["a", "b"], seconds=0.3)
+    assert record.counts.completed + record.counts.failed == 2
+    told = written(tmp_path, record.output_id)
+    told += written(tmp_path, record.error_id) if record.has_errors else []
+    assert sorted(of["custom_id"] for of in told) == ["r1", "r2"]
+
+
 @pytest.mark.parametrize("status", [500, 503, 429, 504])
 def test_a_line_is_asked_again_where_the_server_was_at_fault(
     tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch

@@ -111,6 +111,18 @@ def test_past_the_limits_of_its_key_a_batch_waits_and_past_the_month_it_fails(ke
     assert failed["body"]["error"]["code"] == "insufficient_quota"
 
 
+def test_a_batch_leaves_its_key_some_of_the_requests_at_a_time(keyed: Keyed) -> None:
+    key_id, client = keyed.new(limits=Limits(concurrent_requests=4))
+    _, admin = keyed.new(admin=True)
+    batches = [submit(client, lines_of(["x"] * 20)) for _ in range(2)]
+    for batch in batches:
+        assert ended(client, batch).status == "completed"
+    headers = {"authorization": f"Bearer {admin.api_key}"}
+    told = httpx.get(f"{keyed.server.url}/metrics", headers=headers).text
+    refused = [line for line in told.splitlines() if line.startswith("llmkit_rejections_total")]
+    assert not [line for line in refused if key_id in line]
+
+
 def test_a_key_of_some_models_has_no_batch_with_another(keyed: Keyed) -> None:
     _, client = keyed.new(models=("other",))
     content = line("a", "x", model="other") + line("b", "x", model="stub")
