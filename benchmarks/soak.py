@@ -12,8 +12,8 @@ Two things fill up and then stay, and are kept out of it so that a leak can be t
 KV cache is used once before: its memory is resident from the first write to it on. And on a CPU,
 oneDNN keeps the code that it makes for each shape of a batch, for 1,024 of them; here for 16.
 
-The last line printed is one JSON object; `ratios` holds the memory's. It exits with 1 after an error
-that is no 429, with a request left or a cache not empty, and where memory grew by more than 5%.
+The last line printed is one JSON object; `ratios` holds the memory's. It exits with 1 after an
+error that is no 429, with a request left or a cache not empty, and where memory grew by over 5%.
 """
 
 import argparse
