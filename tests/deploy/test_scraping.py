@@ -67,7 +67,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = uvicorn.Server(config)
         threading.Thread(target=server.run, args=([listening],), daemon=True).start()
         settings = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
-        settings["global"]["scrape_interval"] = "200ms"
+        settings["global"]["scrape_interval"] = "500ms"  # which is also how long one may take
         job = settings["scrape_configs"][0]
         job["static_configs"] = [{"targets": [address_of(listening).removeprefix("http://")]}]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
