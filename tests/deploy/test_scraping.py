@@ -88,6 +88,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=(folder / "log").open("wb"),
         )
         try:
+            # Prometheus looks for what to read some seconds after its start.
+            until = time.monotonic() + 60
+            while not _reads(f"http://{address}"):
+                assert time.monotonic() < until, (folder / "log").read_text()
+                time.sleep(0.1)
             for number in range(20):
                 answered(figures, "base" if number % 2 else "support@1", 200)
                 time.sleep(0.3)
@@ -96,6 +101,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process.terminate()
             process.wait(20)
             server.should_exit = True
+
+
+def _reads(prometheus: str) -> bool:
+    try:
+        return bool(ask(prometheus, 'up{job="llmkit"} == 1'))
+    except OSError:  # it does not listen yet
+        return False
 
 
 def ask(prometheus: str, query: str) -> list[dict[str, Any]]:
