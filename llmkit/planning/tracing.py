@@ -161,8 +161,8 @@ def _step_of_any_size(
     def at(small: int, large: int) -> int:
         return large + (large - small) * (rows - MOST_TRACED) // (MOST_TRACED - few)
 
-    # Blocks that are small here may be large there, where they would leave no holes: what a process
-    # holds is then counted as a little more than it will be, never as less.
+    # Blocks that are small here may be large there, where they would leave no holes: of a process
+    # more is counted than it will hold, by a fifth at most.
     ledger.grow_heap(at(heap, ledger.heap))
     return (at(live, more[0]), at(resident, more[1])), at(kept, more_kept)
 
