@@ -32,7 +32,15 @@ from llmkit.recipe_conflicts import (
     quantization_conflicts,
 )
 from llmkit.recipe_paths import located
-from llmkit.recipe_problems import Conflicts, Problem, explain, infinite_numbers, problems_of
+from llmkit.recipe_problems import (
+    Conflicts,
+    Problem,
+    conflicts_of,
+    explain,
+    infinite_numbers,
+    problems_of,
+    without_unknown_keys,
+)
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.units import UNITS_OF
 from serve.settings import ServeSettings
@@ -208,9 +216,21 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Comm
         recipe = Recipe.model_validate_json(json.dumps(plain, default=str), strict=True)
     except pydantic.ValidationError as error:
         problems += problems_of(error, plain, Recipe)
+        if not conflicts_of(error):
+            problems += _conflicts_besides(error, plain)
     if problems:
         raise UsageError(explain(problems, document, path, overrides))
     return located(recipe, path.parent), document
+
+
+def _conflicts_besides(error: pydantic.ValidationError, plain: Any) -> list[Problem]:
+    """Conflicts between the keys that are known; with unknown ones none are looked for."""
+    known = without_unknown_keys(error, plain, Recipe)
+    try:
+        Recipe.model_validate_json(json.dumps(known, default=str), strict=True)
+    except pydantic.ValidationError as other:
+        return conflicts_of(other)
+    return []
 
 
 def dump_recipe(recipe: Recipe) -> str:

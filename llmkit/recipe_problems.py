@@ -3,6 +3,7 @@
 pydantic says where a value failed in terms of its schema; a person looks for a line of a file.
 """
 
+import copy
 import difflib
 import json
 import math
@@ -55,6 +56,29 @@ class Conflicts(ValueError):
     def __init__(self, found: Sequence[Problem]) -> None:
         super().__init__("; ".join(message for _, message in found))
         self.found = found
+
+
+def conflicts_of(error: pydantic.ValidationError) -> list[Problem]:
+    """The conflicts among what a validation found."""
+    found = (problem.get("ctx", {}).get("error") for problem in error.errors(include_url=False))
+    return [each for one in found if isinstance(one, Conflicts) for each in one.found]
+
+
+def without_unknown_keys(
+    error: pydantic.ValidationError, plain: Any, model: type[BaseModel]
+) -> Any:
+    """A document without the keys that a validation did not know."""
+    known = copy.deepcopy(plain)
+    for problem in error.errors(include_url=False):
+        if problem["type"] == "extra_forbidden":
+            (*parents, last), union, choice = _real_place(problem["loc"], model)
+            if union is not None and choice != _choice_kind(_value_at(plain, union)):
+                continue  # another kind of value is meant
+            node = known
+            for step in parents:
+                node = node[step]
+            node.pop(last, None)
+    return known
 
 
 def problems_of(

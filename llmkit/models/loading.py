@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def quiet() -> None:
     """Keep the libraries' own progress bars and hints off the terminal; errors still show."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    # Here an adapter is never beside another, and is kept without what it took out of the base.
+    warnings.filterwarnings("ignore", "PiSSA changes the base weights")
     # It says in every product of an 8-bit layer that it computes in float16.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 

@@ -110,3 +110,20 @@ def test_layers_to_train_whole_are_written_as_a_list(recipe: Path) -> None:
     assert loaded.training.adapter.modules_to_save == ["embed_tokens"]
     with pytest.raises(UsageError, match="modules_to_save"):
         load_recipe(recipe, ["training.adapter={modules_to_save: [1]}"])
+
+
+def test_conflicts_are_said_beside_unknown_keys(recipe: Path) -> None:
+    words = ["training.adapter={kind: full, rnk: 3}", "model.quantization=nf4", "data.maxtokens=9"]
+    with pytest.raises(UsageError) as caught:
+        load_recipe(recipe, words)
+    said = str(caught.value)
+    assert "3 problems" in said
+    assert "unknown key 'data.maxtokens' (did you mean 'max_tokens'?)" in said
+    assert "unknown key 'training.adapter.rnk'" in said
+    assert "training.adapter.kind=full trains weights themselves" in said
+
+
+def test_what_only_a_misspelt_key_would_have_said_is_not_missed(recipe: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe(recipe, ["data.filters=[{kind: tokens, mx: 3}]"])
+    assert "neither min nor max" not in str(caught.value)
