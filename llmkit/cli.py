@@ -16,10 +16,12 @@ from llmkit import (
     key_commands,
     model_commands,
     opening,
+    recipe_commands,
     tokenizer_commands,
 )
 from llmkit.chat_command import chat
 from llmkit.interruption import INTERRUPTED, heeding_sigterm
+from llmkit.recipe_commands import Overrides, RecipeFile
 
 app = typer.Typer(
     help="Raw rows in, a fine-tuned model behind an OpenAI-compatible endpoint out, and every "
@@ -30,20 +32,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     invoke_without_command=True,
 )
-recipes = typer.Typer(help="Recipes: check one, print the schema.", no_args_is_help=True)
 app.add_typer(adapter_commands.app, name="adapters")
 app.add_typer(bench_commands.app, name="bench")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(model_commands.app, name="models")
-app.add_typer(recipes, name="recipe")
+app.add_typer(recipe_commands.app, name="recipe")
 app.add_typer(tokenizer_commands.app, name="tokenizer")
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="key=value", help="Replace values, e.g. training.epochs=2."),
-]
 Runs = Annotated[Path, typer.Option("--runs", help="Where run directories are.")]
 ProcessCount = Annotated[
     int | None,
@@ -337,30 +333,6 @@ def doctor() -> None:
     wide = max(map(len, found))
     for name, value in found.items():
         typer.echo(f"{name:<{wide}} {value}")
-
-
-@recipes.command("check")
-def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Validate a recipe without running it.
-
-    Looks at its keys and values, and whether the files, models and templates that it names are
-    there; no rows are read and no model is loaded.
-    """
-    from llmkit.recipe_check import check_recipe
-
-    for line in check_recipe(recipe, overrides or []):
-        typer.echo(f"{recipe}: {line}")
-    typer.echo(f"{recipe}: ok")
-
-
-@recipes.command("schema")
-def recipe_schema() -> None:
-    """Print the JSON schema of recipes, for editors."""
-    import json
-
-    from llmkit.recipe import recipe_schema as schema
-
-    typer.echo(json.dumps(schema(), indent=2))
 
 
 def main() -> None:

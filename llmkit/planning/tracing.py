@@ -1,8 +1,9 @@
 """What training's own code allocates, run on shapes: checks, evaluation, one longest step."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -112,7 +113,8 @@ def _traced(
     ledger.grow_heap(loaded)
     with mode, ledger:
         checks = _check(model, workload.first, config, dtype, ledger)
-        step, kept = _step_of_any_size(model, config, objective, workload.batch, dtype, ledger)
+        one = partial(_step, model, config, objective, dtype=dtype, ledger=ledger)
+        step, kept = _step_of_any_size(one, workload.batch, ledger)
         evaluation = _evaluate(model, objective, workload.watched, dtype, ledger)
     return Traced(checks, evaluation, step, kept)
 
@@ -143,20 +145,17 @@ def _check(
 
 
 def _step_of_any_size(
-    model: TrainedModel,
-    config: TrainingConfig,
-    objective: Objective,
+    step: Callable[[list[Sequence]], tuple[tuple[int, int], int]],
     sequences: list[Sequence],
-    dtype: torch.dtype,
     ledger: Ledger,
 ) -> tuple[tuple[int, int], int]:
     rows = len(sequences)
     if rows <= MOST_TRACED:
-        return _step(model, config, objective, sequences, dtype, ledger)
+        return step(sequences)
     few = MOST_TRACED * 2 // 3
-    (live, resident), kept = _step(model, config, objective, sequences[:few], dtype, ledger)
+    (live, resident), kept = step(sequences[:few])
     heap = ledger.heap
-    more, more_kept = _step(model, config, objective, sequences[:MOST_TRACED], dtype, ledger)
+    more, more_kept = step(sequences[:MOST_TRACED])
 
     def at(small: int, large: int) -> int:
         return large + (large - small) * (rows - MOST_TRACED) // (MOST_TRACED - few)

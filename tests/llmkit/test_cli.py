@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -233,28 +232,6 @@ def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in done.stderr
     assert "error: none.yaml: no such recipe" in done.stderr
     assert done.returncode == 2
-
-
-def test_ctrl_c_ends_with_130_and_one_line() -> None:
-    code = (
-        "import signal, sys, time\nfrom llmkit import cli, recipe_check\n"
-        # Whoever starts the tests in the background has Ctrl-C ignored in all that they start.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "def wait(*_):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
-        "recipe_check.check_recipe = wait\ncli.main()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, "recipe", "check", "x"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdout
-        assert child.stdout.readline() == "waiting\n"
-        child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=30)
-    assert child.returncode == 130
-    assert err == "stopped; the same command goes on where it was\n"
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
