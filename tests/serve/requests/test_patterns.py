@@ -1,6 +1,11 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serve.requests.patterns import problem_of_pattern
+from serve.requests.regex_syntax import Reader
+
+_PIECES = ["\\", "\\x{", "\\u", *"xu{}[]()?*+-^|,019adwb", "(?:", "{2}", "{0,9}"]
 
 
 @pytest.mark.parametrize(
@@ -10,6 +15,7 @@ from serve.requests.patterns import problem_of_pattern
         *("(a?b)*", "((a|b)*c)*", r"(.|\n)*", r'"([^"\\]|\\.)*"', "(a{0,50}b)*", "x*?y", "a{3}"),
         *(r"^[\w.-]+@[\w-]+(\.[\w-]+)+$", "(?P<year>[0-9]{4})", "(é|ü)*", r"[\d\-_]", "[^]a]"),
         *(r"\u00e9\x41\n", "(a|)b*", ".*.*.*a", r"#[0-9a-f]{6}", "(0|[1-9][0-9]*)"),
+        *(r"\x{e9}[\u{1F600}-\u{10FFFF}]",),
     ],
 )
 def test_an_ordinary_pattern_is_taken(pattern: str) -> None:
@@ -79,6 +85,7 @@ def test_a_pattern_that_is_large_when_written_out_is_refused(pattern: str) -> No
         ),
         *("a{3,1}", r"\p{L}", "\\", "(?P<a", "[z-a]", r"\xZZ", "a++", "(?i)a", "(?>a)", r"\k<a>"),
         *("(" * 40 + ")" * 40, "[]", r"\u{110000}", "a{99999999999}"),
+        *(r"\x{41a", r"[\u{41", r"\x{}", r"\x4", r"\u+041", r"\u4_1a", "\\u٣٣٣٣"),
     ],
 )
 def test_what_is_no_pattern_of_a_regular_language_is_refused(pattern: str) -> None:
@@ -89,3 +96,21 @@ def test_a_pattern_that_is_costly_to_judge_is_refused_and_not_judged() -> None:
     words = "|".join(f"{chr(97 + i % 26)}{i}" for i in range(300))
     assert "too many alternatives" in (problem_of_pattern(f"({words})*") or "")
     assert problem_of_pattern("a?" * 1000) is not None
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=24).map("".join))
+def test_reading_a_pattern_takes_each_character_once_and_always_answers(pattern: str) -> None:
+    class Counting(Reader):
+        taken = 0
+
+        def _one(self) -> str:
+            self.taken += 1
+            assert self.taken <= len(pattern) + 1
+            return super()._one()
+
+    try:
+        Counting(pattern).whole()
+    except ValueError:
+        assert problem_of_pattern(pattern)
+    else:
+        problem_of_pattern(pattern)
