@@ -13,6 +13,9 @@ WORKDIR /source
 # First the list alone: a change of our code does not install all of it again.
 COPY requirements/${LIST}.txt requirements/
 RUN /opt/llmkit/bin/pip install --no-deps -r requirements/${LIST}.txt
+# Where the index has no CPU build of torch, its CUDA build came, which needs more to load.
+RUN /opt/llmkit/bin/python -c "import torch" \
+    || /opt/llmkit/bin/pip install "$(grep '^torch==' requirements/${LIST}.txt)"
 COPY pyproject.toml README.md LICENSE ./
 COPY data_prep data_prep
 COPY llmkit llmkit

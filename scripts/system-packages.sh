@@ -19,15 +19,18 @@ if [ "$(id -u)" = 0 ]; then
 elif sudo -n true 2>/dev/null; then
     root=(sudo -n)
 fi
-if [ ${#root[@]} != 0 ] && [[ " ${missing[*]} " == *" prometheus "* ]]; then
+unit=/etc/systemd/system/prometheus.service masked=
+if [ ${#root[@]} != 0 ] && [[ " ${missing[*]} " == *" prometheus "* && ! -e $unit && ! -L $unit ]]; then
     # Tests start their own. Debian's would listen on every interface from now on:
     # `systemctl unmask prometheus` for whoever wants it.
-    "${root[@]}" mkdir -p /etc/systemd/system
-    "${root[@]}" ln -sfn /dev/null /etc/systemd/system/prometheus.service
+    "${root[@]}" mkdir -p "${unit%/*}"
+    "${root[@]}" ln -s /dev/null "$unit"
+    masked=1
 fi
 install=(DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
 if [ ${#root[@]} != 0 ] && "${root[@]}" apt-get update -qq \
     && "${root[@]}" env "${install[@]}" "${missing[@]}" >/dev/null; then
     exit 0
 fi
+[ -z "$masked" ] || "${root[@]}" rm "$unit"
 echo "Not installed, so the tests that need them are skipped: ${missing[*]}" >&2

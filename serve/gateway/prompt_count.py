@@ -12,7 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope
 from serve.gateway.exchange import Exchange, exchange_of, with_exchange
 
 _PATH = "/tokenize"
-_OF_CHAT = ("model", "messages", "tools", "add_generation_prompt", "continue_final_message")
+_OF_CHAT = (
+    "model",
+    "messages",
+    "tools",
+    "add_generation_prompt",
+    "add_special_tokens",
+    "continue_final_message",
+)
 
 
 async def prompt_tokens(app: ASGIApp, scope: Scope) -> int | None:
@@ -35,7 +42,9 @@ async def prompt_tokens(app: ASGIApp, scope: Scope) -> int | None:
 def _parts(route: str, body: Mapping[str, Any]) -> Sequence[int | Mapping[str, Any]]:
     """What to add up: counts that are plain to see, and bodies for ``/tokenize``."""
     if route == "/v1/chat/completions":
-        return [{name: body[name] for name in _OF_CHAT if name in body}]
+        asked = {name: body[name] for name in _OF_CHAT if name in body}
+        variables = _template_variables(body)
+        return [asked | {"chat_template_kwargs": variables} if variables else asked]
     prompt = body.get("prompt") if route == "/v1/completions" else None
     prompt = body.get("input") if route == "/v1/embeddings" else prompt
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
@@ -51,6 +60,16 @@ def _parts(route: str, body: Mapping[str, Any]) -> Sequence[int | Mapping[str, A
         else:
             return []
     return parts
+
+
+def _template_variables(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What vLLM hands a chat template of a request's fields that ``/tokenize`` does not have."""
+    variables: dict[str, Any] = {}
+    if (documents := body.get("documents")) is not None:
+        variables["documents"] = documents
+    if (effort := body.get("reasoning_effort")) is not None:
+        variables |= {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+    return variables
 
 
 async def _tokenized(app: ASGIApp, scope: Scope, body: Mapping[str, Any]) -> int | None:

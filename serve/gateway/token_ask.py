@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ _ROUTES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("messages", "tools", "documents"),
         ("max_completion_tokens", "max_tokens"),
     ),
-    "/v1/completions": (("prompt", "suffix"), ("max_tokens",)),
+    "/v1/completions": (("prompt",), ("max_tokens",)),
     "/v1/responses": (("input", "instructions", "tools"), ("max_output_tokens",)),
     "/v1/embeddings": (("input",), ()),
 }
@@ -47,7 +48,7 @@ def estimate(route: str, body: Mapping[str, Any], longest: int) -> Estimate:
     Returns:
         Nothing for a route without tokens. At least: the answer's named maximum (a token, where
         none is named) and what the prompt's length makes certain. At most: the named maximum, or
-        all that the model can write, and a token for each byte of the prompt.
+        all that the model can write, and a token for each byte of the prompt as indented JSON.
     """
     if route not in _ROUTES:
         return Estimate(Ask())
@@ -57,10 +58,10 @@ def estimate(route: str, body: Mapping[str, Any], longest: int) -> Estimate:
         size.add(body.get(name))
     sequences = _prompts(body.get("prompt", body.get("input")), route)
     least = size.characters // _CHARACTERS + size.ids
-    most = min(size.bytes + size.ids + _AROUND, sequences * longest)
+    most = min(size.bytes + _AROUND, sequences * longest)
     if not maxima:
         return Estimate(Ask(min(least, most), most), 0)
-    answers = sequences * max(_whole(body.get("n")), _whole(body.get("best_of")), 1)
+    answers = sequences * max(_whole(body.get("n")), 1)
     named = next((of for name in maxima if (of := _whole(body.get(name)))), 0)
     if not named and route == "/v1/completions":
         named = _COMPLETION
@@ -70,26 +71,25 @@ def estimate(route: str, body: Mapping[str, Any], longest: int) -> Estimate:
 
 
 class _Size:
-    """How much text, and how many token ids, are in a JSON value."""
+    """How much text, and how many token ids, are in JSON values."""
 
     def __init__(self) -> None:
         self.characters = self.bytes = self.ids = 0
 
     def add(self, value: Any) -> None:
         """Count a value and all in it."""
+        self.bytes += len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        self._look_into(value, 0)
+
+    def _look_into(self, value: Any, depth: int) -> None:
         if isinstance(value, str):
             self.characters += len(value)
-            ascii_only = value.isascii()
-            self.bytes += len(value) if ascii_only else len(value.encode("utf-8", "replace"))
-        elif isinstance(value, dict):
-            self.bytes += 16  # the marks that a template puts around a message or a field
-            for name, inner in value.items():
-                self.bytes += len(name)
-                self.add(inner)
-        elif isinstance(value, list):
-            for inner in value:
-                self.add(inner)
-        elif isinstance(value, int):
+        elif isinstance(value, dict | list):
+            # Chat templates write tools as JSON, some of them each field on an indented line.
+            self.bytes += (1 + 4 * depth) * (len(value) + 1)
+            for inner in value.values() if isinstance(value, dict) else value:
+                self._look_into(inner, depth + 1)
+        elif isinstance(value, int) and not isinstance(value, bool):
             self.ids += 1
 
 

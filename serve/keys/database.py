@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
-from serve.keys.errors import DatabaseNotUsable, NoDatabase
+from serve.keys.errors import DatabaseNotReached, DatabaseNotUsable, NoDatabase
 from serve.keys.tables import VERSION, metadata, schema
 
 VARIABLE = "LLMKIT_DATABASE"
@@ -46,8 +46,8 @@ class Database:
 
         Raises:
             NoDatabase: the name is ``none``.
-            DatabaseNotUsable: it cannot be reached or opened, or its tables are of another
-                version of llmkit.
+            DatabaseNotReached: nothing answers there, or it is locked.
+            DatabaseNotUsable: it is no database, or its tables are of another version of llmkit.
         """
         if name == NONE:
             raise NoDatabase
@@ -68,7 +68,8 @@ class Database:
     def not_usable(self, error: SQLAlchemyError) -> DatabaseNotUsable:
         """What went wrong, for people: the driver's own words, on one line, without the SQL."""
         told = error.orig if isinstance(error, DBAPIError) else error
-        return DatabaseNotUsable(self.where, " ".join(str(told).split()).rstrip("."))
+        kind = DatabaseNotReached if isinstance(error, OperationalError) else DatabaseNotUsable
+        return kind(self.where, " ".join(str(told).split()).rstrip("."))
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

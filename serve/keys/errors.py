@@ -16,6 +16,12 @@ class DatabaseNotUsable(ServeError):
         )
 
 
+class DatabaseNotReached(DatabaseNotUsable):
+    """It does not answer, or not in time: a supervisor may try again."""
+
+    exit_code = 1
+
+
 class NoDatabase(ServeError):
     """Keys were asked for where the database is set to ``none``."""
 

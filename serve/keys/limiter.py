@@ -215,17 +215,24 @@ class Limiter:
                 self._fail(self._waiting)
                 time.sleep(BETWEEN_WRITES)
             self._fail_impatient()
-        self._sort_in()
-        self._turn()
+        self._write_the_rest()
         self._fail(self._waiting)
         self._rows.close()
 
-    def _pause(self) -> float | None:
+    def _write_the_rest(self) -> None:
+        """Settle what has ended; a row of another server is waited for until its lease is over."""
+        last = time.monotonic() + LEASE
+        while True:
+            self._sort_in()
+            self._turn()
+            if not self._ended or time.monotonic() > last:
+                return
+            time.sleep(_BETWEEN_LOOKS)
+
+    def _pause(self) -> float:
         if self._waiting or self._ended:
             return _BETWEEN_LOOKS
-        if self._owned:
-            return BETWEEN_WRITES
-        return _BETWEEN_TOUCHES if self._keys_under_way() else None
+        return BETWEEN_WRITES if self._owned else _BETWEEN_TOUCHES
 
     def _keys_under_way(self) -> set[str]:
         return {key_id for key_id, count in list(self._under_way.items()) if count > 0}

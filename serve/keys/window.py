@@ -131,7 +131,8 @@ class Window:
         mine = self.held.get(process)
         if mine is not None:
             mine.requests -= 1
-            mine.tokens -= held
+            # Never below zero: a hold that lapsed meanwhile was not the one that is there now.
+            mine.tokens = max(0, mine.tokens - held)
             mine.until = now + SECONDS_HELD
             if mine.requests <= 0:
                 del self.held[process]

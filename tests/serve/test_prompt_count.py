@@ -74,5 +74,18 @@ def test_what_goes_into_the_prompt_goes_to_the_tokenizer() -> None:
     messages = [{"role": "user", "content": "abc"}]
     _, _, asked = count(CHAT, {"messages": messages, "tools": tools, "temperature": 0})
     assert asked == [{"model": "m", "messages": messages, "tools": tools}]
+    _, _, asked = count(CHAT, {"messages": messages, "add_special_tokens": True})
+    assert asked[0]["add_special_tokens"] is True
     _, _, asked = count(COMPLETIONS, {"prompt": "abc", "add_special_tokens": False})
     assert asked[0]["add_special_tokens"] is False
+
+
+def test_what_only_chat_requests_have_goes_to_the_template_as_its_variables() -> None:
+    messages, documents = [{"role": "user", "content": "abc"}], [{"title": "t", "text": "x"}]
+    body = {"messages": messages, "documents": documents, "reasoning_effort": "none"}
+    _, _, asked = count(CHAT, body)
+    assert asked[0]["chat_template_kwargs"] == {
+        "documents": documents,
+        "reasoning_effort": "none",
+        "enable_thinking": False,
+    }

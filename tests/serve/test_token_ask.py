@@ -1,5 +1,6 @@
 """Bounds on a request's tokens: the real count, tokenized, is between them."""
 
+import json
 from typing import Any
 
 import pytest
@@ -29,6 +30,20 @@ def test_a_text_has_no_more_tokens_than_bytes(text: str) -> None:
     bytewise.decoder = decoders.ByteLevel()
     ask = ask_of(CHAT, say(text, max_tokens=7), 100_000)
     assert ask.most >= len(bytewise.encode(text).ids) + 7
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+)
+
+
+@given(JSON_VALUES)
+def test_a_tool_has_no_more_tokens_than_bytes_even_indented(schema: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    written = json.dumps(tools, ensure_ascii=False, indent=4).encode("utf-8", "replace")
+    ask = ask_of(CHAT, say("Hi", tools=tools, max_tokens=7), 1_000_000)
+    assert ask.most >= len(written) + 7
 
 
 def test_the_named_maximum_is_certain_for_each_answer() -> None:

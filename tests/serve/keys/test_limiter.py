@@ -15,7 +15,7 @@ from serve.keys.database import Database
 from serve.keys.key import Key, Limits
 from serve.keys.limiter import LEASE, Limiter, LimitsUnavailable, Verdict
 from serve.keys.store import KeyStore
-from serve.keys.window import Admitted, Ask, Refused
+from serve.keys.window import Admitted, Ask, Refused, Window
 
 SIXTY = Limits(requests_per_minute=60)
 
@@ -262,6 +262,59 @@ def test_concurrent_requests_are_counted_over_all_servers(
                 return count_admitted(again) == 5
 
             await soon(five_again)
+
+    asyncio.run(scenario())
+
+
+def share_rows(database: Database, *, until: float) -> None:
+    with database.writing() as connection:
+        connection.execute(text("UPDATE llmkit_windows SET shared_until = :at"), {"at": until})
+
+
+def test_a_lone_request_holds_its_place_in_a_shared_row_for_as_long_as_it_runs(
+    database: Database,
+    database_name: str,
+    make_key: Callable[[Limits], Key],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = make_key(Limits(concurrent_requests=1))
+    share_rows(database, until=time.time() + 3600)
+    monkeypatch.setattr("serve.keys.limiter._BETWEEN_TOUCHES", 0.01)
+    held: list[float] = []
+
+    async def scenario() -> None:
+        async with servers(database_name, 1) as (limiter,):
+            assert count_admitted([await limiter.admit(key, Ask())]) == 1
+
+            async def renewed() -> bool:
+                with database.reading() as connection:
+                    state = connection.execute(text("SELECT state FROM llmkit_windows")).scalar()
+                [holding] = Window.from_json(str(state)).held.values()
+                held.append(holding.until)
+                return held[-1] > held[0]
+
+            await soon(renewed, 5)
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_stops_settles_in_a_row_that_another_owns(
+    database: Database, database_name: str, make_key: Callable[[Limits], Key]
+) -> None:
+    key = make_key(Limits(tokens_per_minute=100))
+
+    async def scenario() -> None:
+        async with servers(database_name, 2) as (one, other):
+            share_rows(database, until=time.time() + 3600)
+            admitted = (await one.admit(key, Ask(10, 10))).result
+            assert isinstance(admitted, Admitted)
+            share_rows(database, until=0)
+            await other.admit(key, Ask())  # it owns the row from here on
+            one.settle(key, admitted, 60)
+            await asyncio.to_thread(one.stop)
+            verdict = await other.admit(key, Ask())
+            assert verdict.tokens is not None
+            assert verdict.tokens.remaining == 40
 
     asyncio.run(scenario())
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from serve.keys.database import Database, database_named
-from serve.keys.errors import DatabaseNotUsable, KeyNotFound, NoDatabase
+from serve.keys.errors import DatabaseNotReached, DatabaseNotUsable, KeyNotFound, NoDatabase
 from serve.keys.key import Key, Limits
 from serve.keys.known import KnownKeys, Unfit
 from serve.keys.store import KeyStore
@@ -161,6 +161,17 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     Database(str(file)).close()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_only_a_database_that_may_come_back_is_worth_another_start(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseNotReached) as away:
+        Database("postgresql://ann@localhost:1/keys")
+    assert away.value.exit_code == 1
+    (tmp_path / "notes.txt").write_text("no database" * 200)
+    for wrong in ("mysql://localhost/keys", str(tmp_path / "notes.txt")):
+        with pytest.raises(DatabaseNotUsable) as raised:
+            Database(wrong)
+        assert raised.value.exit_code == 2
 
 
 def test_no_error_shows_the_password() -> None:

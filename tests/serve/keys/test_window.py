@@ -156,3 +156,14 @@ def test_what_is_left_counts_what_is_used_and_held(seconds: float) -> None:
     assert (tokens and tokens.remaining, tokens and tokens.reset) == (90, 61 - seconds)
     requests, tokens = window.left(limits, NOW + 61)
     assert (requests and requests.remaining, tokens and tokens.remaining) == (5, 100)
+
+
+def test_what_ends_after_its_hold_has_lapsed_frees_nothing_of_a_newer_one() -> None:
+    window, limits = Window(), Limits(tokens_per_month=1000)
+    window.admit(limits, Ask(100, 100), "p", NOW)
+    later = NOW + SECONDS_HELD + 1
+    for _ in range(2):
+        window.admit(limits, Ask(10, 10), "p", later)
+    window.settle(100, 100, "p", later)
+    refused = window.admit(limits, Ask(901, 901), "p", later)
+    assert isinstance(refused, Refused)
