@@ -30,7 +30,7 @@ LARGEST_COUNT = 128
 """xgrammar fails on patterns in JSON schemas with a larger one."""
 _MANY_ROUNDS = 8
 _MOST_STEPS = 20_000
-"""Pairs and triples of moves looked at for one expression: some 20 ms."""
+"""States, moves, and pairs and triples of moves looked at for one expression: some 30 ms."""
 _MOST_ALIKE = 2_000
 """Pairs of moves from one state on the same character."""
 
@@ -54,18 +54,29 @@ _State = TypeVar("_State", int, tuple[int, int])
 _Moves = Mapping[int, Sequence[int]]
 
 
-def problem_of_tree(tree: Node) -> str | None:
-    """Why an expression is not given to the engine; None if it is fine."""
+@dataclass(frozen=True)
+class Verdict:
+    """What judging an expression came to."""
+
+    problem: str | None
+    """Why it is not given to the engine; None if it is fine."""
+
+    steps: int = 0
+    """What judging it cost, in steps of one or two microseconds."""
+
+
+def judge_tree(tree: Node) -> Verdict:
+    """Judge an expression by its size and by the ways to read one text with it."""
     if _largest_count(tree) > LARGEST_COUNT:
-        return _COUNT
+        return Verdict(_COUNT)
     if written_out(tree) > MOST_POSITIONS:
-        return _TOO_LARGE
+        return Verdict(_TOO_LARGE)
     automaton = _Automaton()
     try:
         automaton.add(tree)
-        return automaton.problem()
+        return Verdict(automaton.problem(), automaton.steps)
     except _TooComplex:
-        return _TOO_COMPLEX
+        return Verdict(_TOO_COMPLEX, automaton.steps)
 
 
 def written_out(node: Node) -> int:
@@ -110,9 +121,10 @@ class _Automaton:
         self._sets: list[int] = []
         self._moves: list[Counter[int]] = []
         self._counted: set[int] = set()
-        self._left = _MOST_STEPS
+        self.steps = 0
 
     def add(self, node: Node) -> _Ends:
+        self._spend(1)
         match node:
             case Empty():
                 return _Ends()
@@ -170,13 +182,12 @@ class _Automaton:
             self._moves[source].update(targets)
 
     def _spend(self, steps: int) -> None:
-        self._left -= steps
-        if self._left < 0:
+        self.steps += steps
+        if self.steps > _MOST_STEPS:
             raise _TooComplex
 
     def problem(self) -> str | None:
-        if not self._sets:
-            return None
+        self._spend(2 * (len(self._sets) + sum(map(len, self._moves))))
         cycles = list(_components({state: list(to) for state, to in enumerate(self._moves)}))
         if any(self._doubles(cycle) for cycle in cycles):
             return _EXPONENTIAL
@@ -208,9 +219,12 @@ class _Automaton:
 
     def _one_after_other(self, cycles: list[set[int]]) -> Iterator[tuple[set[int], set[int]]]:
         """Pairs of cycles of which one can follow the other, with a count among them."""
+        if not self._counted:
+            return
         graph = networkx.DiGraph({state: list(to) for state, to in enumerate(self._moves)})
         for one in cycles:
             reached = networkx.descendants(graph, next(iter(one)))
+            self._spend(len(reached) + len(cycles))
             for other in cycles:
                 if other is not one and (one | other) & self._counted and reached & other:
                     yield one, other

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from serve.gateway.bounds import Bounds
+from serve.requests.allowance import Allowance
 from serve.requests.chat import ChatRequest
 from serve.requests.completions import CompletionRequest
 from serve.requests.constraints import (
@@ -94,17 +95,20 @@ def _chat(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
     if request.logprob_token_ids:
         _needs("logprob_token_ids", "logprobs: true", holds=bool(request.logprobs))
     _final_message(opened=request.add_generation_prompt, continued=request.continue_final_message)
-    _sampling(request, engine)
+    allowance = Allowance(engine.settings.max_schema_chars)
+    _sampling(request, engine, allowance)
     if not (request.tools or request.tool_choice):
         return None
-    return _tools(request, body, engine)
+    return _tools(request, body, engine, allowance)
 
 
-def _tools(request: ChatRequest, body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
+def _tools(
+    request: ChatRequest, body: dict[str, Any], engine: Engine, allowance: Allowance
+) -> dict[str, Any] | None:
     functions = [tool.function for tool in request.tools or ()]
     fields = [f"tools[{place}].function.parameters" for place in range(len(functions))]
     called = request.tool_choice != "none"
-    check_functions(functions, fields, engine.settings.max_schema_chars, called=called)
+    check_functions(functions, fields, allowance, called=called)
     choice = request.tool_choice
     named = choice.function.name if isinstance(choice, NamedTool) else None
     demanded = _demanded(choice, named, {function.name for function in functions}, engine)
@@ -142,17 +146,18 @@ def _responses(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
     at_most("top_logprobs", request.top_logprobs or 0, bounds.max_logprobs)
     _biases(request.logit_bias, bounds)
     in_vocabulary("stop_token_ids", request.stop_token_ids, bounds)
+    allowance = Allowance(settings.max_schema_chars)
     form = request.text.format if request.text is not None else None
     if isinstance(form, SchemaText):
-        check_schema_in(form.json_schema, "text.format.schema", settings.max_schema_chars)
+        check_schema_in(form.json_schema, "text.format.schema", allowance)
     if request.structured_outputs is not None:
-        check_structured_outputs(request.structured_outputs, settings.max_schema_chars)
+        check_structured_outputs(request.structured_outputs, allowance)
         free = form is None or form.type == "text"
         _needs("structured_outputs", "no text.format beside it", holds=free)
     functions = request.tools or []
     fields = [f"tools[{place}].parameters" for place in range(len(functions))]
     called = request.tool_choice != "none"
-    check_functions(functions, fields, settings.max_schema_chars, called=called)
+    check_functions(functions, fields, allowance, called=called)
     choice = request.tool_choice
     if not functions and choice in (None, "auto", "none"):
         return None
@@ -177,12 +182,12 @@ def _completion(body: dict[str, Any], engine: Engine) -> None:
         at_most("logprobs", request.logprobs, bounds.max_logprobs)
     if request.logprob_token_ids:
         _needs("logprob_token_ids", "logprobs", holds=request.logprobs is not None)
-    _sampling(request, engine)
+    _sampling(request, engine, Allowance(engine.settings.max_schema_chars))
 
 
-def _sampling(request: Sampling, engine: Engine) -> None:
+def _sampling(request: Sampling, engine: Engine, allowance: Allowance) -> None:
     """Fields that chat and plain completions share."""
-    bounds, largest = engine.bounds, engine.settings.max_schema_chars
+    bounds = engine.bounds
     given = request.model_fields_set
     _biases(request.logit_bias, bounds)
     for field in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
@@ -198,9 +203,9 @@ def _sampling(request: Sampling, engine: Engine) -> None:
     if request.stream_options is not None:
         _needs("stream_options", "stream: true", holds=bool(request.stream))
     if request.response_format is not None:
-        check_response_format(request.response_format, "response_format", largest)
+        check_response_format(request.response_format, "response_format", allowance)
     if request.structured_outputs is not None:
-        check_structured_outputs(request.structured_outputs, largest)
+        check_structured_outputs(request.structured_outputs, allowance)
         free = request.response_format is None or request.response_format.type == "text"
         _needs("structured_outputs", "no response_format beside it", holds=free)
 
@@ -219,7 +224,7 @@ def _tokenize(body: dict[str, Any], engine: Engine) -> None:
     _final_message(opened=request.add_generation_prompt, continued=request.continue_final_message)
     functions = [tool.function for tool in request.tools or ()]
     fields = [f"tools[{place}].function.parameters" for place in range(len(functions))]
-    check_functions(functions, fields, engine.settings.max_schema_chars, called=False)
+    check_functions(functions, fields, Allowance(engine.settings.max_schema_chars), called=False)
 
 
 def _detokenize(body: dict[str, Any], engine: Engine) -> None:

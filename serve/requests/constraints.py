@@ -7,39 +7,35 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from serve.requests.allowance import Allowance, SchemaRefused
 from serve.requests.grammars import GrammarRefused, check_grammar
-from serve.requests.patterns import problem_of_pattern
 from serve.requests.refusal import RequestRefused
 from serve.requests.responses import FunctionTool
-from serve.requests.schemas import SchemaRefused, check_schema, measure
+from serve.requests.schemas import check_schema
 from serve.requests.structured import ResponseFormat, SchemaFormat, StructuredOutputs
 from serve.requests.tools import Function
 
 _SCHEMA_CODE = "invalid_json_schema"
 
 
-def check_response_format(form: ResponseFormat, field: str, largest: int) -> None:
+def check_response_format(form: ResponseFormat, field: str, allowance: Allowance) -> None:
     """Refuse a schema that the engine could not follow."""
     schema = getattr(form, "json_schema", None)
     if isinstance(schema, SchemaFormat):
-        check_schema_in(schema.json_schema, f"{field}.json_schema.schema", largest)
+        check_schema_in(schema.json_schema, f"{field}.json_schema.schema", allowance)
 
 
-def check_structured_outputs(given: StructuredOutputs, largest: int) -> None:
+def check_structured_outputs(given: StructuredOutputs, allowance: Allowance) -> None:
     """Refuse a schema, pattern, choice or grammar that the engine could not follow."""
     field = "structured_outputs"
     if given.json_schema is not None:
-        check_schema_in(_parsed(given.json_schema, f"{field}.json"), f"{field}.json", largest)
-    if given.regex is not None and (problem := problem_of_pattern(given.regex)):
+        check_schema_in(_parsed(given.json_schema, f"{field}.json"), f"{field}.json", allowance)
+    if given.regex is not None and (problem := allowance.problem_of(given.regex)):
         raise RequestRefused(
             f"'{field}.regex' {problem}", code="invalid_regex", param=f"{field}.regex"
         )
-    if given.choice is not None and sum(map(len, given.choice)) > largest:
-        raise RequestRefused(
-            f"'{field}.choice' has more than {largest} characters.",
-            code="string_above_max_length",
-            param=f"{field}.choice",
-        )
+    if given.choice is not None:
+        _take(given.choice, f"{field}.choice", allowance, "string_above_max_length")
     if given.grammar is not None:
         try:
             check_grammar(given.grammar)
@@ -52,7 +48,7 @@ def check_structured_outputs(given: StructuredOutputs, largest: int) -> None:
 def check_functions(
     functions: Sequence[Function | FunctionTool],
     fields: Sequence[str],
-    largest: int,
+    allowance: Allowance,
     *,
     called: bool,
 ) -> None:
@@ -61,32 +57,28 @@ def check_functions(
     Functions that are only written into the prompt (``called`` is False) may look as they did in
     training; of them the size alone is bounded.
     """
-    left = largest
+    code = "invalid_function_parameters"
     for function, field in zip(functions, fields, strict=True):
         parameters = function.parameters
         if not parameters:
             continue
-        if called and parameters.get("type", "object") != "object":
+        if not called:
+            _take(parameters, field, allowance, code)
+        elif parameters.get("type", "object") == "object":
+            check_schema_in(parameters, field, allowance, code)
+        else:
             raise RequestRefused(
                 f"'{field}' must have the type 'object': a function's arguments have names.",
-                code="invalid_function_parameters",
+                code=code,
                 param=field,
             )
-        if called:
-            check_schema_in(parameters, field, left, "invalid_function_parameters")
-        left -= _size(parameters, field, left)
 
 
-def _size(parameters: dict[str, Any], field: str, most: int) -> int:
+def _take(value: Any, field: str, allowance: Allowance, code: str) -> None:
     try:
-        size = measure(parameters, most)
+        allowance.take(value)
     except SchemaRefused as error:
-        problem = str(error)
-    else:
-        if size <= most:
-            return size
-        problem = "is too large, with the tools before it."
-    raise RequestRefused(f"'{field}' {problem}", code="invalid_function_parameters", param=field)
+        raise RequestRefused(f"'{field}' {error}", code=code, param=field) from None
 
 
 def _parsed(given: dict[str, Any] | str, field: str) -> dict[str, Any]:
@@ -104,10 +96,10 @@ def _parsed(given: dict[str, Any] | str, field: str) -> dict[str, Any]:
 
 
 def check_schema_in(
-    schema: dict[str, Any], field: str, largest: int, code: str = _SCHEMA_CODE
+    schema: dict[str, Any], field: str, allowance: Allowance, code: str = _SCHEMA_CODE
 ) -> None:
     """Refuse the schema in a field that the engine could not follow."""
     try:
-        check_schema(schema, largest)
+        check_schema(schema, allowance)
     except SchemaRefused as error:
         raise RequestRefused(f"'{field}' {error}", code=code, param=field) from None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from serve.requests.ambiguity import problem_of_tree
+from serve.requests.ambiguity import judge_tree
 from serve.requests.regex_syntax import (
     Alternatives,
     Characters,
@@ -65,7 +65,7 @@ def check_grammar(grammar: str) -> None:
     if "root" not in rules:
         raise GrammarRefused('has no rule root; begin with: root ::= "..."')
     reader = _Reader(rules)
-    if problem := problem_of_tree(reader.rule("root", ())):
+    if problem := judge_tree(reader.rule("root", ())).problem:
         raise GrammarRefused(problem)
     for name in rules:
         # A rule that root does not use is compiled all the same.

@@ -19,22 +19,25 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from serve.requests.ambiguity import problem_of_tree
+from serve.requests.ambiguity import Verdict, judge_tree
 from serve.requests.regex_syntax import parse
 
 MOST_CHARACTERS = 2_000
+_LEAST_STEPS = 100
+"""What the smallest pattern costs."""
 
 
 @lru_cache(maxsize=1024)
-def problem_of_pattern(pattern: str) -> str | None:
-    """Why a regular expression is refused; None if it is fine.
+def judge_pattern(pattern: str) -> Verdict:
+    """Judge a regular expression.
 
-    The answer ends a sentence that begins with the field's name.
+    The problem, if there is one, ends a sentence that begins with the field's name.
     """
     if len(pattern) > MOST_CHARACTERS:
-        return f"has {len(pattern)} characters; at most {MOST_CHARACTERS} are allowed."
+        return Verdict(f"has {len(pattern)} characters; at most {MOST_CHARACTERS} are allowed.")
     try:
         tree = parse(pattern)
     except ValueError as error:
-        return f"is not a regular expression this server takes: {error}."
-    return problem_of_tree(tree)
+        return Verdict(f"is not a regular expression this server takes: {error}.")
+    verdict = judge_tree(tree)
+    return Verdict(verdict.problem, verdict.steps + len(pattern) + _LEAST_STEPS)

@@ -7,6 +7,7 @@ one operation: a bit for each of ASCII, and 64 that the rest shares.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 _SHARED = 64
@@ -26,6 +27,12 @@ _CLASSES = {
     "S": _ALL ^ _SPACE,
 }
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v"}
+_IN_BRACES = r"\{(10[0-9a-fA-F]{4}|[0-9a-fA-F]{1,5})\}"
+_CODES = {
+    "x": re.compile(rf"{_IN_BRACES}|([0-9a-fA-F]{{2}})"),
+    "u": re.compile(rf"{_IN_BRACES}|([0-9a-fA-F]{{4}})"),
+}
+"""A character by its number, after ``\\x`` and ``\\u``."""
 
 
 @dataclass(frozen=True)
@@ -72,33 +79,42 @@ def parse(pattern: str) -> Node:
     Raises:
         ValueError: it is not one, or has something that grammars cannot be made of.
     """
-    reader = _Reader(pattern)
-    tree = reader.alternatives(0)
-    if reader.at < len(pattern):
-        raise ValueError(f"unmatched ')' at character {reader.at}")
-    return tree
+    return Reader(pattern).whole()
 
 
-class _Reader:
+class Reader:
+    """Reads one regular expression, from the left."""
+
     def __init__(self, pattern: str) -> None:
         self._text = pattern
-        self.at = 0
+        self._at = 0
+
+    def whole(self) -> Node:
+        """The tree of the expression.
+
+        Raises:
+            ValueError: as `parse`.
+        """
+        tree = self._alternatives(0)
+        if self._at < len(self._text):
+            raise ValueError(f"unmatched ')' at character {self._at}")
+        return tree
 
     def _next(self) -> str:
-        return self._text[self.at : self.at + 1]
+        return self._text[self._at : self._at + 1]
 
     def _take(self, text: str) -> bool:
-        found = self._text.startswith(text, self.at)
-        self.at += len(text) if found else 0
+        found = self._text.startswith(text, self._at)
+        self._at += len(text) if found else 0
         return found
 
     def _one(self) -> str:
-        if self.at >= len(self._text):
+        if self._at >= len(self._text):
             raise ValueError("it ends too early")
-        self.at += 1
-        return self._text[self.at - 1]
+        self._at += 1
+        return self._text[self._at - 1]
 
-    def alternatives(self, depth: int) -> Node:
+    def _alternatives(self, depth: int) -> Node:
         if depth > _DEEPEST:
             raise ValueError(f"groups are nested more than {_DEEPEST} deep")
         rows = [self._row(depth)]
@@ -115,7 +131,7 @@ class _Reader:
         return Row(tuple(parts)) if parts else Empty()
 
     def _atom(self, depth: int) -> Node:
-        start, character = self.at, self._one()
+        start, character = self._at, self._one()
         if character == "(":
             return self._group(depth)
         if character == "[":
@@ -133,7 +149,7 @@ class _Reader:
     def _group(self, depth: int) -> Node:
         if self._take("?"):
             self._group_kind()
-        inside = self.alternatives(depth + 1)
+        inside = self._alternatives(depth + 1)
         if not self._take(")"):
             raise ValueError("a '(' is never closed")
         return inside
@@ -142,14 +158,14 @@ class _Reader:
         if self._take(":"):
             return
         named = self._take("P<") or (
-            self._next() == "<" and not self._text.startswith(("<=", "<!"), self.at)
+            self._next() == "<" and not self._text.startswith(("<=", "<!"), self._at)
         )
         if not named:
             raise ValueError(f"'(?{self._next()}' is not offered, only '(?:'")
-        end = self._text.find(">", self.at)
+        end = self._text.find(">", self._at)
         if end < 0:
             raise ValueError("a group's name is never closed")
-        self.at = end + 1
+        self._at = end + 1
 
     def _repeated(self, atom: Node) -> Node:
         bounds = self._quantifier()
@@ -157,7 +173,7 @@ class _Reader:
             return atom
         self._take("?")  # lazy: the same language
         if self._next() in ("*", "+", "?") or self._quantifier() is not None:
-            raise ValueError(f"a repetition is repeated at character {self.at}")
+            raise ValueError(f"a repetition is repeated at character {self._at}")
         least, most = bounds
         return atom if isinstance(atom, Empty) else Repeat(atom, least, most)
 
@@ -167,12 +183,12 @@ class _Reader:
                 return bounds
         if self._next() != "{":
             return None
-        end = self._text.find("}", self.at)
-        least, comma, most = self._text[self.at + 1 : end].partition(",")
+        end = self._text.find("}", self._at)
+        least, comma, most = self._text[self._at + 1 : end].partition(",")
         counts = (least, most) if most else (least,)
         if end < 0 or not all(c.isascii() and c.isdigit() and len(c) < 10 for c in counts):
-            raise ValueError(f"'{{' at character {self.at} begins no count; write \\{{")
-        self.at = end + 1
+            raise ValueError(f"'{{' at character {self._at} begins no count; write \\{{")
+        self._at = end + 1
         upper = int(most) if most else (None if comma else int(least))
         if upper is not None and upper < int(least):
             raise ValueError(f"the count {{{least},{most}}} is upside down")
@@ -192,18 +208,12 @@ class _Reader:
         """The one character that an escape stands for; its first letter is read already."""
         if character in _CONTROLS:
             return _CONTROLS[character]
-        if character in "xu":
-            if self._take("{"):
-                end = self._text.find("}", self.at)
-                digits, after = self._text[self.at : end], end + 1
-            else:
-                after = self.at + (2 if character == "x" else 4)
-                digits = self._text[self.at : after]
-            try:
-                self.at = after
-                return chr(int(digits, 16))
-            except (ValueError, OverflowError):
-                raise ValueError(f"'\\{character}' needs hexadecimal digits") from None
+        if character in _CODES:
+            found = _CODES[character].match(self._text, self._at)
+            if found is None:
+                raise ValueError(f"'\\{character}' needs hexadecimal digits")
+            self._at = found.end()
+            return chr(int(found[1] or found[2], 16))
         return "\0" if character == "0" else character
 
     def _set(self) -> int:
@@ -212,17 +222,17 @@ class _Reader:
         while first or self._next() != "]":
             first = False
             members |= self._range()
-        self.at += 1
+        self._at += 1
         if not members and not negated:
             raise ValueError("an empty '[]' fits nothing")
         return _ALL & ~(members & ~_REST) if negated else members
 
     def _range(self) -> int:
         low = self._member()
-        dash = self._next() == "-" and self._text[self.at + 1 : self.at + 2] not in ("]", "")
+        dash = self._next() == "-" and self._text[self._at + 1 : self._at + 2] not in ("]", "")
         if isinstance(low, int) or not dash:
             return low if isinstance(low, int) else character_set(low)
-        self.at += 1
+        self._at += 1
         high = self._member()
         if isinstance(high, int):
             return character_set(low) | character_set("-") | high

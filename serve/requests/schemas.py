@@ -7,9 +7,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from urllib.parse import unquote
 
-from serve.requests.patterns import problem_of_pattern
+from serve.requests.allowance import Allowance, SchemaRefused
 
-DEEPEST = 32
 MOST_SUBSCHEMAS = 2_000
 MOST_VALUES = 2_000
 """Values in all enums together."""
@@ -41,25 +40,18 @@ _COUNTS = (
 _NOT_OFFERED = ("$dynamicRef", "$recursiveRef", "$dynamicAnchor", "$recursiveAnchor")
 
 
-class SchemaRefused(ValueError):
-    """A schema that is not given to the engine. The message ends a sentence with its name."""
-
-
-def check_schema(schema: Mapping[str, Any], largest: int) -> None:
+def check_schema(schema: Mapping[str, Any], allowance: Allowance) -> None:
     """Refuse a schema that is too large, or loops, or holds a pattern that is refused.
 
     Args:
         schema: the JSON schema.
-        largest: most characters of all its names and texts.
+        allowance: what is left of its request's.
 
     Raises:
         SchemaRefused: with the reason.
     """
-    if measure(schema, largest) > largest:
-        raise SchemaRefused(
-            f"is too large: its names and texts have more than {largest} characters."
-        )
-    walk = _Walk(schema)
+    allowance.take(schema)
+    walk = _Walk(schema, allowance)
     walk.run()
     try:
         TopologicalSorter(walk.here).prepare()
@@ -70,37 +62,12 @@ def check_schema(schema: Mapping[str, Any], largest: int) -> None:
         ) from None
 
 
-def measure(value: Any, enough: int) -> int:
-    """Characters in all names, texts and numbers of a JSON value; stops once above ``enough``.
-
-    Raises:
-        SchemaRefused: it is nested too deep.
-    """
-    total, level = 0, [value]
-    for _ in range(2 * DEEPEST + 1):
-        inner: list[Any] = []
-        for node in level:
-            total += 2
-            if isinstance(node, str):
-                total += len(node)
-            elif isinstance(node, dict):
-                total += sum(map(len, node))
-                inner += node.values()
-            elif isinstance(node, list):
-                inner += node
-            elif isinstance(node, int):
-                total += node.bit_length() // 3
-        if not inner or total > enough:
-            return total
-        level = inner
-    raise SchemaRefused(f"is nested more than {2 * DEEPEST} deep.")
-
-
 class _Walk:
     """Goes through every subschema once, and notes which lie on the same value (``here``)."""
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
+    def __init__(self, root: Mapping[str, Any], allowance: Allowance) -> None:
         self._root = root
+        self._allowance = allowance
         self._seen: dict[int, Any] = {}
         self._values = 0
         self.here: dict[int, set[int]] = {}
@@ -140,7 +107,7 @@ class _Walk:
         for pattern in patterns:
             if not isinstance(pattern, str):
                 raise SchemaRefused("has a pattern that is not a string.")
-            if problem := problem_of_pattern(pattern):
+            if problem := self._allowance.problem_of(pattern):
                 raise SchemaRefused(f"has a pattern that {problem}")
 
     def _same_value(self, schema: Mapping[str, Any]) -> Iterator[Any]:

@@ -236,6 +236,21 @@ def test_all_tools_together_are_bounded() -> None:
         assert refused.param == "tools[1].function.parameters"
 
 
+def test_what_a_request_holds_of_schemas_is_bounded_over_all_its_fields() -> None:
+    def schema(first: int) -> dict[str, Any]:
+        costly = {rf"(?:(?:\w{{8}}){{8}}){{3}}{number}": {} for number in range(first, first + 30)}
+        return {"type": "object", "patternProperties": costly}
+
+    tools = [{"type": "function", "function": {"name": "a", "parameters": schema(0)}}]
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema(100)}}
+    one, other = chat(tools=tools, tool_choice="required"), chat(response_format=form)
+    for body in (one, other):
+        check_request("/v1/chat/completions", body, ENGINE)
+    refused = refusal("/v1/chat/completions", {**one, **other})
+    assert refused.param == "tools[0].function.parameters"
+    assert "too many or too large" in refused.message
+
+
 def test_tools_that_are_only_shown_may_look_as_they_did_in_training() -> None:
     odd = {"name": "get weather", "parameters": {"type": "dict", "properties": []}}
     body = chat(tools=[{"function": odd}])

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from serve.requests.schemas import SchemaRefused, check_schema
+from serve.requests.allowance import Allowance, SchemaRefused
+from serve.requests.schemas import check_schema
 
 TREE = {
     "type": "object",
@@ -24,7 +25,7 @@ TREE = {
     ],
 )
 def test_an_ordinary_schema_is_taken(schema: dict[str, Any]) -> None:
-    check_schema(schema, 10_000)
+    check_schema(schema, Allowance(10_000))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_an_ordinary_schema_is_taken(schema: dict[str, Any]) -> None:
 )
 def test_a_reference_that_leads_back_to_itself_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(SchemaRefused, match="leads back to itself"):
-        check_schema(schema, 10_000)
+        check_schema(schema, Allowance(10_000))
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -73,4 +74,20 @@ def nested(depth: int) -> dict[str, Any]:
 )
 def test_a_schema_that_is_too_much_or_none_is_refused(schema: dict[str, Any], why: str) -> None:
     with pytest.raises(SchemaRefused, match=why):
-        check_schema(schema, 40_000)
+        check_schema(schema, Allowance(40_000))
+
+
+def test_all_patterns_of_a_request_are_judged_for_one_price() -> None:
+    costly: dict[str, Any] = {rf"(?:(?:\w{{8}}){{8}}){{3}}{number}": {} for number in range(100)}
+    with pytest.raises(SchemaRefused, match="too many or too large"):
+        check_schema({"patternProperties": costly}, Allowance(40_000))
+    with pytest.raises(SchemaRefused, match="too many or too large"):
+        check_schema({"items": [{"pattern": pattern} for pattern in costly]}, Allowance(40_000))
+    allowance = Allowance(40_000)
+    for number in range(1, 101):
+        check_schema({"pattern": f"^[a-z]+-[0-9]{{1,{number}}}$"}, allowance)
+
+
+def test_a_pattern_that_is_used_often_is_paid_once() -> None:
+    fields = {f"p{number}": {"pattern": r"(?:\w{8}){8}"} for number in range(1000)}
+    check_schema({"properties": fields}, Allowance(40_000))
