@@ -149,12 +149,14 @@ def rate_headers(verdict: Verdict) -> Iterator[tuple[str, str]]:
 async def _refuse(
     exchange: Exchange, key: Key, ask: Ask, verdict: Verdict, refused: Refused, send: Send
 ) -> None:
-    code = "insufficient_quota" if refused.limit == "month" else "rate_limit_exceeded"
+    lasting = refused.wait is None or refused.used_up
+    month = refused.limit == "month"
+    code = "insufficient_quota" if month and lasting else "rate_limit_exceeded"
     exchange.rejected = code
     headers = dict(rate_headers(verdict))
     if refused.wait is not None:
         headers["retry-after"] = str(max(1, math.ceil(refused.wait)))
-    if refused.wait is None or refused.limit == "month":
+    if lasting:
         # Told to OpenAI's clients, which would try again of themselves.
         headers["x-should-retry"] = "false"
     await send_error(
@@ -181,7 +183,7 @@ def _explained(key: Key, ask: Ask, refused: Refused) -> str:
             "Shorten the prompt, or ask for a shorter answer (max_tokens) or fewer of them (n)."
         )
     said = f"the API key {key.id} has reached its limit of {limit}."
-    if refused.limit == "month":
+    if refused.used_up:
         return f"{said} It may ask again in {_duration(refused.wait)}, or with a higher limit."
     return f"{said} Try again in {_duration(refused.wait)}."
 

@@ -47,6 +47,8 @@ class Refused:
     limit: LimitName
     wait: float | None
     """Seconds until it may fit; None when it never will: it asks for more than the limit."""
+    used_up: bool = False
+    """Whether nothing but the next month makes room: no request under way holds it."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +200,9 @@ class Window:
             return Refused(name, _SOON)
         if name == "month":
             # Only what is held may come back before the month is over.
-            frees = self.month_tokens + more <= limit
-            return Refused(name, _SOON if frees else _until_next_month(now))
+            if self.month_tokens + more <= limit:
+                return Refused(name, _SOON)
+            return Refused(name, _until_next_month(now), used_up=True)
         return Refused(name, self._wait(used + more - limit, 0 if name == "requests" else 1, now))
 
     def _wait(self, excess: int, which: int, now: float) -> float:

@@ -259,6 +259,30 @@ def test_far_from_the_limit_nothing_is_tokenized_beforehand(
     asyncio.run(scenario())
 
 
+def test_a_month_that_requests_under_way_hold_is_to_be_asked_again(
+    database_name: str, make_key: Callable[..., str]
+) -> None:
+    key = make_key(Limits(tokens_per_month=800))
+
+    async def scenario() -> None:
+        engine = Engine()
+        engine.may_end.clear()
+        async with replicas(database_name, 1, engine) as (client,):
+            first = asyncio.create_task(post(client, key, max_tokens=500))
+            while not engine.calls:
+                await asyncio.sleep(0.001)
+            answer = await post(client, key, max_tokens=500)
+            engine.may_end.set()
+            assert (await first).status_code == 200
+            assert (await post(client, key, max_tokens=500)).status_code == 200
+        assert answer.status_code == 429
+        assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+        assert answer.headers["retry-after"] == "1"
+        assert "x-should-retry" not in answer.headers
+
+    asyncio.run(scenario())
+
+
 def test_a_used_up_month_is_insufficient_quota(
     database_name: str, make_key: Callable[..., str]
 ) -> None:

@@ -128,7 +128,7 @@ def test_a_quota_is_there_again_with_the_new_month() -> None:
     window, limits = Window(), Limits(tokens_per_month=100)
     window.settle(Admitted(0, 0), 100, "p", NOW)
     refused = window.admit(limits, Ask(1, 1), "p", NOW)
-    assert refused == Refused("month", 3600.0)
+    assert refused == Refused("month", 3600.0, used_up=True)
     assert admitted(window, limits, NOW + 3600, Ask(100, 100))
 
 
