@@ -14,8 +14,11 @@
     Backpressure    429 or 503 when too many wait
     MetricsRoute    /metrics: vLLM's figures and ours
     UsageRoute, FilesRoute, BatchesRoute (whose lines come back in at CheckBody)
-    OpenApiRoute, ModelsRoute, AdaptersRoute, AdapterRequests
+    OpenApiRoute, AdaptersRoute, AdapterRequests
     OpenAIErrors    vLLM's errors in OpenAI's shape
+    ── from here on inside, made with the engine by `serve.vllm_app` ──
+    ModelsRoute     /v1/models, of what is loaded
+    EngineTokens    tokens, as the engine counts them
     ── vLLM ──
 
 Every layer is an ASGI app made with the next one, reads and fills `serve.gateway.exchange`, and
