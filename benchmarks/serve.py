@@ -2,18 +2,19 @@
 
     python benchmarks/serve.py [--rounds 7] [--concurrency 1 8 32] [--tokens 32] [--limited-key]
 
-Both servers run all the time, each with an engine of its own. A round asks both the same requests,
-the bare one twice: `bare`, `llmkit`, `bare` again, and the other way about in the next round. The
-ratio of a round is ours over the mean of the two; their own ratio says how far a figure of this
-machine can be trusted. Medians over the rounds are reported, with and without streaming. Answers
-run to their full length, so every side makes the same number of tokens. The last line printed is
-one JSON object.
+Both servers run all the time, each with an engine of its own. A round asks each as many requests
+of the same lengths, the bare one twice: `bare`, `llmkit`, `bare` again, and the other way about in
+the next round. The ratio of a round is ours over the mean of the two; their own ratio says how far
+a figure of this machine can be trusted. Medians over the rounds are reported, with and without
+streaming. Answers run to their full length, so every side makes the same number of tokens. The
+last line printed is one JSON object.
 """
 
 import argparse
 import asyncio
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import os
 import socket
@@ -44,6 +45,9 @@ from serve.vllm_settings import engine_arguments, environment
 
 OURS_ALONE = {"worker_extension_cls", "disable_fastapi_docs", "shutdown_timeout"}
 """Arguments that do no work for a request."""
+
+SEEDS = itertools.count()
+"""One for each side of each round: no prompt is in a cache already."""
 
 
 @contextlib.contextmanager
@@ -95,9 +99,9 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise SystemExit("vLLM's server was not ready in ten minutes.")
 
 
-def one(target: Target, requests: int, concurrency: int, tokens: int, seed: int) -> Summary:
+def one(target: Target, requests: int, concurrency: int, tokens: int) -> Summary:
     """One side of one round."""
-    asks = made_up(requests, 24, [tokens], seed=seed)
+    asks = made_up(requests, 24, [tokens], seed=next(SEEDS))
     summary = summarize(asyncio.run(run_load(target, asks, Load(concurrency=concurrency))))
     if summary.errors:
         raise SystemExit(f"{target.url}: requests failed: {summary.errors}")
@@ -117,9 +121,7 @@ def compare(
         if turn % 2:
             order.reverse()
         requests = concurrency * per_client
-        done = {
-            side: one(sides[side.split()[0]], requests, concurrency, tokens, turn) for side in order
-        }
+        done = {side: one(sides[side.split()[0]], requests, concurrency, tokens) for side in order}
         speed = {side: each.output_tokens_per_second for side, each in done.items()}
         ratios.append(2 * speed["llmkit"] / (speed["bare"] + speed["bare again"]))
         against_itself.append(speed["bare again"] / speed["bare"])
@@ -175,7 +177,7 @@ def main() -> None:
                 "llmkit": Target(ours.url, "model", key, stream, ignore_eos=True),
             }
             for side in sides.values():
-                one(side, 8, 4, args.tokens, 99)
+                one(side, 8, 4, args.tokens)
             for concurrency in args.concurrency:
                 figures = compare(sides, concurrency, args.rounds, args.tokens, args.per_client)
                 found[f"{kind}_{concurrency}"] = figures

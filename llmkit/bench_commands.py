@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +62,8 @@ def bench_serve(
 
     key = os.environ.get("LLMKIT_API_KEY") or os.environ.get("OPENAI_API_KEY")
     base = url.rstrip("/")
-    asks = _asks(file, requests, input_tokens, output_tokens, prefix_tokens, seed)
+    lengths = _whole(output_tokens, "--output-tokens")
+    asks = _asks(file, requests, input_tokens, lengths, prefix_tokens, seed)
     loads = _loads(concurrency, rate)
     target = Target(base, model or first_model(base, key), key, stream, ignore_eos)
     summaries = measure(
@@ -70,7 +72,11 @@ def bench_serve(
         loads,
         on_round=lambda done: typer.echo(f"{done.load}: {done.seconds:.1f} s", err=True),
     )
-    remark = f"{len(asks)} requests a load; answers end after {output_tokens} tokens at most."
+    remark = f"{requests} requests a load; "
+    if file is None:
+        remark += f"answers end after {max(lengths)} tokens at most."
+    else:
+        remark += f"each from {file.name}: later ones may find their prompts cached."
     page = write(out, target, summaries, [remark])
     if as_json:
         typer.echo(json.dumps([each.as_json() for each in summaries]))
@@ -134,17 +140,21 @@ def _asks(
     file: Path | None,
     requests: int,
     input_tokens: int,
-    output_tokens: str,
+    lengths: list[int],
     prefix_tokens: int,
     seed: int,
-) -> "list[Ask]":
+) -> "Callable[[int], list[Ask]]":
+    """The requests of a load, by its number: a file's are the same for all."""
     from serve.bench.workload import from_file, made_up
 
-    lengths = _whole(output_tokens, "--output-tokens")
     if file is None:
-        return made_up(requests, input_tokens, lengths, prefix_tokens=prefix_tokens, seed=seed)
+        # No load of this run, nor of one with another seed, asks the same.
+        return lambda load: made_up(
+            requests, input_tokens, lengths, prefix_tokens=prefix_tokens, seed=1000 * seed + load
+        )
     asks = from_file(file, max(lengths))
-    return [asks[index % len(asks)] for index in range(requests)]
+    repeated = [asks[index % len(asks)] for index in range(requests)]
+    return lambda _: repeated
 
 
 def _loads(concurrency: str | None, rate: str | None) -> "list[Load]":

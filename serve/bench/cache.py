@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import statistics
 import tempfile
@@ -85,7 +86,7 @@ def measure_cache(
         prompt_tokens: length of the prompt whose continuation is timed token by token.
         new_tokens: how many tokens are timed.
         prefix_tokens: words that the prompts of the prefix measurement share.
-        requests: of the prefix and of the batching measurement.
+        requests: of the prefix measurement, and of each turn of the batching measurement.
         batch: requests at once in the batching measurement.
         lengths: answers' lengths in it, in turn.
         say: told what begins.
@@ -95,17 +96,15 @@ def measure_cache(
     """
     say(f"per-token time with and without KV cache: {new_tokens} tokens with transformers")
     kv = token_times(model.path, prompt_tokens, new_tokens, settings.dtype)
+    _free_gpu()
     shared = made_up(requests, 16, [1], prefix_tokens=prefix_tokens)
-    mixed = made_up(requests, 16, lengths)
     say("time to first token with a shared prefix, without prefix caching")
     with _server(model, settings, prefix_caching=False) as target:
         no_prefix = _sequential(target, shared)
     say("the same with prefix caching; then static and continuous batching")
     with _server(model, settings, prefix_caching=True) as target:
         prefix = _sequential(target, shared)
-        static = _answered(asyncio.run(run_static(target, mixed, batch)))
-        continuous = _answered(asyncio.run(run_load(target, mixed, Load(concurrency=batch))))
-    batching = Batching(batch, tuple(lengths), static, continuous)
+        batching = _batching(target, requests, batch, lengths)
     return CacheFigures(kv, prefix_tokens, prefix, no_prefix, batching)
 
 
@@ -148,6 +147,14 @@ def token_times(folder: Path, prompt_tokens: int, new_tokens: int, dtype: str) -
     for cache in (True, False):  # what is made at first use is made now
         run(4, cache=cache)
     return TokenTimes(prompt_tokens, run(new_tokens, cache=True), run(new_tokens, cache=False))
+
+
+def _free_gpu() -> None:
+    """Give back the memory of models that are no longer used: a server that follows wants it."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 class _Moments:
@@ -263,6 +270,33 @@ def _sequential(target: Target, asks: Sequence[Ask]) -> Summary:
     """One request after the other; the first, which fills the cache, is not counted."""
     asyncio.run(run_load(target, asks[:1], Load(concurrency=1)))
     return _answered(asyncio.run(run_load(target, asks[1:], Load(concurrency=1))))
+
+
+def _batching(target: Target, requests: int, batch: int, lengths: Sequence[int]) -> Batching:
+    """Two turns of each, in both orders, with prompts that no other turn has cached."""
+    seeds = itertools.count(1)
+
+    def asks() -> list[Ask]:
+        return made_up(requests, 16, lengths, seed=next(seeds))
+
+    def static() -> Round:
+        return asyncio.run(run_static(target, asks(), batch))
+
+    def continuous() -> Round:
+        return asyncio.run(run_load(target, asks(), Load(concurrency=batch)))
+
+    static()  # what an engine makes at its first batch of this size is made now
+    turns = [static(), continuous(), continuous(), static()]
+    return Batching(
+        batch,
+        tuple(lengths),
+        static=_answered(_together(turns[0], turns[3])),
+        continuous=_answered(_together(turns[1], turns[2])),
+    )
+
+
+def _together(first: Round, second: Round) -> Round:
+    return Round(first.load, first.answers + second.answers, first.seconds + second.seconds)
 
 
 def _answered(done: Round) -> Summary:

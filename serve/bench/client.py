@@ -95,43 +95,50 @@ async def ask(client: aiohttp.ClientSession, target: Target, what: Ask) -> Answe
                 return _failed(began, _refusal(response.status, await response.read()))
             if target.stream:
                 return await _streamed(response, began)
-            usage = (await response.json())["usage"]
-            return _answered(began, None, usage)
+            return _answered(began, None, (await response.json())["usage"])
     except TimeoutError:
         return _failed(began, "timed out")
-    except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
+    except (aiohttp.ClientError, OSError) as error:
         return _failed(began, type(error).__name__)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return _failed(began, "not an answer of the API")
 
 
 async def _streamed(response: aiohttp.ClientResponse, began: float) -> Answer:
     first: float | None = None
     usage: dict[str, int] | None = None
     async for line in response.content:
-        if not line.startswith(b"data: "):
+        if not line.startswith(b"data:"):
             continue
+        data = line[5:].strip()
         # Only what can matter is parsed: the pieces before the first text, usage, errors.
-        if line.startswith(b'data: {"error"'):
-            return _failed(began, _refusal(200, line[6:]))
-        if first is None and _has_text(line):
-            first = time.perf_counter()
-        elif b'"usage":{' in line or b'"usage": {' in line:
-            usage = json.loads(line[6:])["usage"]
+        if data.startswith(b'{"error"'):
+            return _failed(began, _refusal(200, data))
+        if data == b"[DONE]":
+            continue
+        if first is None or b'"usage":{' in data or b'"usage": {' in data:
+            now = time.perf_counter()
+            event = json.loads(data)
+            usage = event.get("usage") or usage
+            if first is None and _has_text(event):
+                first = now
     if usage is None:
         return _failed(began, "the stream ended without usage")
     return _answered(began, first, usage)
 
 
-def _has_text(line: bytes) -> bool:
-    if line.startswith(b"data: [DONE]"):
-        return False
-    choices = json.loads(line[6:]).get("choices") or []
-    return any(choice.get("delta", {}).get("content") for choice in choices)
+_TEXT = ("content", "reasoning", "reasoning_content")
+"""Where a piece of text is; thinking takes tokens too, and servers name it differently."""
+
+
+def _has_text(event: dict[str, Any]) -> bool:
+    deltas = [choice.get("delta") or {} for choice in event.get("choices") or []]
+    return any(delta.get(name) for delta in deltas for name in _TEXT)
 
 
 def _answered(began: float, first: float | None, usage: dict[str, int]) -> Answer:
-    return Answer(
-        began, time.perf_counter(), first, usage["prompt_tokens"], usage["completion_tokens"]
-    )
+    prompt, completion = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+    return Answer(began, time.perf_counter(), first, prompt, completion)
 
 
 def _failed(began: float, error: str) -> Answer:

@@ -40,30 +40,31 @@ async def _first_model(target: Target) -> str:
                     f"{target.url}/models answers {answer.status}. Give the base URL that clients "
                     "use, ending in /v1; a key goes into LLMKIT_API_KEY."
                 )
-            models = (await answer.json())["data"]
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError) as error:
+            models = [str(each["id"]) for each in (await answer.json())["data"]]
+    except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
         raise EndpointNotUsable(
             f"{target.url}: no OpenAI-compatible server answers there ({error or 'timed out'})."
         ) from None
     if not models:
         raise EndpointNotUsable(f"{target.url}/models lists no model.")
-    return str(models[0]["id"])
+    return models[0]
 
 
 def measure(
     target: Target,
-    asks: Sequence[Ask],
+    asks: Callable[[int], Sequence[Ask]],
     loads: Sequence[Load],
     *,
     warm_up: int = 4,
     on_round: Callable[[Summary], None] = lambda _: None,
     on_answer: Callable[[Answer], None] = lambda _: None,
 ) -> list[Summary]:
-    """Ask the same requests under each load in turn.
+    """Ask requests under each load in turn.
 
     Args:
         target: what is measured.
-        asks: the requests of each load.
+        asks: the requests of the load with this number; 0 is the warm-up's. Where they differ, no
+            load finds its prompts in a cache that an earlier one filled.
         loads: concurrencies and rates.
         warm_up: requests sent before, which count nowhere.
         on_round: called when a load is done.
@@ -74,13 +75,13 @@ def measure(
     """
 
     async def all_of_it() -> list[Summary]:
-        warmed = await run_load(target, asks[:warm_up], Load(concurrency=2))
+        warmed = await run_load(target, asks(0)[:warm_up], Load(concurrency=2))
         errors = [answer.error for answer in warmed.answers if answer.error]
         if warmed.answers and len(errors) == len(warmed.answers):
             raise EndpointNotUsable(f"{target.url}: no request was answered ({errors[0]}).")
         summaries = []
-        for load in loads:
-            done = await run_load(target, asks, load, on_answer=on_answer)
+        for number, load in enumerate(loads, 1):
+            done = await run_load(target, asks(number), load, on_answer=on_answer)
             summaries.append(summarize(done))
             on_round(summaries[-1])
         return summaries

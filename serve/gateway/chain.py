@@ -132,6 +132,7 @@ class Gateway:
             settings.max_queue,
             settings.queue_seconds,
         )
+        self._figures.waiting.set_function(lambda: pressure.waiting)
         app = UsageRoute(app, self._keys)
         lines, runner = Late(), None
         if self._store is None:

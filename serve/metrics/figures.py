@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serve.gateway.exchange import Exchange
@@ -17,16 +19,39 @@ _DURATION = (0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class _Series:
-    """One route, model and key: its children of every family, looked up once."""
+    """One route, model and key: its children of each family, made and looked up once.
+
+    Only those with something to count: a histogram costs a dozen series, and most routes have no
+    tokens.
+    """
 
     def __init__(self, figures: Figures, who: tuple[str, str, str]) -> None:
-        self.prompt = figures.tokens.labels(*who, "prompt")
-        self.completion = figures.tokens.labels(*who, "completion")
-        self.duration = figures.duration.labels(*who)
-        self.first_token = figures.first_token.labels(*who)
-        self.per_token = figures.per_token.labels(*who)
-        self.queue = figures.queue.labels(*who)
+        self._figures, self._who = figures, who
         self.by_status: dict[int, Counter] = {}
+
+    @cached_property
+    def prompt(self) -> Counter:
+        return self._figures.tokens.labels(*self._who, "prompt")
+
+    @cached_property
+    def completion(self) -> Counter:
+        return self._figures.tokens.labels(*self._who, "completion")
+
+    @cached_property
+    def duration(self) -> Histogram:
+        return self._figures.duration.labels(*self._who)
+
+    @cached_property
+    def first_token(self) -> Histogram:
+        return self._figures.first_token.labels(*self._who)
+
+    @cached_property
+    def per_token(self) -> Histogram:
+        return self._figures.per_token.labels(*self._who)
+
+    @cached_property
+    def queue(self) -> Histogram:
+        return self._figures.queue.labels(*self._who)
 
 
 class Figures:
@@ -81,6 +106,11 @@ class Figures:
             "llmkit_requests_in_flight", "Requests being answered.", registry=self.registry
         )
         in_flight.set_function(lambda: self.under_way)
+        self.waiting = Gauge(
+            "llmkit_requests_waiting",
+            "Requests in the gateway's queue, waiting for a turn; not those of batches.",
+            registry=self.registry,
+        )
 
     def count(self, exchange: Exchange, status: int, ended: float) -> None:
         """Count one request whose answer has ended.

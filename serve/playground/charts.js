@@ -74,7 +74,7 @@ export class Charts {
     this.before = { total, now };
     const figures = [
       metrics.get("vllm:num_requests_running") ?? 0,
-      metrics.get("vllm:num_requests_waiting") ?? 0,
+      metrics.get("llmkit_requests_waiting") ?? 0,
       metrics.get("vllm:kv_cache_usage_perc") ?? 0,
       speed,
     ];

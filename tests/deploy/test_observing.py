@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -156,39 +157,58 @@ def test_our_exposition_is_as_prometheus_wants_it() -> None:
     assert checked.returncode == 0, checked.stderr.decode()
 
 
+REQUESTS = 'llmkit_requests_total{instance="a",route="/v1/completions",status="%s"}'
+WELL = {
+    REQUESTS % "200": "0+100x30",
+    REQUESTS % "500": "0+0x30",
+    'up{job="llmkit",instance="a"}': "1x30",
+    'vllm:kv_cache_usage_perc{instance="a"}': "0.5x30",
+    'llmkit_requests_waiting{instance="a"}': "5x30",
+    'llmkit_access_log_lines_dropped_total{instance="a"}': "7x30",
+}
+"""Series of a server that works, each minute's values for half an hour."""
+ILL = {
+    "ServerDown": ('up{job="llmkit",instance="a"}', "0x30"),
+    "ServerErrors": (REQUESTS % "500", "0+5x30"),
+    "RequestsWait": ('llmkit_requests_waiting{instance="a"}', "20x30"),
+    "KvCacheFull": ('vllm:kv_cache_usage_perc{instance="a"}', "0.99x30"),
+    "LogLinesDropped": ('llmkit_access_log_lines_dropped_total{instance="a"}', "7+1x30"),
+}
+"""What makes each alert fire."""
+
+
 @promtool
-def test_alerts_fire_when_they_should_and_not_otherwise(tmp_path: Path) -> None:
-    requests = 'llmkit_requests_total{instance="a",route="/v1/completions",status="%s"}'
-    tests = {
+def test_each_alert_fires_for_its_own_reason_and_no_other_does(tmp_path: Path) -> None:
+    alerts = {rule["alert"]: rule for group in ALERTS["groups"] for rule in group["rules"]}
+    assert set(ILL) == set(alerts)
+    cases = [("nothing", WELL)] + [(name, WELL | dict([change])) for name, change in ILL.items()]
+    tests: dict[str, Any] = {
         "rule_files": [str(DEPLOY / "prometheus/alerts.yml")],
         "tests": [
             {
+                "name": case,
                 "interval": "1m",
-                "input_series": [
-                    {"series": requests % "200", "values": "0+100x20"},
-                    {"series": requests % "500", "values": "0+5x20"},
-                    {"series": 'up{job="llmkit",instance="a"}', "values": "1x20"},
-                    {"series": 'vllm:kv_cache_usage_perc{instance="a"}', "values": "0.5x20"},
-                ],
-                "alert_rule_test": [
+                "input_series": [{"series": name, "values": v} for name, v in series.items()],
+                "promql_expr_test": [
                     {
-                        "eval_time": "15m",
-                        "alertname": "ServerErrors",
-                        "exp_alerts": [
-                            {
-                                "exp_labels": {"severity": "page", "instance": "a"},
-                                "exp_annotations": {
-                                    "summary": "a answers 4.762% of requests with a 5xx."
-                                },
-                            }
+                        "eval_time": "25m",
+                        "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                        "exp_samples": [
+                            {"labels": f'{{alertname="{case}"}}', "value": 1}
+                            for _ in range(case != "nothing")
                         ],
-                    },
-                    {"eval_time": "15m", "alertname": "ServerDown", "exp_alerts": []},
-                    {"eval_time": "15m", "alertname": "KvCacheFull", "exp_alerts": []},
+                    }
                 ],
             }
+            for case, series in cases
         ],
     }
+    said = {"summary": "a answers 4.762% of requests with a 5xx."}
+    fires = [{"exp_labels": {"severity": "page", "instance": "a"}, "exp_annotations": said}]
+    [errors] = [test for test in tests["tests"] if test["name"] == "ServerErrors"]
+    errors["alert_rule_test"] = [
+        {"eval_time": "25m", "alertname": "ServerErrors", "exp_alerts": fires}
+    ]
     path = tmp_path / "tests.yml"
     path.write_text(yaml.safe_dump(tests))
     checked = run("promtool", "test", "rules", str(path))

@@ -45,6 +45,14 @@ def test_json_holds_the_figures(served: tuple[str, Stub], tmp_path: Path) -> Non
     assert figures["completion_tokens"] == 12
 
 
+def test_each_load_asks_anew(served: tuple[str, Stub], tmp_path: Path) -> None:
+    url, stub = served
+    words = ["bench", "serve", url, "--concurrency", "1,2", "--requests", "3"]
+    run(app, [*words, "--output-tokens", "3", "--out", str(tmp_path)])
+    texts = [body["messages"][0]["content"] for body in stub.asked]
+    assert len(set(texts)) == len(texts) == 9
+
+
 def test_requests_come_from_a_file(served: tuple[str, Stub], tmp_path: Path) -> None:
     url, stub = served
     path = tmp_path / "asks.jsonl"
@@ -53,6 +61,8 @@ def test_requests_come_from_a_file(served: tuple[str, Stub], tmp_path: Path) -> 
     assert run(app, [*words, "--out", str(tmp_path)]).exit_code == 0
     texts = [body["messages"][0]["content"] for body in stub.asked]
     assert texts[-3:] == ["one", "two", "one"]
+    page = (tmp_path / "index.html").read_text()
+    assert "from asks.jsonl: later ones may find their prompts cached" in page
 
 
 @pytest.mark.parametrize(

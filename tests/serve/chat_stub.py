@@ -30,7 +30,7 @@ from serve.listening import address_of, listen
 
 METRICS = """\
 vllm:num_requests_running{{engine="0"}} {running}
-vllm:num_requests_waiting{{engine="0"}} 3
+llmkit_requests_waiting 3
 vllm:kv_cache_usage_perc{{engine="0"}} 0.425
 vllm:generation_tokens_total{{engine="0"}} {tokens}
 """

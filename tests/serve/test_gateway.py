@@ -6,11 +6,14 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve.gateway.bounds import Bounds
+from serve.gateway.chain import EngineApp, Gateway
 from serve.gateway.errors import send_json
 from serve.gateway.exchange import exchange_of
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import ROUTES, AllowList
+from serve.settings import ServeSettings
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,3 +140,27 @@ def test_an_unknown_model_is_404_and_names_those_served() -> None:
     assert answer.status_code == 404
     assert answer.json()["error"]["param"] == "model"
     assert "base" in answer.json()["error"]["message"]
+
+
+def test_metrics_say_how_many_wait_for_a_turn() -> None:
+    async def scenario() -> None:
+        go_on = asyncio.Event()
+
+        async def engine(scope: Scope, receive: Receive, send: Send) -> None:
+            await go_on.wait()
+            await send_json(send, 200, {})
+
+        gateway = Gateway(ServeSettings(database="none", max_running=1))
+        app = gateway.around(EngineApp(engine, Bounds(lambda: ["base"], 64, 9))).app
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            asked = {"model": "base", "prompt": "x"}
+            answers = [asyncio.create_task(client.post("/v1/completions", json=asked))]
+            answers += [asyncio.create_task(client.post("/v1/completions", json=asked))]
+            await asyncio.sleep(0.05)
+            assert "llmkit_requests_waiting 1.0" in (await client.get("/metrics")).text
+            go_on.set()
+            await asyncio.gather(*answers)
+            assert "llmkit_requests_waiting 0.0" in (await client.get("/metrics")).text
+
+    asyncio.run(scenario())

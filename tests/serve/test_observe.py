@@ -32,6 +32,10 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     await send_json(send, 200, {"headers": [[n.decode(), v.decode()] for n, v in scope["headers"]]})
 
 
+async def answer_without_tokens(scope: Scope, receive: Receive, send: Send) -> None:
+    await send_json(send, 200, {})
+
+
 def id_of(sent: list[Any]) -> str:
     [value] = [value for name, value in sent[0]["headers"] if name == b"x-request-id"]
     return str(value.decode())
@@ -118,6 +122,12 @@ def test_paths_asked_for_make_no_series(figures: Figures) -> None:
     counted = [f for f in figures.registry.collect() if f.name == "llmkit_requests"]
     routes = {s.labels["route"] for f in counted for s in f.samples}
     assert routes == {"/v1/models/{id}", "other"}
+
+
+def test_a_request_without_tokens_makes_no_series_of_tokens(figures: Figures) -> None:
+    call(Observe(AllowList(answer_without_tokens), figures), "/v1/models", method="GET")
+    made = {f.name for f in figures.registry.collect() for s in f.samples if s.labels}
+    assert made == {"llmkit_requests", "llmkit_request_duration_seconds"}
 
 
 def test_keys_past_the_limit_share_a_series() -> None:

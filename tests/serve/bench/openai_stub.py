@@ -17,6 +17,10 @@ class Stub:
         self.seconds_per_token = 0.0
         self.status = 200
         self.breaks_off = False
+        self.data = "data: "
+        self.events: list[Any] | None = None
+        """In place of an answer."""
+        self.listed: Any = {"data": [{"id": "stub"}]}
         self.asked: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.under_way = 0
@@ -37,6 +41,8 @@ class Stub:
             self.under_way -= 1
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        if self.events is not None and not body["stream"]:
+            return web.json_response(self.events[0])
         length = body["max_tokens"]
         usage = {"prompt_tokens": 3, "completion_tokens": length}
         if not body["stream"]:
@@ -44,6 +50,10 @@ class Stub:
             return web.json_response({"choices": [], "usage": usage})
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
+        if self.events is not None:
+            for event in self.events:
+                await self._event(response, event)
+            return response
         await self._event(response, {"choices": [{"delta": {"role": "assistant", "content": ""}}]})
         for _ in range(length):
             await asyncio.sleep(self.seconds_per_token)
@@ -56,13 +66,12 @@ class Stub:
         await response.write(b"data: [DONE]\n\n")
         return response
 
-    @staticmethod
-    async def _event(response: web.StreamResponse, event: dict[str, Any]) -> None:
+    async def _event(self, response: web.StreamResponse, event: Any) -> None:
         text = json.dumps(event, separators=(",", ":"))
-        await response.write(f"data: {text}\n\n".encode())
+        await response.write(f"{self.data}{text}\n\n".encode())
 
     async def models(self, _request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "stub"}]})
+        return web.json_response(self.listed)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from openai_stub import Stub, stub_server
@@ -92,17 +93,77 @@ def test_refusals_and_broken_streams_are_errors_by_kind(served: tuple[Target, St
     assert summarize(broken).completion_tokens == 0
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"usage": {"completion_tokens": None}},
+        {"usage": {"tokens": 1}},
+        {"usage": None, "choices": 5},
+        {"choices": [3], "usage": 7},
+        [1],
+        "x",
+        None,
+    ],
+)
+def test_what_is_no_answer_is_an_error_and_raises_nothing(
+    served: tuple[Target, Stub], event: Any, stream: bool
+) -> None:
+    target, stub = served
+    stub.events = [event]
+    asked = run_load(
+        Target(target.url, "stub", stream=stream), made_up(1, 5, [4]), Load(concurrency=1)
+    )
+    assert summarize(asyncio.run(asked)).errors == {"not an answer of the API": 1}
+
+
+@pytest.mark.parametrize(
+    "delta", [{"content": "a"}, {"reasoning": "a"}, {"reasoning_content": "a"}]
+)
+@pytest.mark.parametrize("data", ["data: ", "data:"])
+def test_text_and_usage_are_found_however_a_server_sends_them(
+    served: tuple[Target, Stub], delta: dict[str, str], data: str
+) -> None:
+    target, stub = served
+    stub.data = data
+    usage = {"prompt_tokens": 3, "completion_tokens": 1}
+    stub.events = [
+        {"choices": [{"delta": None}], "usage": None},
+        {"choices": [{"delta": delta}], "usage": usage},
+    ]
+    [answer] = asyncio.run(run_load(target, made_up(1, 5, [4]), Load(concurrency=1))).answers
+    assert (answer.error, answer.completion_tokens) == (None, 1)
+    assert answer.ttft
+
+
+def test_no_load_asks_what_an_earlier_one_or_the_warm_up_did(served: tuple[Target, Stub]) -> None:
+    target, stub = served
+    loads = [Load(concurrency=1), Load(concurrency=2)]
+    measure(target, lambda load: made_up(3, 5, [1], seed=load), loads)
+    texts = [body["messages"][0]["content"] for body in stub.asked]
+    assert len(set(texts)) == len(texts) == 3 * 3
+
+
+@pytest.mark.parametrize("models", [None, [], {"data": 3}, {"data": [3]}, {"data": [{}]}])
+def test_what_lists_no_models_is_said(served: tuple[Target, Stub], models: Any) -> None:
+    target, stub = served
+    stub.listed = models
+    with pytest.raises(EndpointNotUsable, match="OpenAI-compatible"):
+        first_model(target.url, None)
+
+
 def test_a_server_that_refuses_everything_is_not_measured(served: tuple[Target, Stub]) -> None:
     target, stub = served
     stub.status = 429
     with pytest.raises(EndpointNotUsable, match="rate_limit_exceeded"):
-        measure(target, made_up(3, 5, [4]), [Load(concurrency=1)])
+        measure(target, lambda _: made_up(3, 5, [4]), [Load(concurrency=1)])
 
 
 def test_the_key_is_sent_and_the_first_model_found(served: tuple[Target, Stub]) -> None:
     target, stub = served
     assert first_model(target.url, "sk-1") == "stub"
-    measure(Target(target.url, "stub", "sk-1"), made_up(1, 5, [1]), [Load(concurrency=1)])
+    keyed = Target(target.url, "stub", "sk-1")
+    measure(keyed, lambda _: made_up(1, 5, [1]), [Load(concurrency=1)])
     assert stub.keys == {"Bearer sk-1"}
 
 
