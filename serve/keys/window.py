@@ -47,6 +47,8 @@ class Refused:
     limit: LimitName
     wait: float | None
     """Seconds until it may fit; None when it never will: it asks for more than the limit."""
+    used_up: bool = False
+    """Whether nothing but the next month makes room: no request under way holds it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Admitted:
 
     held: int
     """Tokens put aside for it."""
+    second: int
+    """In which it was counted."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +127,16 @@ class Window:
         mine.requests += 1
         mine.tokens += hold
         mine.until = now + SECONDS_HELD
-        return Admitted(hold)
+        return Admitted(hold, int(now))
 
-    def settle(self, held: int, used: int, process: str, now: float) -> None:
+    def settle(self, admitted: Admitted, used: int, process: str, now: float) -> None:
         """A request has ended: what it used takes the place of what was put aside for it."""
         self._move_to(now)
         mine = self.held.get(process)
         if mine is not None:
             mine.requests -= 1
             # Never below zero: a hold that lapsed meanwhile was not the one that is there now.
-            mine.tokens = max(0, mine.tokens - held)
+            mine.tokens = max(0, mine.tokens - admitted.held)
             mine.until = now + SECONDS_HELD
             if mine.requests <= 0:
                 del self.held[process]
@@ -140,6 +144,14 @@ class Window:
             self._at(now)[1] += used
             self._tokens += used
             self.month_tokens += used
+
+    def take_back(self, admitted: Admitted, process: str, now: float) -> None:
+        """A request came to nothing: it counts as if it had not been admitted."""
+        self.settle(admitted, 0, process, now)
+        counts = self.seconds.get(admitted.second)
+        if counts is not None and counts[0]:
+            counts[0] -= 1
+            self._requests -= 1
 
     def touch(self, process: str, now: float) -> None:
         """A word from a process: what it holds goes on."""
@@ -188,8 +200,9 @@ class Window:
             return Refused(name, _SOON)
         if name == "month":
             # Only what is held may come back before the month is over.
-            frees = self.month_tokens + more <= limit
-            return Refused(name, _SOON if frees else _until_next_month(now))
+            if self.month_tokens + more <= limit:
+                return Refused(name, _SOON)
+            return Refused(name, _until_next_month(now), used_up=True)
         return Refused(name, self._wait(used + more - limit, 0 if name == "requests" else 1, now))
 
     def _wait(self, excess: int, which: int, now: float) -> float:

@@ -47,19 +47,27 @@ class Batches:
 
     async def add(self, record: BatchRecord) -> None:
         """Keep a new batch."""
-        await asyncio.to_thread(self._make, record)
-        self._records[record.id] = record
+        self._records[record.id] = record  # first: it counts, and its file is in use, from now on
+        try:
+            await asyncio.to_thread(self._make, record)
+        except BaseException:
+            del self._records[record.id]
+            raise
 
     async def save(self, record: BatchRecord) -> None:
         """Put a batch as it is now onto the disk."""
-        async with self._saving:  # of two writings of one record, the later must win
-            content = record.model_dump_json().encode()
-            await asyncio.to_thread(write_beside, self.folder(record) / _RECORD, content)
+        await asyncio.shield(asyncio.create_task(self._save(record)))
 
     async def forget(self, record: BatchRecord) -> None:
         """Remove a batch."""
         self._records.pop(record.id, None)
         await asyncio.to_thread(shutil.rmtree, self.folder(record), ignore_errors=True)
+
+    async def _save(self, record: BatchRecord) -> None:
+        """Goes on where who saves is cancelled: a thread that writes can't be stopped."""
+        async with self._saving:  # of two writings of one record, the later must win
+            content = record.model_dump_json().encode()
+            await asyncio.to_thread(write_beside, self.folder(record) / _RECORD, content)
 
     def _make(self, record: BatchRecord) -> None:
         folder = self.folder(record)

@@ -35,9 +35,9 @@ async def receive_form(scope: Scope, receive: Receive, file: Incoming, largest: 
         RequestRefused: it is not such a form, or the file is larger than ``largest`` bytes.
         ClientLeft: there is no one to answer any more.
     """
-    reader = _Reader(_boundary(scope))
     more = True
     try:
+        reader = _Reader(_boundary(scope))
         while more:
             message = await receive()
             if message["type"] != "http.request":

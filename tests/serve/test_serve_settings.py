@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from serve.device import choose_device
+from serve.device import Device, choose_device
 from serve.errors import DeviceNotAvailable
 from serve.model import ServedModel
 from serve.settings import ServeSettings
@@ -55,6 +55,17 @@ def test_one_adapter_slot_is_left_to_spare() -> None:
     arguments = engine_arguments(TWO_ADAPTERS, ServeSettings(), "cpu")
     assert (arguments["max_loras"], arguments["max_lora_rank"]) == (3, 32)
     assert "enable_lora" not in engine_arguments(MODEL, ServeSettings(), "cpu")
+
+
+def test_adapters_have_our_products_on_cpu_unless_the_model_is_compiled() -> None:
+    def extension(model: ServedModel, device: Device, compile_: bool) -> str:
+        arguments = engine_arguments(model, ServeSettings(compile=compile_), device)
+        return str(arguments["worker_extension_cls"]).rpartition(".")[2]
+
+    assert extension(TWO_ADAPTERS, "cpu", False) == "CpuLoraGuard"
+    assert extension(TWO_ADAPTERS, "cpu", True) == "EngineGuard"
+    assert extension(TWO_ADAPTERS, "cuda", False) == "EngineGuard"
+    assert extension(MODEL, "cpu", False) == "EngineGuard"
 
 
 def test_the_number_of_threads_that_the_user_chose_is_kept(

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
+from serve.gateway.backpressure import send_overloaded
 from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_json
 from serve.gateway.exchange import exchange_of
@@ -202,6 +203,47 @@ def test_near_the_limit_the_prompts_real_length_decides(
     asyncio.run(scenario())
 
 
+def test_a_prompt_that_can_never_fit_is_told_so_with_the_minutes_last_request(
+    database_name: str, make_key: Callable[..., str]
+) -> None:
+    key = make_key(Limits(requests_per_minute=1, tokens_per_minute=100))
+
+    async def scenario() -> None:
+        async with replicas(database_name, 1, Engine(prompt=61)) as (client,):
+            messages = [{"role": "user", "content": "x" * 400}]
+            answer = await post(client, key, messages=messages, max_tokens=40)
+        assert "may use 101 tokens" in answer.json()["error"]["message"]
+
+    asyncio.run(scenario())
+
+
+def test_what_the_gateway_refuses_behind_the_limits_counts_for_nothing(
+    database_name: str, make_key: Callable[..., str]
+) -> None:
+    key = make_key(Limits(requests_per_minute=1, tokens_per_minute=10_000))
+    full = True
+
+    async def engine(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        if full:
+            await send_overloaded(exchange, send, 429, "the queue is full.")
+        else:
+            exchange.prompt_tokens = 1
+            await send_json(send, 200, {})
+
+    async def scenario() -> None:
+        nonlocal full
+        async with replicas(database_name, 1, engine) as (client,):
+            for _ in range(3):
+                answer = await post(client, key)
+                assert answer.json()["error"]["code"] == "server_overloaded"
+            assert (await usage(client, key))["data"] == []
+            full = False
+            assert [(await post(client, key)).status_code for _ in range(2)] == [200, 429]
+
+    asyncio.run(scenario())
+
+
 def test_far_from_the_limit_nothing_is_tokenized_beforehand(
     database_name: str, make_key: Callable[..., str]
 ) -> None:
@@ -213,6 +255,30 @@ def test_far_from_the_limit_nothing_is_tokenized_beforehand(
             for _ in range(5):
                 assert (await post(client, key, max_tokens=40)).status_code == 200
         assert (engine.calls, engine.tokenized) == (5, 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_month_that_requests_under_way_hold_is_to_be_asked_again(
+    database_name: str, make_key: Callable[..., str]
+) -> None:
+    key = make_key(Limits(tokens_per_month=800))
+
+    async def scenario() -> None:
+        engine = Engine()
+        engine.may_end.clear()
+        async with replicas(database_name, 1, engine) as (client,):
+            first = asyncio.create_task(post(client, key, max_tokens=500))
+            while not engine.calls:
+                await asyncio.sleep(0.001)
+            answer = await post(client, key, max_tokens=500)
+            engine.may_end.set()
+            assert (await first).status_code == 200
+            assert (await post(client, key, max_tokens=500)).status_code == 200
+        assert answer.status_code == 429
+        assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+        assert answer.headers["retry-after"] == "1"
+        assert "x-should-retry" not in answer.headers
 
     asyncio.run(scenario())
 

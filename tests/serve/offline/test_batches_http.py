@@ -173,6 +173,13 @@ def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(
         ),
         (
             {
+                "content": b"--b\r\nnothing",
+                "headers": {"content-type": f"multipart/form-data; boundary={'b' * 300}"},
+            },
+            "invalid_form",
+        ),
+        (
+            {
                 "files": {"file": b"x"},
                 "data": {
                     "purpose": "batch",

@@ -1,5 +1,6 @@
 """Whose files and batches they are, and who pays: through HTTP, on a server with a fake engine."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from batch_stub import StubServer, ended, line, lines_of, results, stub_server, submit
+from batch_stub import CHAT, StubServer, ended, line, lines_of, results, stub_server, submit
 
 from serve.keys.database import Database
 from serve.keys.key import Limits
@@ -95,14 +96,11 @@ def test_what_lines_use_is_charged_to_the_key_of_the_batch(keyed: Keyed) -> None
     assert {row["model"] for row in rows} == {"stub"}
 
 
-def test_past_the_limits_of_its_key_a_batch_waits_and_past_the_month_it_fails(keyed: Keyed) -> None:
-    _, client = keyed.new(limits=Limits(concurrent_requests=1))
-    done = ended(client, submit(client, lines_of(["x"] * 3)))
+def test_a_batch_waits_for_what_is_only_held_and_past_the_month_it_fails(keyed: Keyed) -> None:
+    _, client = keyed.new(limits=Limits(tokens_per_month=1200))  # room for two lines at a time
+    done = ended(client, submit(client, lines_of(["x"] * 3, max_tokens=500)))
     assert done.request_counts is not None
     assert done.request_counts.completed == 3
-    _, client = keyed.new(limits=Limits(tokens_per_month=2000))
-    done = ended(client, submit(client, lines_of(["x"] * 3, max_tokens=600)), 30)
-    assert done.status == "completed"
     _, client = keyed.new(limits=Limits(tokens_per_month=20))
     done = ended(client, submit(client, lines_of(["x"] * 3, max_tokens=500)))
     assert done.request_counts is not None
@@ -166,6 +164,23 @@ def test_a_key_has_so_many_batches_and_bytes_and_no_more(keyed: Keyed) -> None:
     with pytest.raises(openai.APIStatusError) as full:
         client.files.create(file=("a", b"x" * 60_000), purpose="batch")
     assert full.value.code == "storage_limit_exceeded"
+
+
+def test_at_the_same_time_no_more_batches_are_taken_either(keyed: Keyed) -> None:
+    _, client = keyed.new()
+    file = client.files.create(file=("a", lines_of(["hang"])), purpose="batch")
+    asked = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+
+    async def post_all() -> list[httpx.Response]:
+        headers = {"authorization": f"Bearer {client.api_key}"}
+        async with httpx.AsyncClient(base_url=keyed.server.url, headers=headers) as at_once:
+            posts = [at_once.post("/v1/batches", json=asked) for _ in range(8)]
+            return await asyncio.gather(*posts)
+
+    codes = sorted(answer.status_code for answer in asyncio.run(post_all()))
+    assert codes == [200, 200, *[429] * 6]
+    for batch in client.batches.list().data:
+        client.batches.cancel(batch.id)
 
 
 def test_without_a_key_nothing_is_taken(keyed: Keyed) -> None:
