@@ -109,7 +109,7 @@ class Gateway:
         self._log = AccessLog(settings.access_log, dropped) if settings.access_log else None
         self._tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
-    def outside(self, readiness: Readiness) -> ASGIApp:
+    def outside(self, readiness: Readiness) -> Observe:
         """The layers that answer from the first moment on."""
         app: ASGIApp = ReadinessGate(readiness)
         app = AllowList(app)

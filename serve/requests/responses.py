@@ -135,7 +135,7 @@ class ResponsesRequest(Shape):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4, fail_fast=True)] | None = None
     stop_token_ids: SomeIds | None = None
-    logit_bias: Annotated[dict[BiasKey, Bias], Field(max_length=1024)] | None = None
+    logit_bias: Annotated[dict[BiasKey, Bias], Field(max_length=1024, fail_fast=True)] | None = None
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from serve.requests.not_offered import NOT_OFFERED
+
+_MOST_FIELDS = 200
+"""Fields in one object. Each that is none costs an error of its own."""
 
 
 class Shape(BaseModel):
@@ -22,6 +27,22 @@ class Shape(BaseModel):
         protected_namespaces=(),
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sent(cls, given: Any) -> Any:
+        """The fields that say something: clients that spell out every field send nulls too."""
+        if not isinstance(given, dict):
+            return given
+        if len(given) > _MOST_FIELDS:
+            raise ValueError(f"has {len(given)} fields; at most {_MOST_FIELDS} are looked at.")
+        if None not in given.values():
+            return given
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None or name not in NOT_OFFERED
+        }
+
 
 TOKEN_ID = "token-id"
 
@@ -34,7 +55,7 @@ CacheSalt = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\
 
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
-    Field(max_length=16),
+    Field(max_length=16, fail_fast=True),
 ]
 
 Ignored = Annotated[Any, Field(description="OpenAI's; taken and ignored.")]
