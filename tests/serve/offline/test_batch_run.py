@@ -13,7 +13,6 @@ from batch_stub import lines_of
 from starlette.types import Receive, Scope, Send
 from test_gate import Others
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.errors import error_body, send_json
 from serve.keys.opening import Keys
 from serve.offline import attempts, results, run
@@ -21,6 +20,7 @@ from serve.offline.batches import new_batch_id
 from serve.offline.files import new_file_id
 from serve.offline.records import BatchRecord
 from serve.offline.runner import Runner, Serving, Store
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 Answer = Callable[[dict[str, Any], Send], Awaitable[None]]
