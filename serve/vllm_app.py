@@ -77,7 +77,9 @@ class VllmEngine:
         created = int(time.time())
         registry = await self._registry(app.state)
         async with app.router.lifespan_context(app):
-            routed = ModelsRoute(EngineTokens(app), lambda: _cards(app.state, created, registry))
+            routed = ModelsRoute(
+                EngineTokens(app, self._client.abort), lambda: _cards(app.state, created, registry)
+            )
             bounds = _bounds(app.state, self._client, registry, tasks)
             yield EngineApp(routed, bounds, registry)
 
