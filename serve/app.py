@@ -28,13 +28,13 @@ from typing import Any, Protocol
 
 import psutil
 import uvicorn
-from starlette.types import ASGIApp
 
 from serve.connections import ConnectionLimits, allow_connections, guarded
 from serve.device import choose_device
 from serve.errors import EngineFailed
 from serve.gateway.chain import EngineApp, Gateway
 from serve.gateway.in_flight import ENGINE_DIED, SHUTDOWN, Cut, InFlight
+from serve.gateway.observe import Observe
 from serve.gateway.readiness import Readiness
 from serve.keys.opening import Keys, open_keys
 from serve.listening import address_of, is_loopback, listen
@@ -221,12 +221,13 @@ class _HttpServer(uvicorn.Server):
 
 @asynccontextmanager
 async def _http(
-    app: ASGIApp, listening: socket.socket, settings: ServeSettings
+    app: Observe, listening: socket.socket, settings: ServeSettings
 ) -> AsyncIterator[None]:
     """Answer HTTP inside the context; on leaving, close every connection."""
+    limits = ConnectionLimits(connections=allow_connections(settings.max_connections))
     config = uvicorn.Config(
         app,
-        http=guarded(ConnectionLimits(connections=allow_connections(settings.max_connections))),
+        http=guarded(limits, app.refused),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -276,5 +277,6 @@ def _in_thread(start: Callable[[], Engine]) -> asyncio.Future[Engine]:
 def _end_now() -> None:
     """End this process and its children without running anything else in them."""
     for child in psutil.Process().children(recursive=True):
-        child.kill()
+        with suppress(psutil.Error):
+            child.kill()
     os._exit(0)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.gateway.errors import error_body
+from serve.gateway.exchange import exchange_of
 from serve.http_upgrade import head_without_upgrade
 
 
@@ -47,20 +50,25 @@ class ConnectionLimits:
     body_seconds: float = 10.0
 
     write_seconds: float = 60.0
-    """Longest time that a client may leave what it was sent unread."""
+    """Longest time in which a client may take nothing of what waits for it."""
 
 
 class _Refused(Exception):
     """Ends the parsing of a request."""
 
 
-def guarded(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
+OnRefused = Callable[[int, str, str | None], str]
+"""Told the status, the error's code and the client's address of an answer that no app gave; says
+which request id it carries."""
+
+
+def guarded(limits: ConnectionLimits, on_refused: OnRefused) -> type[HttpToolsProtocol]:
     """Uvicorn's HTTP protocol with these limits."""
 
     class Guarded(_Guarded):
         pass
 
-    Guarded.limits = limits
+    Guarded.limits, Guarded.on_refused = limits, staticmethod(on_refused)
     return Guarded
 
 
@@ -88,6 +96,7 @@ class _Guarded(HttpToolsProtocol):
     """Refuses in OpenAI's shape, with the connection closed, what exceeds its limits."""
 
     limits: ConnectionLimits
+    on_refused: OnRefused
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -98,6 +107,7 @@ class _Guarded(HttpToolsProtocol):
         self._unread_alarm: asyncio.TimerHandle | None = None
         self._refusal = (400, "invalid_http", "this is not a valid HTTP request.")
 
+    # As uvicorn has it: asyncio's own is for any transport, the HTTP protocols' for streams.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
@@ -259,11 +269,21 @@ class _Guarded(HttpToolsProtocol):
             body = json.dumps(error_body(message, kind=kind, code=code)).encode()
             head = (
                 f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+                f"x-request-id: {self._report(status, code)}\r\n"
                 "content-type: application/json\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
         self._close()
+
+    def _report(self, status: int, code: str) -> str:
+        """Have the refusal counted and logged; its request id."""
+        if self._reading == "body":
+            # The app has this request, and ends it when the connection closes.
+            exchange = exchange_of(cast("Scope", self.scope))
+            exchange.cut_short, exchange.rejected = status, code
+            return exchange.request_id
+        return self.on_refused(status, code, self.client[0] if self.client else None)
 
     def _may_answer(self) -> bool:
         if self._reading == "body":
@@ -275,11 +295,18 @@ class _Guarded(HttpToolsProtocol):
         self._expect_reading()
 
     def _expect_reading(self) -> None:
-        """Drop the connection unless the client reads, within its time, what waits for it."""
+        """Drop the connection unless the client goes on reading what waits for it."""
         if self._unread_alarm is None:
             self._unread_alarm = self.loop.call_later(
-                self.limits.write_seconds, self.transport.abort
+                self.limits.write_seconds, self._unread, self.transport.get_write_buffer_size()
             )
+
+    def _unread(self, before: int) -> None:
+        self._unread_alarm = None
+        if self.transport.get_write_buffer_size() < before:
+            self._expect_reading()
+        else:
+            self.transport.abort()
 
     def _stop_unread_alarm(self) -> None:
         if self._unread_alarm is not None:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.adapters.names import Version
 from serve.adapters.registry import AdapterRegistry
+from serve.gateway.authenticate import send_model_hidden
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import exchange_of
 from serve.gateway.in_flight import Cut, InFlight
@@ -54,7 +55,10 @@ class AdapterRequests:
             await self._app(scope, receive, send)
         else:
             exchange.rejected = "model_not_found"
-            await _send_not_found(send, name, self._registry)
+            if exchange.key is not None and exchange.key.models is not None:
+                await send_model_hidden(send, exchange.key)
+            else:
+                await _send_not_found(send, name, self._registry)
 
     def under_way(self, version: Version) -> int:
         """How many requests of a version are not answered yet."""

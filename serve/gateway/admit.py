@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import Exchange, exchange_of
 from serve.gateway.prompt_count import prompt_tokens
@@ -20,6 +19,7 @@ from serve.keys.key import Key, Limits
 from serve.keys.limiter import Limiter, LimitsUnavailable, Verdict
 from serve.keys.opening import Keys
 from serve.keys.window import Ask, Refused
+from serve.requests.bounds import Bounds
 
 _UNLIMITED = Limits()
 _UNAVAILABLE = (
@@ -89,8 +89,11 @@ class Admit:
         try:
             await self._app(scope, receive, with_headers)
         finally:
-            used = exchange.prompt_tokens + exchange.completion_tokens
-            limiter.settle(key, verdict.result, used)
+            if _came_to_nothing(exchange):
+                limiter.take_back(key, verdict.result)
+            else:
+                used = exchange.prompt_tokens + exchange.completion_tokens
+                limiter.settle(key, verdict.result, used)
             self._record(exchange, key)
 
     async def _judge(
@@ -109,8 +112,7 @@ class Admit:
             fits = prompt is None or prompt + answers <= admitted.held
         finally:
             if not fits:
-                # It stays counted as a request: tokenizing is not to be had for nothing.
-                limiter.settle(key, admitted, 0)
+                limiter.take_back(key, admitted)
         if fits or prompt is None:
             return ask, verdict
         ask = Ask(prompt + answers, prompt + answers)
@@ -122,10 +124,17 @@ class Admit:
         return estimate(exchange.route or scope["path"], exchange.body or {}, self._longest)
 
     def _record(self, exchange: Exchange, key: Key) -> None:
+        if _came_to_nothing(exchange):
+            return
         if self._keys.usage is not None and exchange.model is not None:
             self._keys.usage.add(
                 key.id, exchange.model, exchange.prompt_tokens, exchange.completion_tokens
             )
+
+
+def _came_to_nothing(exchange: Exchange) -> bool:
+    """Whether the gateway refused a request, or cut it, before the engine had it."""
+    return exchange.rejected is not None and not exchange.prompt_tokens
 
 
 def rate_headers(verdict: Verdict) -> Iterator[tuple[str, str]]:

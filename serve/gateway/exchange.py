@@ -44,6 +44,10 @@ class Exchange:
     rejected: str | None = None
     """The error's code, where the gateway refused the request: a bounded label."""
 
+    cut_short: int | None = None
+    """The status that the connection's guard answered with, because the body came too slowly or
+    with too much beside it."""
+
     queued: float = 0.0
     """Seconds spent waiting for a turn (Backpressure)."""
 

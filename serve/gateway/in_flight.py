@@ -57,11 +57,16 @@ class InFlight:
         self._requests: dict[asyncio.Task[None], Cut | None] = {}
         self._none_left = asyncio.Event()
         self._none_left.set()
+        self._over: Cut | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and note that it is under way."""
         loop = asyncio.get_running_loop()
         response = _Response(send)
+        if self._over is not None:
+            exchange_of(scope).rejected = self._over.code
+            await response.cut(self._over)
+            return
         request = loop.create_task(self._run(scope, receive, response.send))
         self._requests[request] = None
         self._none_left.clear()
@@ -94,7 +99,11 @@ class InFlight:
         await self._none_left.wait()
 
     def cut_all(self, why: Cut = SHUTDOWN) -> None:
-        """End every request now; their clients are told in the API's error shape."""
+        """End every request now, and those that are still on their way here when they come.
+
+        Their clients are told in the API's error shape.
+        """
+        self._over = why
         for request in self._requests:
             self._cut(request, why)
 

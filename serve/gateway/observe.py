@@ -103,7 +103,7 @@ class Observe:
         finally:
             self._figures.under_way -= 1
             ended = time.perf_counter()
-            answered = status or CLIENT_LEFT
+            answered = status or exchange.cut_short or CLIENT_LEFT
             self._figures.count(exchange, answered, ended)
             if span is not None:
                 span.end(exchange, answered, ended)
@@ -123,12 +123,39 @@ class Observe:
                     ),
                 )
 
+    def refused(self, status: int, code: str, client: str | None) -> str:
+        """Report an answer that was given below HTTP, where there was no request yet.
+
+        Args:
+            status: the answer's.
+            code: its error's.
+            client: the address it went to.
+
+        Returns:
+            The request id that it shall carry.
+        """
+        exchange = Exchange(rejected=code)
+        self._figures.count(exchange, status, exchange.started)
+        if self._log is not None:
+            fields = partial(
+                log_fields,
+                exchange,
+                client=client,
+                method=None,
+                status=status,
+                complete=True,
+                ended=exchange.started,
+                trace_id=None,
+            )
+            self._log.write(time.time(), fields)
+        return exchange.request_id
+
 
 def log_fields(
     exchange: Exchange,
     *,
     client: str | None,
-    method: str,
+    method: str | None,
     status: int,
     complete: bool,
     ended: float,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -13,6 +14,7 @@ from serve.gateway.errors import send_error, send_json
 from serve.gateway.exchange import exchange_of
 from serve.requests.refusal import RequestRefused, shown
 
+_NUMBER = re.compile("[0-9]{1,9}")
 _KINDS = {403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -86,7 +88,7 @@ def read_page(scope: Scope, *, default: int, most: int, parameters: Sequence[str
             )
         query[name] = value
     limit, order = query.get("limit", str(default)), query.get("order", "desc")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= most):
+    if not (_NUMBER.fullmatch(limit) and 1 <= int(limit) <= most):
         raise RequestRefused(
             f"'limit' must be 1 to {most}, but is {shown(limit)}.",
             code="invalid_query",

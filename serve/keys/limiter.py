@@ -77,8 +77,15 @@ class _Waiting:
 class _Ended:
     """A request to be settled."""
 
-    held: int
-    used: int
+    admitted: Admitted
+    used: int | None
+    """Tokens; None for one that came to nothing."""
+
+    def settle(self, window: Window, process: str, now: float) -> None:
+        if self.used is None:
+            window.take_back(self.admitted, process, now)
+        else:
+            window.settle(self.admitted, self.used, process, now)
 
 
 @dataclass
@@ -154,7 +161,12 @@ class Limiter:
     def settle(self, key: Key, admitted: Admitted, used: int) -> None:
         """An admitted request has ended and used so many tokens. Never blocks."""
         self._under_way[key.id] -= 1
-        self._give_back(key.id, admitted.held, used)
+        self._end(key.id, _Ended(admitted, used))
+
+    def take_back(self, key: Key, admitted: Admitted) -> None:
+        """An admitted request came to nothing and counts for nothing. Never blocks."""
+        self._under_way[key.id] -= 1
+        self._end(key.id, _Ended(admitted, None))
 
     def _admit_from_memory(self, key: Key, ask: Ask) -> Verdict | None:
         """The verdict, if this process has the key's counts."""
@@ -173,21 +185,21 @@ class Limiter:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             # The client left. What came for it meanwhile, or still comes, goes back.
-            future.add_done_callback(lambda done: self._take_back(key, done))
+            future.add_done_callback(lambda done: self._undo(key, done))
             raise
 
-    def _take_back(self, key: Key, future: asyncio.Future[Verdict]) -> None:
+    def _undo(self, key: Key, future: asyncio.Future[Verdict]) -> None:
         if future.exception() is None and isinstance(admitted := future.result().result, Admitted):
-            self._give_back(key.id, admitted.held, 0)
+            self._end(key.id, _Ended(admitted, None))
 
-    def _give_back(self, key_id: str, held: int, used: int) -> None:
+    def _end(self, key_id: str, ended: _Ended) -> None:
         with self._lock:
             owned = self._owned.get(key_id)
             if owned is not None and owned.until > time.monotonic():
-                owned.window.settle(held, used, self._process, self._now())
+                ended.settle(owned.window, self._process, self._now())
                 owned.changed = True
                 return
-        self._tell(key_id, _Ended(held, used))
+        self._tell(key_id, ended)
 
     def _judge(self, window: Window, key: Key, ask: Ask, now: float) -> Verdict:
         result = window.admit(key.limits, ask, self._process, now)
@@ -249,7 +261,7 @@ class Limiter:
         """Requests that came while their key was on its way into memory."""
         for key_id in self._owned.keys() & (self._waiting.keys() | self._ended.keys()):
             for ended in self._ended.pop(key_id, ()):
-                self._give_back(key_id, ended.held, ended.used)
+                self._end(key_id, ended)
             for waiting in self._waiting.pop(key_id, ()):
                 verdict = self._admit_from_memory(waiting.key, waiting.ask)
                 if verdict is None:
@@ -307,7 +319,7 @@ class Limiter:
         window = Window.from_json(row.state)
         window.touch(self._process, now)
         for ended in self._ended.get(key_id, ()):
-            window.settle(ended.held, ended.used, self._process, now)
+            ended.settle(window, self._process, now)
         waiting = self._waiting.get(key_id, ())
         turn.answered += [(of, self._judge(window, of.key, of.ask, now)) for of in waiting]
         turn.settled.add(key_id)

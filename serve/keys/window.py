@@ -57,6 +57,8 @@ class Admitted:
 
     held: int
     """Tokens put aside for it."""
+    second: int
+    """In which it was counted."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +127,16 @@ class Window:
         mine.requests += 1
         mine.tokens += hold
         mine.until = now + SECONDS_HELD
-        return Admitted(hold)
+        return Admitted(hold, int(now))
 
-    def settle(self, held: int, used: int, process: str, now: float) -> None:
+    def settle(self, admitted: Admitted, used: int, process: str, now: float) -> None:
         """A request has ended: what it used takes the place of what was put aside for it."""
         self._move_to(now)
         mine = self.held.get(process)
         if mine is not None:
             mine.requests -= 1
             # Never below zero: a hold that lapsed meanwhile was not the one that is there now.
-            mine.tokens = max(0, mine.tokens - held)
+            mine.tokens = max(0, mine.tokens - admitted.held)
             mine.until = now + SECONDS_HELD
             if mine.requests <= 0:
                 del self.held[process]
@@ -142,6 +144,14 @@ class Window:
             self._at(now)[1] += used
             self._tokens += used
             self.month_tokens += used
+
+    def take_back(self, admitted: Admitted, process: str, now: float) -> None:
+        """A request came to nothing: it counts as if it had not been admitted."""
+        self.settle(admitted, 0, process, now)
+        counts = self.seconds.get(admitted.second)
+        if counts is not None and counts[0]:
+            counts[0] -= 1
+            self._requests -= 1
 
     def touch(self, process: str, now: float) -> None:
         """A word from a process: what it holds goes on."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from serve.gateway.authenticate import may_call
-from serve.gateway.bounds import Bounds
 from serve.keys.key import Key
 from serve.keys.known import Unfit
 from serve.keys.opening import Keys
@@ -26,6 +25,7 @@ from serve.offline.lines import Rules
 from serve.offline.records import BatchRecord
 from serve.offline.run import SECONDS_KEPT, BatchRun, Tools
 from serve.offline.turns import Turns
+from serve.requests.bounds import Bounds
 from serve.requests.refusal import RequestRefused
 from serve.settings import ServeSettings
 

@@ -11,7 +11,8 @@ from serve.requests.sampling import Sampling
 from serve.requests.tools import ToolChoice, Tools
 
 Documents = Annotated[
-    list[Annotated[dict[str, str], Field(max_length=16)]], Field(max_length=128, fail_fast=True)
+    list[Annotated[dict[str, str], Field(max_length=16, fail_fast=True)]],
+    Field(max_length=128, fail_fast=True),
 ]
 
 

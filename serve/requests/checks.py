@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from serve.gateway.bounds import Bounds
 from serve.requests.allowance import Allowance
+from serve.requests.bounds import Bounds
 from serve.requests.chat import ChatRequest
 from serve.requests.completions import CompletionRequest
 from serve.requests.constraints import (
@@ -23,7 +23,6 @@ from serve.requests.constraints import (
 )
 from serve.requests.embeddings import EmbeddingRequest
 from serve.requests.limits import Engine, at_most, check_model, fits_model, in_vocabulary
-from serve.requests.not_offered import NOT_OFFERED
 from serve.requests.refusal import RequestRefused, refusal_of, shown
 from serve.requests.required_tools import with_object_arguments
 from serve.requests.responses import NamedFunctionTool, ResponsesRequest, SchemaText
@@ -59,33 +58,23 @@ def _read(shape: type[_AnyShape], body: dict[str, Any], engine: Engine) -> _AnyS
     try:
         request = shape.model_validate(body)
     except ValidationError as error:
-        if refusal := refusal_of(error, body):
-            raise refusal from None
-        request = shape.model_validate(_without_nulls(body))
+        raise refusal_of(error, body) from None
     check_model(body["model"], engine.bounds)
     return request
 
 
-def _without_nulls(value: Any) -> Any:
-    """The same without fields that are not offered and are null, which says nothing."""
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    if isinstance(value, dict):
-        return {
-            name: _without_nulls(item)
-            for name, item in value.items()
-            if item is not None or name not in NOT_OFFERED
-        }
-    return value
+def _few(field: str, body: dict[str, Any], engine: Engine) -> None:
+    """Refuse too many turns before any of them is looked at."""
+    turns = body.get(field)
+    if isinstance(turns, list):
+        at_most(field, len(turns), engine.settings.max_messages, "items")
 
 
 def _chat(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
+    _few("messages", body, engine)
     request = _read(ChatRequest, body, engine)
     bounds = engine.bounds
     _generates("/v1/chat/completions", engine)
-    if not bounds.chat:
-        raise _not_able("/v1/chat/completions", "this model has no chat template")
-    at_most("messages", len(request.messages), engine.settings.max_messages, "messages")
     at_most("n", request.n or 1, engine.settings.max_choices)
     fits_model("max_tokens", request.max_tokens, bounds)
     fits_model("max_completion_tokens", request.max_completion_tokens, bounds)
@@ -138,10 +127,9 @@ def _demanded(choice: object, named: str | None, names: set[str], engine: Engine
 
 def _responses(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
     _generates("/v1/responses", engine)
+    _few("input", body, engine)
     request = _read(ResponsesRequest, body, engine)
     bounds, settings = engine.bounds, engine.settings
-    if isinstance(request.input, list):
-        at_most("input", len(request.input), settings.max_messages, "items")
     fits_model("max_output_tokens", request.max_output_tokens, bounds)
     at_most("top_logprobs", request.top_logprobs or 0, bounds.max_logprobs)
     _biases(request.logit_bias, bounds)
@@ -219,8 +207,8 @@ def _tokenize(body: dict[str, Any], engine: Engine) -> None:
     if "messages" not in body:
         _read(TokenizeText, body, engine)
         return
+    _few("messages", body, engine)
     request = _read(TokenizeChat, body, engine)
-    at_most("messages", len(request.messages), engine.settings.max_messages, "messages")
     _final_message(opened=request.add_generation_prompt, continued=request.continue_final_message)
     functions = [tool.function for tool in request.tools or ()]
     fields = [f"tools[{place}].function.parameters" for place in range(len(functions))]

@@ -28,8 +28,9 @@ from serve.requests.regex_syntax import (
 
 MOST_CHARACTERS = 20_000
 _MOST_INLINED = 20_000
-"""Pieces of all rules, each as often as it is used."""
+"""Characters of all rules, each as often as it is used."""
 _DEEPEST = 32
+"""Rules and groups within each other."""
 
 _TOKEN = re.compile(
     r"""
@@ -65,11 +66,10 @@ def check_grammar(grammar: str) -> None:
     if "root" not in rules:
         raise GrammarRefused('has no rule root; begin with: root ::= "..."')
     reader = _Reader(rules)
-    if problem := judge_tree(reader.rule("root", ())).problem:
+    # Rules that root does not use are compiled all the same.
+    trees = [reader.rule(name, (), 0) for name in ("root", *rules) if name not in reader.used]
+    if problem := judge_tree(Alternatives(tuple(trees))).problem:
         raise GrammarRefused(problem)
-    for name in rules:
-        # A rule that root does not use is compiled all the same.
-        reader.rule(name, ())
 
 
 def _rules(grammar: str) -> dict[str, list[Token]]:
@@ -102,9 +102,10 @@ class _Reader:
     def __init__(self, rules: Mapping[str, Sequence[Token]]) -> None:
         self._rules = rules
         self._left = _MOST_INLINED
-        self._done: dict[str, Node] = {}
+        self.used: set[str] = set()
+        """Rules that were read."""
 
-    def rule(self, name: str, within: tuple[str, ...]) -> Node:
+    def rule(self, name: str, within: tuple[str, ...], depth: int) -> Node:
         """The expression of a rule; ``within`` are the rules that it is being put into."""
         if name in within:
             loop = " -> ".join(rule[:60] for rule in (*within[within.index(name) :][:5], name))
@@ -113,22 +114,21 @@ class _Reader:
             )
         if name not in self._rules:
             raise GrammarRefused(f"names a rule {name[:60]!r} that it does not have.")
-        if len(within) > _DEEPEST:
-            raise GrammarRefused(f"has rules within rules more than {_DEEPEST} deep.")
-        if name not in self._done:
-            body = _Body(self._rules[name])
-            tree = self._alternatives(body, (*within, name), 0)
-            if body.peek() != ("end", ""):
-                raise GrammarRefused("has a ')' without its '('.")
-            self._done[name] = tree
-        self._left -= _pieces(self._done[name])
+        self.used.add(name)
+        body = _Body(self._rules[name])
+        tree = self._alternatives(body, (*within, name), depth)
+        if body.peek() != ("end", ""):
+            raise GrammarRefused("has a ')' without its '('.")
+        return tree
+
+    def _spend(self, pieces: int) -> None:
+        self._left -= pieces
         if self._left < 0:
             raise GrammarRefused("is too large once its rules are put into each other.")
-        return self._done[name]
 
     def _alternatives(self, body: _Body, within: tuple[str, ...], depth: int) -> Node:
         if depth > _DEEPEST:
-            raise GrammarRefused(f"has groups nested more than {_DEEPEST} deep.")
+            raise GrammarRefused(f"has rules and groups nested more than {_DEEPEST} deep.")
         rows = [self._row(body, within, depth)]
         while body.peek() == ("sign", "|"):
             body.take()
@@ -136,22 +136,25 @@ class _Reader:
         return rows[0] if len(rows) == 1 else Alternatives(tuple(rows))
 
     def _row(self, body: _Body, within: tuple[str, ...], depth: int) -> Node:
+        self._spend(1)
         parts: list[Node] = []
         while body.peek() not in (("end", ""), ("sign", "|"), ("sign", ")")):
             part = self._atom(body, within, depth)
             bounds = body.bounds()
-            while bounds is not None:
+            if bounds is not None:
                 if bounds[1] is None and _can_be_empty(part):
                     raise GrammarRefused("repeats without end something that can be empty.")
                 part = Repeat(part, *bounds)
-                bounds = body.bounds()
+                if body.bounds() is not None:
+                    raise GrammarRefused("repeats a repetition; put it into a group or a rule.")
             parts.append(part)
         return Row(tuple(parts))
 
     def _atom(self, body: _Body, within: tuple[str, ...], depth: int) -> Node:
         kind, text = body.take()
+        self._spend(len(text))
         if kind == "name":
-            return self.rule(text, within)
+            return self.rule(text, within, depth + 1)
         if kind == "text":
             letters = re.findall(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|.", text[1:-1], re.S)
             return Row(tuple(_character(letter) for letter in letters))
@@ -185,7 +188,10 @@ class _Body:
         if kind == "count":
             least, comma, most = (part.strip() for part in text.strip("{}").partition(","))
             self._at += 1
-            return int(least), int(most) if most else (None if comma else int(least))
+            upper = int(most) if most else (None if comma else int(least))
+            if upper is not None and upper < int(least):
+                raise GrammarRefused(f"has the count {text[:40]}, which is upside down.")
+            return int(least), upper
         if kind == "sign" and text in _SIGNS:
             self._at += 1
             return _SIGNS[text]
@@ -218,13 +224,3 @@ def _can_be_empty(node: Node) -> bool:
             return any(map(_can_be_empty, parts))
         case Repeat(body, least, _):
             return least == 0 or _can_be_empty(body)
-
-
-def _pieces(node: Node) -> int:
-    match node:
-        case Row(parts) | Alternatives(parts):
-            return 1 + sum(map(_pieces, parts))
-        case Repeat(body, _, _):
-            return 1 + _pieces(body)
-        case _:
-            return 1

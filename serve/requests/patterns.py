@@ -27,7 +27,6 @@ _LEAST_STEPS = 100
 """What the smallest pattern costs."""
 
 
-@lru_cache(maxsize=1024)
 def judge_pattern(pattern: str) -> Verdict:
     """Judge a regular expression.
 
@@ -35,6 +34,11 @@ def judge_pattern(pattern: str) -> Verdict:
     """
     if len(pattern) > MOST_CHARACTERS:
         return Verdict(f"has {len(pattern)} characters; at most {MOST_CHARACTERS} are allowed.")
+    return _judged(pattern)
+
+
+@lru_cache(maxsize=1024)
+def _judged(pattern: str) -> Verdict:
     try:
         tree = parse(pattern)
     except ValueError as error:

@@ -78,31 +78,19 @@ class RequestRefused(Exception):
         return "invalid_request_error"
 
 
-def refusal_of(error: ValidationError, body: Any) -> RequestRefused | None:
-    """The one problem among pydantic's that helps most, or None if none is a real one.
+def refusal_of(error: ValidationError, body: Any) -> RequestRefused:
+    """The one problem among pydantic's that helps most.
 
-    A field that llmkit knows but does not offer may be null: clients that spell out every
-    field send it so. Of a union's branches the one that got furthest is the one that was meant.
+    Of a union's branches the one that got furthest is the one that was meant.
     """
     found = error.errors(include_url=False, include_context=True, include_input=True)
-    real = [problem for problem in found if not _is_null_of_not_offered(problem)]
-    if not real:
-        return None
-    placed = [(_path(problem, body), problem) for problem in real]
+    placed = [(_path(problem, body), problem) for problem in found]
     deepest = max(len(path) for path, _ in placed)
     path = next(path for path, _ in placed if len(path) == deepest)
     here = [problem for other, problem in placed if other == path]
     # A branch of a union that had the right type says more than those that had not.
     right_type = [problem for problem in here if not problem["type"].endswith("_type")]
     return _worded(path, right_type or here)
-
-
-def _is_null_of_not_offered(problem: ErrorDetails) -> bool:
-    return (
-        problem["type"] == "extra_forbidden"
-        and problem["input"] is None
-        and problem["loc"][-1] in NOT_OFFERED
-    )
 
 
 def _path(problem: ErrorDetails, body: Any) -> tuple[int | str, ...]:

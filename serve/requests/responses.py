@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from serve.requests.messages import Name
 from serve.requests.sampling import Bias, BiasKey, Penalty, SomeIds, Stop
-from serve.requests.shape import CacheSalt, Metadata, Shape
+from serve.requests.shape import CacheSalt, Metadata, Name, Shape
 from serve.requests.structured import JsonFormat, StructuredOutputs, TextFormat
 from serve.requests.tools import FunctionName
 
@@ -135,7 +134,7 @@ class ResponsesRequest(Shape):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4, fail_fast=True)] | None = None
     stop_token_ids: SomeIds | None = None
-    logit_bias: Annotated[dict[BiasKey, Bias], Field(max_length=1024)] | None = None
+    logit_bias: Annotated[dict[BiasKey, Bias], Field(max_length=1024, fail_fast=True)] | None = None
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False

@@ -69,7 +69,9 @@ class Sampling(Shape):
     stop_token_ids: SomeIds | None = None
     """Tokens that end an answer."""
 
-    logit_bias: Annotated[dict[BiasKey, Bias], Field(max_length=MOST_IDS)] | None = None
+    logit_bias: (
+        Annotated[dict[BiasKey, Bias], Field(max_length=MOST_IDS, fail_fast=True)] | None
+    ) = None
     """Added to the logits of these tokens, by their ids."""
 
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, fail_fast=True)] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -37,6 +38,8 @@ _COUNTS = (
     "minContains",
     "maxContains",
 )
+_PLACE = re.compile("0|[1-9][0-9]{0,8}")
+"""Of an array's item, in a JSON pointer."""
 _NOT_OFFERED = ("$dynamicRef", "$recursiveRef", "$dynamicAnchor", "$recursiveAnchor")
 
 
@@ -133,7 +136,7 @@ class _Walk:
             name = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(node, dict) and name in node:
                 node = node[name]
-            elif isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+            elif isinstance(node, list) and _PLACE.fullmatch(name) and int(name) < len(node):
                 node = node[int(name)]
             else:
                 raise SchemaRefused(f"has a $ref to {reference[:60]!r}, which is not there.")

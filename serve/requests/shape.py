@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from serve.requests.not_offered import NOT_OFFERED
+
+_MOST_FIELDS = 200
+"""Fields in one object. Each that is none costs an error of its own."""
 
 
 class Shape(BaseModel):
@@ -22,11 +27,31 @@ class Shape(BaseModel):
         protected_namespaces=(),
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sent(cls, given: Any) -> Any:
+        """The fields that say something: clients that spell out every field send nulls too."""
+        if not isinstance(given, dict):
+            return given
+        if len(given) > _MOST_FIELDS:
+            raise ValueError(f"has {len(given)} fields; at most {_MOST_FIELDS} are looked at.")
+        if None not in given.values():
+            return given
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None or name not in NOT_OFFERED
+        }
+
 
 TOKEN_ID = "token-id"
 
 TokenId = Annotated[int, Field(ge=0, json_schema_extra={"format": TOKEN_ID})]
 """A token's number. That it is below the vocabulary's size is checked with the engine's facts."""
+
+Text = Annotated[str, Field(min_length=1)]
+Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+"""A prompt, or something to embed, as text and as tokens."""
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -34,8 +59,5 @@ CacheSalt = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\
 
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
-    Field(max_length=16),
+    Field(max_length=16, fail_fast=True),
 ]
-
-Ignored = Annotated[Any, Field(description="OpenAI's; taken and ignored.")]
-"""For fields of OpenAI's API that mean nothing to a model of one's own."""

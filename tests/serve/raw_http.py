@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from serve.connections import ConnectionLimits, guarded
+from serve.gateway.exchange import Exchange, exchange_of
 from serve.listening import listen
 
 LIMITS = ConnectionLimits(
@@ -30,6 +31,10 @@ class Seen:
         self.bodies: list[int] = []
         self.headers: list[list[tuple[bytes, bytes]]] = []
         self.left = 0
+        self.refused: list[tuple[int, str]] = []
+        """What was answered before a request was there for the app."""
+        self.cut_short: Exchange | None = None
+        """The request whose body did not come."""
 
 
 @asynccontextmanager
@@ -48,6 +53,7 @@ async def served() -> AsyncIterator[tuple[int, Seen]]:
             message: Message = await receive()
             if message["type"] == "http.disconnect":
                 seen.left += 1
+                seen.cut_short = exchange_of(scope)
                 return
             size += len(message["body"])
             more = message["more_body"]
@@ -57,8 +63,18 @@ async def served() -> AsyncIterator[tuple[int, Seen]]:
             await asyncio.sleep(1)
         await answer(send, 200, b"ok")
 
+    def refuse(status: int, code: str, client: str | None) -> str:
+        assert client == "127.0.0.1"
+        seen.refused.append((status, code))
+        return "req-1"
+
     config = uvicorn.Config(
-        app, http=guarded(LIMITS), ws="none", lifespan="off", log_config=None, log_level="error"
+        app,
+        http=guarded(LIMITS, refuse),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
     )
     server = uvicorn.Server(config)
     listening = listen("127.0.0.1", 0)
@@ -122,6 +138,7 @@ def refused(said: bytes) -> tuple[int, str]:
     head, _, body = said.partition(b"\r\n\r\n")
     assert b"connection: close" in head
     assert b"content-type: application/json" in head
+    assert b"\r\nx-request-id: req-" in head
     error = json.loads(body)["error"]
     assert set(error) == {"message", "type", "param", "code"}
     return int(head.split()[1]), error["code"]

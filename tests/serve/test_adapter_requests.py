@@ -9,16 +9,17 @@ from typing import Any
 import httpx
 import pytest
 from adapter_folders import NotingEngine, make_base, make_registry, make_run
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.adapters.names import Version
 from serve.adapters.registry import AdapterRegistry, Room, Wanted
-from serve.gateway.bounds import Bounds
+from serve.gateway.adapter_requests import AdapterRequests
 from serve.gateway.chain import EngineApp, Gateway
 from serve.gateway.errors import send_json
-from serve.gateway.exchange import exchange_of
+from serve.gateway.exchange import Exchange, exchange_of, with_exchange
 from serve.gateway.readiness import Readiness
 from serve.keys.key import Key
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 ROOM = Room(2, 8, ("demo", "base"), frozenset({"fixed"}))
@@ -349,5 +350,30 @@ def test_drained_versions_are_forgotten(live: Live) -> None:
         assert life.registry.resolve("a@1") is None
         assert life.registry.state.served() == {}
         assert Version("a", 1) not in life.registry.draining
+
+    live(scenario)
+
+
+def test_a_key_with_models_is_not_told_which_adapters_there_are_beside_an_unloaded_one(
+    live: Live,
+) -> None:
+    async def scenario(life: Life) -> None:
+        await life.registry.load(Wanted("secret", "run-1", 1, alias=True))
+        app = AdapterRequests(life.stub, life.registry, drain_seconds=1)
+        # It was let in while its adapter was there, and waited for its turn.
+        exchange = Exchange(body={"model": "support@1"}, key=Key("k", "ann", models=("support@*",)))
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"{}"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": COMPLETIONS, "headers": []}
+        await app(with_exchange(scope, exchange), receive, send)
+        assert sent[0]["status"] == 404
+        assert b"secret" not in sent[1]["body"]
+        assert b"support@*" in sent[1]["body"]
 
     live(scenario)

@@ -3,9 +3,13 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from raw_http import GET, ask, refused, sends, served, talk
+from raw_http import GET, LIMITS, ask, refused, sends, served, talk
+
+from serve.connections import guarded
 
 
 @pytest.mark.parametrize(
@@ -40,12 +44,13 @@ def test_what_is_not_http_is_refused(rubbish: bytes) -> None:
 def test_a_slow_head_is_given_up() -> None:
     said, seen = talk(sends(b"GET ", b"/ HT", b"TP/1", b".1\r\nhos", pause=0.12))
     assert refused(said) == (408, "request_timeout")
+    assert seen.refused == [(408, "request_timeout")]
     assert seen.bodies == [0]
 
 
 def test_a_connection_that_asks_nothing_is_closed() -> None:
-    said, _ = talk(sends())
-    assert said == b""
+    said, seen = talk(sends())
+    assert (said, seen.refused) == (b"", [])
 
 
 def test_a_second_head_that_is_slow_is_given_up_too() -> None:
@@ -60,6 +65,11 @@ def test_a_body_that_trickles_is_given_up() -> None:
     said, seen = talk(sends(head, *[b"a"] * 2, pause=0.1))
     assert refused(said) == (408, "request_timeout")
     assert seen.left == 1
+    exchange = seen.cut_short
+    assert exchange
+    assert f"x-request-id: {exchange.request_id}\r\n".encode() in said
+    assert (exchange.cut_short, exchange.rejected) == (408, "request_timeout")
+    assert seen.refused == [], "it would be counted twice"
 
 
 def test_a_body_that_flows_may_take_its_time() -> None:
@@ -97,6 +107,39 @@ def test_one_connection_too_many_is_refused() -> None:
             assert (await ask(port)).startswith(b"HTTP/1.1 200")
 
     asyncio.run(both())
+
+
+class Unread:
+    """A transport whose client takes so much of what waits for it whenever an alarm rings."""
+
+    def __init__(self, *takes: int) -> None:
+        self.size, self.takes = 100, list(takes)
+        self.alarms: list[tuple[float, Callable[..., None], int]] = []
+        self.aborted = False
+        protocol: Any = object.__new__(guarded(LIMITS, lambda *_: ""))
+        protocol.transport = protocol.loop = self
+        protocol._unread_alarm = None
+        protocol._expect_reading()
+        while self.alarms:
+            _, ring, before = self.alarms.pop()
+            self.size -= self.takes.pop(0)
+            ring(before)
+
+    def call_later(self, *alarm: Any) -> object:
+        self.alarms.append(alarm)
+        return alarm
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_client_is_dropped_when_it_takes_nothing_more_not_when_it_is_slow() -> None:
+    slow = Unread(30, 30, 1, 0)
+    assert slow.aborted
+    assert slow.takes == [], "dropped while it was still reading"
 
 
 @pytest.mark.parametrize(("hard", "served_"), [(4096, 2000), (1024, 512), (256, 1)])

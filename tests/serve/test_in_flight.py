@@ -6,7 +6,7 @@ import json
 from starlette.types import Message, Receive, Scope, Send
 
 from serve.gateway.exchange import exchange_of
-from serve.gateway.in_flight import ENGINE_DIED, InFlight
+from serve.gateway.in_flight import ENGINE_DIED, SHUTDOWN, InFlight
 
 
 def scope() -> Scope:
@@ -77,6 +77,25 @@ def test_clients_learn_that_the_engine_died() -> None:
     )
     sent, _ = ended(0)
     assert sent[0]["status"] == 503
+
+
+def test_a_request_that_comes_after_the_others_were_cut_is_told_the_same() -> None:
+    async def late() -> list[Message]:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        app = InFlight(stream(0))  # type: ignore[arg-type]
+        app.cut_all(SHUTDOWN)
+        asked = scope()
+        await asyncio.wait_for(app(asked, receive, send), 5)
+        assert exchange_of(asked).rejected == "server_shutdown"
+        return sent
+
+    sent = asyncio.run(late())
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["error"]["code"] == "server_shutdown"
 
 
 def test_a_request_within_its_time_is_let_be() -> None:

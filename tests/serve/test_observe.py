@@ -114,6 +114,33 @@ def test_a_refusal_is_counted_by_its_code(figures: Figures) -> None:
     assert value(figures, "llmkit_requests_total", status="429", **labels) == 1
 
 
+def test_what_is_refused_below_http_is_counted_and_logged(figures: Figures, tmp_path: Path) -> None:
+    log = AccessLog(tmp_path / "log")
+    request_id = Observe(answer, figures, log=log).refused(431, "too_many_headers", "10.0.0.9")
+    log.close()
+    labels = {"route": "other", "model": "none", "key": "none"}
+    assert value(figures, "llmkit_requests_total", status="431", **labels) == 1
+    assert value(figures, "llmkit_rejections_total", code="too_many_headers", **labels) == 1
+    line = json.loads((tmp_path / "log").read_text())
+    assert line.pop("time")
+    assert line == {
+        "request_id": request_id,
+        "client": "10.0.0.9",
+        "status": 431,
+        "complete": True,
+        "seconds": 0.0,
+        "rejected": "too_many_headers",
+    }
+
+
+def test_a_request_whose_body_was_refused_has_the_status_of_that(figures: Figures) -> None:
+    async def cut(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange_of(scope).cut_short = 408
+
+    call(Observe(AllowList(cut), figures))
+    assert value(figures, "llmkit_requests_total", status="408", model="none", key="none") == 1
+
+
 def test_paths_asked_for_make_no_series(figures: Figures) -> None:
     app = Observe(AllowList(answer), figures)
     for number in range(50):

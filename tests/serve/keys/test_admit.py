@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
-from serve.gateway.bounds import Bounds
+from serve.gateway.backpressure import send_overloaded
 from serve.gateway.errors import send_json
 from serve.gateway.exchange import exchange_of
 from serve.gateway.usage_route import UsageRoute
@@ -21,6 +21,7 @@ from serve.keys.database import Database
 from serve.keys.key import Limits
 from serve.keys.opening import Keys, open_keys
 from serve.keys.store import KeyStore
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 BOUNDS = Bounds(lambda: ["base", "support@1"], 2048, 49152)
@@ -198,6 +199,47 @@ def test_near_the_limit_the_prompts_real_length_decides(
                 left = answer.headers["x-ratelimit-remaining-tokens"]
                 assert left == ("0" if status == 200 else "100")
         assert "101 tokens" in answer.json()["error"]["message"]
+
+    asyncio.run(scenario())
+
+
+def test_a_prompt_that_can_never_fit_is_told_so_with_the_minutes_last_request(
+    database_name: str, make_key: Callable[..., str]
+) -> None:
+    key = make_key(Limits(requests_per_minute=1, tokens_per_minute=100))
+
+    async def scenario() -> None:
+        async with replicas(database_name, 1, Engine(prompt=61)) as (client,):
+            messages = [{"role": "user", "content": "x" * 400}]
+            answer = await post(client, key, messages=messages, max_tokens=40)
+        assert "may use 101 tokens" in answer.json()["error"]["message"]
+
+    asyncio.run(scenario())
+
+
+def test_what_the_gateway_refuses_behind_the_limits_counts_for_nothing(
+    database_name: str, make_key: Callable[..., str]
+) -> None:
+    key = make_key(Limits(requests_per_minute=1, tokens_per_minute=10_000))
+    full = True
+
+    async def engine(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        if full:
+            await send_overloaded(exchange, send, 429, "the queue is full.")
+        else:
+            exchange.prompt_tokens = 1
+            await send_json(send, 200, {})
+
+    async def scenario() -> None:
+        nonlocal full
+        async with replicas(database_name, 1, engine) as (client,):
+            for _ in range(3):
+                answer = await post(client, key)
+                assert answer.json()["error"]["code"] == "server_overloaded"
+            assert (await usage(client, key))["data"] == []
+            full = False
+            assert [(await post(client, key)).status_code for _ in range(2)] == [200, 429]
 
     asyncio.run(scenario())
 

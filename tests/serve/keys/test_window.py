@@ -46,7 +46,7 @@ def test_tokens_never_go_over_a_limit(
         now += pause
         for end, held, tokens in sorted(running):
             if end <= now:
-                window.settle(held, tokens, "p", end)
+                window.settle(Admitted(held, 0), tokens, "p", end)
                 used.append((end, tokens))
         running = [of for of in running if of[0] > now]
         result = window.admit(limits, Ask(most, most), "p", now)
@@ -64,7 +64,7 @@ def test_the_state_comes_back_as_it_was_written(requests: list[tuple[float, int]
     for pause, tokens in requests:
         now += pause
         window.admit(Limits(), Ask(tokens, tokens), f"p{tokens % 3}", now)
-        window.settle(tokens, tokens // 2, f"p{tokens % 3}", now)
+        window.settle(Admitted(tokens, 0), tokens // 2, f"p{tokens % 3}", now)
     again = Window.from_json(window.as_json())
     assert again == window
     # The running totals are those of the seconds that are left.
@@ -94,11 +94,11 @@ def test_more_than_the_limit_never_fits() -> None:
 def test_an_answer_without_a_maximum_takes_what_is_left_and_gives_back_the_rest() -> None:
     window, limits = Window(), Limits(tokens_per_minute=100)
     first = window.admit(limits, Ask(10, 5000), "p", NOW)
-    assert first == Admitted(100)
+    assert first == Admitted(100, int(NOW))
     refused = window.admit(limits, Ask(10, 5000), "p", NOW)
     assert refused == Refused("tokens", 1.0)
-    window.settle(100, 30, "p", NOW)
-    assert window.admit(limits, Ask(10, 5000), "p", NOW) == Admitted(70)
+    window.settle(Admitted(100, 0), 30, "p", NOW)
+    assert window.admit(limits, Ask(10, 5000), "p", NOW) == Admitted(70, int(NOW))
 
 
 def test_requests_under_way_are_limited_until_they_end() -> None:
@@ -106,7 +106,7 @@ def test_requests_under_way_are_limited_until_they_end() -> None:
     assert admitted(window, limits, NOW)
     assert admitted(window, limits, NOW)
     assert window.admit(limits, Ask(), "p", NOW) == Refused("concurrent", 1.0)
-    window.settle(0, 0, "p", NOW)
+    window.settle(Admitted(0, 0), 0, "p", NOW)
     assert admitted(window, limits, NOW)
 
 
@@ -126,7 +126,7 @@ def test_what_a_living_process_holds_stays() -> None:
 
 def test_a_quota_is_there_again_with_the_new_month() -> None:
     window, limits = Window(), Limits(tokens_per_month=100)
-    window.settle(0, 100, "p", NOW)
+    window.settle(Admitted(0, 0), 100, "p", NOW)
     refused = window.admit(limits, Ask(1, 1), "p", NOW)
     assert refused == Refused("month", 3600.0, used_up=True)
     assert admitted(window, limits, NOW + 3600, Ask(100, 100))
@@ -151,7 +151,7 @@ def test_what_is_left_counts_what_is_used_and_held(seconds: float) -> None:
     window.admit(limits, Ask(40, 40), "p", NOW)
     requests, tokens = window.left(limits, NOW)
     assert (requests and requests.remaining, tokens and tokens.remaining) == (4, 60)
-    window.settle(40, 10, "p", NOW)
+    window.settle(Admitted(40, 0), 10, "p", NOW)
     requests, tokens = window.left(limits, NOW + seconds)
     assert (tokens and tokens.remaining, tokens and tokens.reset) == (90, 61 - seconds)
     requests, tokens = window.left(limits, NOW + 61)
@@ -160,10 +160,23 @@ def test_what_is_left_counts_what_is_used_and_held(seconds: float) -> None:
 
 def test_what_ends_after_its_hold_has_lapsed_frees_nothing_of_a_newer_one() -> None:
     window, limits = Window(), Limits(tokens_per_month=1000)
-    window.admit(limits, Ask(100, 100), "p", NOW)
+    first = window.admit(limits, Ask(100, 100), "p", NOW)
+    assert isinstance(first, Admitted)
     later = NOW + SECONDS_HELD + 1
     for _ in range(2):
         window.admit(limits, Ask(10, 10), "p", later)
-    window.settle(100, 100, "p", later)
+    window.settle(first, 100, "p", later)
     refused = window.admit(limits, Ask(901, 901), "p", later)
     assert isinstance(refused, Refused)
+
+
+def test_what_came_to_nothing_counts_for_nothing() -> None:
+    window, limits = Window(), Limits(requests_per_minute=1, tokens_per_minute=10)
+    for second in range(5):
+        result = window.admit(limits, Ask(10, 10), "p", NOW + second)
+        assert isinstance(result, Admitted)
+        window.take_back(result, "p", NOW + second + 0.5)
+    requests, tokens = window.left(limits, NOW + 5)
+    assert requests is not None
+    assert tokens is not None
+    assert (requests.remaining, tokens.remaining) == (1, 10)

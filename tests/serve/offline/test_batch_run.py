@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 from test_gate import Others
 
 from serve.gateway.admit import Admit
-from serve.gateway.bounds import Bounds
 from serve.gateway.errors import error_body, send_json
 from serve.keys.database import Database
 from serve.keys.key import Key, Limits
@@ -28,6 +27,7 @@ from serve.offline.batches import Batches, new_batch_id
 from serve.offline.files import Files, new_file_id
 from serve.offline.records import BatchRecord
 from serve.offline.runner import Runner, Serving, Store
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 Answer = Callable[[dict[str, Any], Send], Awaitable[None]]

@@ -1,11 +1,14 @@
 """What each route's body may hold."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from pydantic_core import from_json
 
-from serve.gateway.bounds import Bounds
+from serve.requests.bounds import Bounds
+from serve.requests.chat import ChatRequest
 from serve.requests.checks import CHECKED, check_request
 from serve.requests.limits import Engine
 from serve.requests.refusal import RequestRefused
@@ -148,6 +151,39 @@ def test_media_of_every_kind_is_refused(part: dict[str, Any], role: str) -> None
 def test_a_field_that_is_not_offered_may_be_null() -> None:
     fields = {"audio": None, "functions": None, "function_call": None, "chat_template": None}
     assert check_request("/v1/chat/completions", chat(**fields), ENGINE) is None
+
+
+def test_a_null_that_is_not_offered_hides_no_other_fault() -> None:
+    first = {"role": "assistant", "content": "x", "audio": None, "function_call": None}
+    messages = [first, {"role": "alien", "content": "y"}]
+    assert refusal("/v1/chat/completions", chat(messages=messages)).param == "messages[1].role"
+
+
+def test_a_null_within_a_schema_is_judged_as_the_engine_gets_it() -> None:
+    parameters = {"type": "object", "properties": {"audio": None}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    refused = refusal("/v1/chat/completions", chat(tools=[tool], tool_choice="required"))
+    assert refused.code == "invalid_function_parameters"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {f"made_up_{number}": None for number in range(300)},
+        {"messages": [{"role": "user", "content": "a", **dict.fromkeys(map(str, range(300)))}]},
+    ],
+)
+def test_an_object_with_very_many_fields_is_not_looked_at(fields: dict[str, Any]) -> None:
+    assert "fields; at most" in refusal("/v1/chat/completions", chat(**fields)).message
+
+
+@pytest.mark.parametrize(
+    ("route", "field"),
+    [("/v1/chat/completions", "messages"), ("/tokenize", "messages"), ("/v1/responses", "input")],
+)
+def test_too_many_turns_are_refused_whatever_they_hold(route: str, field: str) -> None:
+    refused = refusal(route, {"model": "base", field: [{}] * 21})
+    assert (refused.param, refused.code) == (field, "array_above_max_length")
 
 
 @pytest.mark.parametrize(
@@ -293,3 +329,16 @@ def test_embeddings_are_refused_where_the_model_makes_none() -> None:
 def test_a_body_wrong_in_a_million_places_gives_one_short_error() -> None:
     body = from_json(b'{"model": "base", "prompt": [' + b"{}," * 200_000 + b"1]}")
     assert len(refusal("/v1/completions", body).message) < 200
+
+
+@pytest.mark.parametrize(
+    ("field", "wrap"),
+    [("logit_bias", dict), ("metadata", dict), ("documents", lambda many: [many])],
+)
+def test_of_a_mapping_wrong_in_many_places_only_the_first_is_looked_at(
+    field: str, wrap: Callable[[dict[str, Any]], Any]
+) -> None:
+    many = {f"k{number}": [] for number in range(1000)}
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate(chat(**{field: wrap(many)}))
+    assert caught.value.error_count() < 5

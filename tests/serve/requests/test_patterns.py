@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +104,13 @@ def test_a_pattern_that_is_costly_to_judge_is_refused_and_not_judged() -> None:
     assert problem_of("a?" * 1000) is not None
     assert "too many alternatives" in (problem_of("(" * 20 + "|" + "){8}" * 20) or "")
     assert "too many alternatives" in (problem_of("a*x" * 600 + "b{0,9}") or "")
+
+
+def test_a_pattern_of_any_length_does_not_stay_in_memory() -> None:
+    long = "a" * 100_000
+    held = sys.getrefcount(long)
+    assert problem_of(long)
+    assert sys.getrefcount(long) == held
 
 
 def test_what_judging_a_pattern_costs_grows_with_its_states_and_moves() -> None:

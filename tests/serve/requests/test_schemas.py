@@ -66,6 +66,8 @@ def nested(depth: int) -> dict[str, Any]:
         ({"pattern": 3}, "pattern"),
         ({"$ref": "http://example.com/schema"}, "#/"),
         ({"$ref": "#/nothing"}, "not there"),
+        ({"$ref": "#/anyOf/" + "1" * 5000, "anyOf": [{}]}, "not there"),
+        ({"$ref": "#/anyOf/1", "anyOf": [{}]}, "not there"),
         ({"$dynamicRef": "#a"}, "dynamicRef"),
         ({"items": "string"}, "belongs"),
         ({"anyOf": {}}, "anyOf"),
