@@ -27,11 +27,11 @@ from serve.adapters.restoring import check_restorable
 from serve.adapters.store import Store
 from serve.device import Device
 from serve.errors import EngineFailed, ServeError
-from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp
 from serve.gateway.engine_tokens import EngineTokens, counted
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.model import ServedModel
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 from serve.vllm_settings import OVERRIDING, base_names, engine_arguments, environment
 

@@ -42,7 +42,6 @@ from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.backpressure import Backpressure
 from serve.gateway.batches_route import BatchesRoute, OfflineOff
-from serve.gateway.bounds import Bounds
 from serve.gateway.check_body import CheckBody
 from serve.gateway.files_route import FilesRoute
 from serve.gateway.in_flight import InFlight
@@ -58,6 +57,7 @@ from serve.metrics.figures import Figures
 from serve.metrics.route import MetricsRoute
 from serve.offline.call import AsLine, Late
 from serve.offline.runner import Runner, Serving, Store
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 from serve.tracing import Tracing
 

@@ -7,13 +7,13 @@ import pytest
 from gateway_calls import call as call_layer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp, Gateway
 from serve.gateway.errors import send_json
 from serve.gateway.exchange import exchange_of
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import ROUTES, AllowList
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 
