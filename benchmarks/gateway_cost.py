@@ -27,13 +27,13 @@ sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file_
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp, Gateway
 from serve.gateway.readiness import Readiness
 from serve.keys.database import Database
 from serve.keys.key import Limits
 from serve.keys.opening import Keys, open_keys
 from serve.keys.store import KeyStore
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 GOAL_REQUEST, GOAL_CHUNK = 150.0, 5.0

@@ -27,13 +27,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
-from serve.gateway.bounds import Bounds
 from serve.gateway.exchange import exchange_of
 from serve.keys.database import Database
 from serve.keys.key import Limits
 from serve.keys.opening import Keys, open_keys
 from serve.keys.store import KeyStore
 from serve.keys.tables import windows
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 MANY = 10**9

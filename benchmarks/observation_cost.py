@@ -96,24 +96,27 @@ def collector() -> Iterator[str]:
 
 
 def observed(chunks: int, **options: Any) -> ASGIApp:
-    app = EngineTokens(stub(chunks, counted(generate)))
+    app = EngineTokens(stub(chunks, counted(generate)), abort)
     return Observe(Account(app), Figures(keys=9, models=9), **options)
 
 
-def stub(chunks: int, source: Callable[[int], AsyncGenerator[Any]]) -> ASGIApp:
+def stub(chunks: int, source: Callable[..., AsyncGenerator[Any]]) -> ASGIApp:
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for _ in source(chunks):
+        async for _ in source(chunks, request_id="1"):
             await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return app
 
 
-async def generate(chunks: int) -> AsyncGenerator[Any]:
+async def generate(chunks: int, *, request_id: str) -> AsyncGenerator[Any]:  # noqa: ARG001
     for _ in range(chunks):
         yield OUTPUT
+
+
+async def abort(_request_ids: list[str]) -> None: ...
 
 
 def turn(chunks: int, times: int, parts: dict[str, Callable[[], Any]] | None) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,6 +65,7 @@ def keys_create(
     from serve.keys.key import Limits
     from serve.keys.store import KeyStore
 
+    _check_routes(routes or ())
     moment = None if expires is None else _moment(expires)
     limits = Limits(requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_month)
     if not name.strip() or not name.isprintable():
@@ -162,6 +164,18 @@ def _opened(name: str | None) -> Iterator[Database]:
         raise database.not_usable(error) from None
     finally:
         database.close()
+
+
+def _check_routes(patterns: Iterable[str]) -> None:
+    from serve.gateway.routes import ROUTES
+
+    for pattern in patterns:
+        if not any(fnmatchcase(route, pattern) for route in ROUTES):
+            raise typer.BadParameter(
+                f"{pattern!r} is none of the server's routes and no pattern of any: "
+                f"{', '.join(ROUTES)}",
+                param_hint="--route",
+            )
 
 
 def _moment(text: str) -> datetime:

@@ -27,11 +27,11 @@ from serve.adapters.restoring import check_restorable
 from serve.adapters.store import Store
 from serve.device import Device
 from serve.errors import EngineFailed, ServeError
-from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp
 from serve.gateway.engine_tokens import EngineTokens, counted
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.model import ServedModel
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 from serve.vllm_settings import OVERRIDING, base_names, engine_arguments, environment
 
@@ -77,7 +77,9 @@ class VllmEngine:
         created = int(time.time())
         registry = await self._registry(app.state)
         async with app.router.lifespan_context(app):
-            routed = ModelsRoute(EngineTokens(app), lambda: _cards(app.state, created, registry))
+            routed = ModelsRoute(
+                EngineTokens(app, self._client.abort), lambda: _cards(app.state, created, registry)
+            )
             bounds = _bounds(app.state, self._client, registry, tasks)
             yield EngineApp(routed, bounds, registry)
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import Exchange, exchange_of
 from serve.gateway.prompt_count import prompt_tokens
@@ -20,6 +19,7 @@ from serve.keys.key import Key, Limits
 from serve.keys.limiter import Limiter, LimitsUnavailable, Verdict
 from serve.keys.opening import Keys
 from serve.keys.window import Ask, Refused
+from serve.requests.bounds import Bounds
 
 _UNLIMITED = Limits()
 _UNAVAILABLE = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,6 +12,8 @@ from serve.gateway.exchange import Exchange, exchange_of
 from serve.keys.key import Key
 from serve.keys.known import Unfit
 from serve.keys.opening import Keys
+from serve.listening import is_loopback
+from serve.requests.checks import CHECKED
 
 _PROBLEMS = {
     Unfit.UNKNOWN: "the API key is not one of this server's. Ask whoever runs it for a key.",
@@ -21,7 +24,8 @@ _MISSING = "no API key was sent. Send it in a header: Authorization: Bearer sk-l
 _OUTDATED = "the keys' database does not answer, so no key can be checked. Try again in a moment."
 
 ADMIN_ROUTES = ("/metrics", "/v1/adapters", "/v1/adapters/*")
-"""Routes for admin keys, as patterns; another key may call one that its own routes name."""
+"""Routes for admin keys, as patterns. Another key may call one that its own routes name, but for
+adapters: those `AdaptersRoute` leaves to admins in any case."""
 
 
 class Authenticate:
@@ -33,10 +37,14 @@ class Authenticate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its key, or refuse it."""
-        if not self._keys.required:
-            await self._app(scope, receive, send)
-            return
         exchange = exchange_of(scope)
+        if not self._keys.required:
+            host = _header(scope, b"host")
+            if _is_of_this_machine(host):
+                await self._app(scope, receive, send)
+            else:
+                await _refuse_host(exchange, send, host)
+            return
         known = self._keys.known
         presented = _bearer(scope)
         if known is not None and known.outdated:
@@ -74,7 +82,7 @@ class AllowedModel:
             await self._app(scope, receive, send)
             return
         model = exchange.model
-        if (exchange.route or scope["path"]) not in _NAMING_A_MODEL or (
+        if (exchange.route or scope["path"]) not in CHECKED or (
             model is not None and key.allows_model(model)
         ):
             await self._app(scope, receive, send)
@@ -96,25 +104,28 @@ async def send_model_hidden(send: Send, key: Key) -> None:
     )
 
 
-_NAMING_A_MODEL = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/responses",
-        "/v1/embeddings",
-        "/tokenize",
-        "/detokenize",
-    }
-)
-
-
 def _bearer(scope: Scope) -> str:
     """The key in the request's headers; empty without one."""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            scheme, _, text = value.decode("latin-1").partition(" ")
-            return text.strip() if scheme.lower() == "bearer" else ""
-    return ""
+    scheme, _, text = _header(scope, b"authorization").partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else ""
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    """A header's value; empty without it."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
+
+
+def _is_of_this_machine(host: str) -> bool:
+    """Whether a Host header has no name that a stranger can register and point to this machine.
+
+    A web page of such a name could ask an open server whatever it likes (DNS rebinding).
+    """
+    name = _PORT.sub("", host).strip("[]").lower()
+    single = not re.search(r"[.:]", name.removesuffix(".localhost"))
+    return single or is_loopback(name)
+
+
+_PORT = re.compile(r":\d+$")
 
 
 def may_call(key: Key, route: str) -> bool:
@@ -122,6 +133,18 @@ def may_call(key: Key, route: str) -> bool:
     if key.routes is not None:
         return any(fnmatchcase(route, pattern) for pattern in key.routes)
     return key.admin or not any(fnmatchcase(route, pattern) for pattern in ADMIN_ROUTES)
+
+
+async def _refuse_host(exchange: Exchange, send: Send, host: str) -> None:
+    exchange.rejected = "host_not_allowed"
+    await send_error(
+        send,
+        403,
+        f"while no key was made, this server answers to names of this machine only, and "
+        f"{host[:80]!r} is none. Ask for http://localhost, or make a key: llmkit keys create NAME",
+        kind="permission_error",
+        code="host_not_allowed",
+    )
 
 
 async def _unauthorised(exchange: Exchange, send: Send, message: str) -> None:

@@ -9,8 +9,8 @@
                   engine
 
 The engine would queue for ever, and in order of arrival: one client's thousand requests would keep
-everybody else waiting. Requests of low priority (of batches) get a place when no other waits,
-however long that takes.
+everybody else waiting. Requests of low priority (of batches) get a place when no other waits; they
+are not refused after queue_seconds, but `InFlight` ends them after request_seconds as any other.
 """
 
 from __future__ import annotations
@@ -100,12 +100,13 @@ class Backpressure:
         turns, seconds = (self._low_turns, None) if low else (self._turns, self._seconds)
         turn = turns.take(exchange.key.id if exchange.key else None)
         request = _Watched(receive)
+        left = asyncio.ensure_future(request.disconnected())
         try:
-            left = asyncio.ensure_future(request.disconnected())
             await asyncio.wait([turn, left], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             gone = left.done() and not left.cancelled()
             await request.stop(left)
         except BaseException:
+            left.cancel()
             self._give_up(turn, turns)
             raise
         finally:

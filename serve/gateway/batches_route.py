@@ -13,7 +13,6 @@ from pydantic import Field, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.authenticate import may_call
-from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_error, send_json
 from serve.gateway.exchange import exchange_of
 from serve.gateway.files_route import LONGEST_KEPT, SHORTEST_KEPT
@@ -30,6 +29,7 @@ from serve.offline.batches import new_batch_id
 from serve.offline.files import new_file_id
 from serve.offline.records import BatchRecord
 from serve.offline.runner import Runner, Store
+from serve.requests.bounds import Bounds
 from serve.requests.refusal import RequestRefused, refusal_of
 from serve.requests.shape import Metadata, Shape
 

@@ -14,8 +14,11 @@
     Backpressure    429 or 503 when too many wait
     MetricsRoute    /metrics: vLLM's figures and ours
     UsageRoute, FilesRoute, BatchesRoute (whose lines come back in at CheckBody)
-    OpenApiRoute, ModelsRoute, AdaptersRoute, AdapterRequests
+    OpenApiRoute, AdaptersRoute, AdapterRequests
     OpenAIErrors    vLLM's errors in OpenAI's shape
+    ── from here on inside, made with the engine by `serve.vllm_app` ──
+    ModelsRoute     /v1/models, of what is loaded
+    EngineTokens    tokens, as the engine counts them
     ── vLLM ──
 
 Every layer is an ASGI app made with the next one, reads and fills `serve.gateway.exchange`, and
@@ -39,7 +42,6 @@ from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.backpressure import Backpressure
 from serve.gateway.batches_route import BatchesRoute, OfflineOff
-from serve.gateway.bounds import Bounds
 from serve.gateway.check_body import CheckBody
 from serve.gateway.files_route import FilesRoute
 from serve.gateway.in_flight import InFlight
@@ -55,6 +57,7 @@ from serve.metrics.figures import Figures
 from serve.metrics.route import MetricsRoute
 from serve.offline.call import AsLine, Late
 from serve.offline.runner import Runner, Serving, Store
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 from serve.tracing import Tracing
 

@@ -11,9 +11,9 @@ from serve.gateway.authenticate import send_model_hidden
 from serve.gateway.backpressure import send_overloaded
 from serve.gateway.body import ClientLeft, Replay, is_json, read_body
 from serve.gateway.body_memory import BodiesFull, BodyMemory, Share
-from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import exchange_of
+from serve.requests.bounds import Bounds
 from serve.requests.checks import CHECKED, check_request
 from serve.requests.limits import Engine
 from serve.requests.refusal import RequestRefused

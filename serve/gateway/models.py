@@ -60,7 +60,7 @@ class ModelsRoute:
         elif path.startswith("/v1/models/"):
             # Names may hold a slash ("org/name"), plain or escaped twice by a cautious client.
             name = unquote(path.removeprefix("/v1/models/"))
-            await self._one(name, self._visible(scope), send)
+            await self._one(name, scope, send)
         else:
             await self._app(scope, receive, send)
 
@@ -68,11 +68,13 @@ class ModelsRoute:
         key = exchange_of(scope).key
         return [card for card in self._cards() if key is None or key.allows_model(card.id)]
 
-    async def _one(self, name: str, cards: Sequence[ModelCard], send: Send) -> None:
+    async def _one(self, name: str, scope: Scope, send: Send) -> None:
+        cards = self._visible(scope)
         for card in cards:
             if card.id == name:
                 await send_json(send, 200, card.body())
                 return
+        exchange_of(scope).rejected = "model_not_found"
         await send_error(
             send,
             404,

@@ -180,7 +180,7 @@ class _Answer:
         raw, status = b"".join(self._error), self._start["status"]
         error = translate(status, _parsed(raw), self._path)
         if error.status >= 500:
-            _LOG.error("vLLM answered %s with %d: %s", self._path, status, clean(repr(raw)))
+            _LOG.error("vLLM answered %s with %d: %s", self._path, status, _type_of(_parsed(raw)))
         await self._refuse(error, _header(self._start, b"retry-after").decode("latin-1"))
 
     async def _error_event(self, message: Message) -> None:
@@ -189,7 +189,7 @@ class _Answer:
         code = inner.get("code") if isinstance(inner, dict) else None
         error = translate(code if isinstance(code, int) else 500, given, self._path)
         if error.status >= 500:
-            _LOG.error("vLLM broke off %s: %s", self._path, clean(repr(given)))
+            _LOG.error("vLLM broke off %s: %s", self._path, _type_of(given))
         if not self._begun:
             await self._refuse(error)
             return
@@ -221,6 +221,13 @@ def _header(message: Message, name: bytes) -> bytes:
             assert isinstance(value, bytes)
             return value
     return b""
+
+
+def _type_of(body: Any) -> str:
+    """What vLLM calls an error, for the log: the message may quote a prompt."""
+    error = body.get("error") if isinstance(body, dict) else None
+    kind = error.get("type") if isinstance(error, dict) else None
+    return kind if isinstance(kind, str) and kind.isidentifier() else "an error without a type"
 
 
 def _parsed(raw: bytes) -> Any:

@@ -13,10 +13,10 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_json
 from serve.gateway.routes import ROUTES
 from serve.keys.opening import Keys
+from serve.requests.bounds import Bounds
 from serve.requests.chat import ChatRequest
 from serve.requests.completions import CompletionRequest
 from serve.requests.embeddings import EmbeddingRequest

@@ -8,6 +8,7 @@ import time
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.errors import send_error, send_json
+from serve.gateway.exchange import exchange_of
 
 
 class Phase(enum.Enum):
@@ -79,11 +80,12 @@ class ReadinessGate:
         elif phase is Phase.READY and app is not None:
             await app(scope, receive, send)
         else:
+            code = exchange_of(scope).rejected = f"server_{phase.value}"
             await send_error(
                 send,
                 503,
                 _REFUSALS[phase],
                 kind="server_error",
-                code=f"server_{phase.value}",
+                code=code,
                 headers={"retry-after": _RETRY_AFTER[phase], "connection": "close"},
             )

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from serve.gateway.bounds import Bounds
 from serve.requests.allowance import Allowance
+from serve.requests.bounds import Bounds
 from serve.requests.chat import ChatRequest
 from serve.requests.completions import CompletionRequest
 from serve.requests.constraints import (
@@ -75,8 +75,6 @@ def _chat(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
     request = _read(ChatRequest, body, engine)
     bounds = engine.bounds
     _generates("/v1/chat/completions", engine)
-    if not bounds.chat:
-        raise _not_able("/v1/chat/completions", "this model has no chat template")
     at_most("n", request.n or 1, engine.settings.max_choices)
     fits_model("max_tokens", request.max_tokens, bounds)
     fits_model("max_completion_tokens", request.max_completion_tokens, bounds)

@@ -7,10 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from serve.requests.sampling import Sampling
-from serve.requests.shape import TokenId
-
-Text = Annotated[str, Field(min_length=1)]
-Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+from serve.requests.shape import Text, Tokens
 
 
 class CompletionRequest(Sampling):

@@ -6,10 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from serve.requests.shape import CacheSalt, Shape, TokenId
-
-Text = Annotated[str, Field(min_length=1)]
-Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+from serve.requests.shape import CacheSalt, Shape, Text, Tokens
 
 
 class EmbeddingRequest(Shape):

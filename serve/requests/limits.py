@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serve.gateway.bounds import Bounds
+from serve.requests.bounds import Bounds
 from serve.requests.refusal import RequestRefused, shown
 from serve.settings import ServeSettings
 

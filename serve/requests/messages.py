@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from serve.requests.shape import Shape
-
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+from serve.requests.shape import Name, Shape
 
 
 class TextPart(Shape):

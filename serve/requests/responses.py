@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from serve.requests.messages import Name
 from serve.requests.sampling import Bias, BiasKey, Penalty, SomeIds, Stop
-from serve.requests.shape import CacheSalt, Metadata, Shape
+from serve.requests.shape import CacheSalt, Metadata, Name, Shape
 from serve.requests.structured import JsonFormat, StructuredOutputs, TextFormat
 from serve.requests.tools import FunctionName
 

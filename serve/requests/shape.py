@@ -49,6 +49,10 @@ TOKEN_ID = "token-id"
 TokenId = Annotated[int, Field(ge=0, json_schema_extra={"format": TOKEN_ID})]
 """A token's number. That it is below the vocabulary's size is checked with the engine's facts."""
 
+Text = Annotated[str, Field(min_length=1)]
+Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+"""A prompt, or something to embed, as text and as tokens."""
+
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 CacheSalt = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\\x00]+$")]
@@ -57,6 +61,3 @@ Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16, fail_fast=True),
 ]
-
-Ignored = Annotated[Any, Field(description="OpenAI's; taken and ignored.")]
-"""For fields of OpenAI's API that mean nothing to a model of one's own."""

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gateway_calls import DONE, TEXT, call, streaming
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.gateway.account import Account
 from serve.gateway.engine_tokens import EngineTokens, counted
@@ -16,12 +17,21 @@ from serve.gateway.exchange import exchange_of
 
 
 def test_the_first_and_the_last_event_with_text_are_timed() -> None:
-    exchange, sent = call(Account(streaming(b": ping\n\n", TEXT, TEXT, TEXT, DONE, seconds=0.02)))
+    went_out: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def timed(message: Message) -> None:
+            went_out.append(perf_counter())
+            await send(message)
+
+        await streaming(b": ping\n\n", TEXT, TEXT, TEXT, DONE)(scope, receive, timed)
+
+    exchange, sent = call(Account(app))
     assert exchange.first_token is not None
     assert exchange.last_token is not None
-    # The ping came one step before the first, DONE one after the last.
-    assert exchange.first_token - exchange.started > 0.015
-    assert exchange.last_token - exchange.first_token == pytest.approx(0.04, abs=0.015)
+    # After the headers and the ping; before DONE.
+    assert went_out[2] <= exchange.first_token <= went_out[3]
+    assert went_out[4] <= exchange.last_token <= went_out[5]
     assert [message.get("body") for message in sent[1:6]] == [b": ping\n\n", TEXT, TEXT, TEXT, DONE]
 
 
@@ -52,6 +62,10 @@ class FakeEngine:
     def __init__(self, outputs: list[list[list[int]]], prompt: list[int]) -> None:
         self._outputs, self._prompt = outputs, prompt
         self.closed = False
+        self.aborted: list[str] = []
+
+    async def abort(self, request_ids: list[str]) -> None:
+        self.aborted += request_ids
 
     async def generate(self, prompt: Any, *, request_id: str) -> AsyncGenerator[Any]:
         try:
@@ -61,6 +75,10 @@ class FakeEngine:
                 yield SimpleNamespace(prompt_token_ids=self._prompt, outputs=outputs)
         finally:
             self.closed = True
+
+
+async def no_abort(_request_ids: list[str]) -> None:
+    raise AssertionError("nothing is to be ended")
 
 
 def answering(
@@ -82,7 +100,7 @@ def answering(
         # As vLLM does to be able to cancel: a task of its own.
         await asyncio.create_task(run(send))
 
-    return EngineTokens(app)
+    return EngineTokens(app, engine.abort)
 
 
 def test_the_engines_tokens_are_counted_for_the_request_that_asked() -> None:
@@ -109,17 +127,100 @@ def test_closing_what_counts_closes_the_generation_at_once() -> None:
     engine = FakeEngine([[[1]], [[2]]], prompt=[7])
     kept: list[AsyncGenerator[Any]] = []  # else collecting it as garbage would close it too
 
-    def generate(prompt: Any) -> AsyncGenerator[Any]:
-        kept.append(engine.generate(prompt, request_id="1"))
+    def generate(prompt: Any, *, request_id: str) -> AsyncGenerator[Any]:
+        kept.append(engine.generate(prompt, request_id=request_id))
         return kept[0]
 
     async def leave() -> None:
-        outputs = counted(generate)("text")
+        outputs = counted(generate)("text", request_id="1")
         await anext(outputs)
         await outputs.aclose()
         assert engine.closed
 
     asyncio.run(leave())
+
+
+class Unstreamed:
+    """Generates for ever, and hands out what it has made once, when it is told to end.
+
+    Its app is as vLLM's: when it hears that its client left, or is cancelled, it drops the
+    handler without waiting for it.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[str, asyncio.Event] = {}
+        self.begun = asyncio.Event()
+
+    async def generate(
+        self, prompt: Any, params: Any, request_id: str, **_: Any
+    ) -> AsyncGenerator[Any]:
+        self._ends[request_id] = asyncio.Event()
+        self.begun.set()
+        await self._ends[request_id].wait()
+        outputs = [SimpleNamespace(token_ids=[1, 2, 3])]
+        yield SimpleNamespace(prompt_token_ids=[7, 8], outputs=outputs)
+
+    async def abort(self, request_ids: list[str]) -> None:
+        for request_id in request_ids:
+            self._ends[request_id].set()
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def handle() -> None:
+            async for _ in counted(self.generate)("text", None, "a client's own"):
+                pass
+
+        async def left() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        tasks = [asyncio.create_task(handle()), asyncio.create_task(left())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+
+@pytest.mark.parametrize("how", ["its client leaves", "it is cut"])
+def test_what_was_made_of_an_answer_that_is_not_streamed_counts_when(how: str) -> None:
+    async def scenario() -> None:
+        engine, scope = Unstreamed(), {"type": "http", "path": "/v1/completions", "headers": []}
+        gone = asyncio.Event()
+
+        async def receive() -> Message:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(_message: Message) -> None: ...
+
+        app = EngineTokens(engine.app, engine.abort)
+        request = asyncio.create_task(app(scope, receive, send))
+        await engine.begun.wait()
+        if how == "it is cut":
+            request.cancel()
+        else:
+            gone.set()
+        await asyncio.wait([request], timeout=5)
+        exchange = exchange_of(scope)
+        assert (exchange.prompt_tokens, exchange.completion_tokens) == (2, 3)
+
+    asyncio.run(scenario())
+
+
+def test_clients_that_name_their_requests_alike_end_only_their_own() -> None:
+    engine = FakeEngine([[[1]]], prompt=[7])
+    ids: set[str] = set()
+
+    def generate(prompt: Any, *, request_id: str) -> AsyncGenerator[Any]:
+        ids.add(request_id)
+        return engine.generate(prompt, request_id=request_id)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async for _ in counted(generate)("text", request_id="alike"):
+            pass
+
+    for _ in range(2):
+        call(EngineTokens(app, no_abort))
+    assert len(ids) == 2
+    assert all(name.startswith("alike-") for name in ids)
 
 
 def test_a_prompt_counts_before_the_first_output() -> None:
@@ -144,28 +245,31 @@ def test_requests_at_once_are_counted_apart() -> None:
     two = answering(FakeEngine([[[1, 1]]] * 5, [1, 2]))
     scopes: list[Scope] = [{"type": "http", "path": "/"} for _ in range(2)]
 
-    async def send(_message: Any) -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
         await asyncio.sleep(0)
 
     async def both() -> None:
-        await asyncio.gather(*(app(s, send, send) for app, s in zip((one, two), scopes)))  # type: ignore[arg-type]
+        await asyncio.gather(
+            *(app(scope, receive, send) for app, scope in zip((one, two), scopes, strict=True))
+        )
 
     asyncio.run(both())
-    from serve.gateway.exchange import exchange_of
-
     counts = [(exchange_of(s).prompt_tokens, exchange_of(s).completion_tokens) for s in scopes]
     assert counts == [(1, 3), (2, 10)]
 
 
 def test_an_embedding_counts_its_prompt_alone() -> None:
-    async def encode(prompt: Any) -> AsyncGenerator[Any]:
+    async def encode(prompt: Any, *, request_id: str) -> AsyncGenerator[Any]:
         yield SimpleNamespace(prompt_token_ids=[1, 2, 3], outputs=SimpleNamespace(data=[0.1]))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async for _ in counted(encode)("text"):
+        async for _ in counted(encode)("text", request_id="1"):
             pass
 
-    exchange, _ = call(EngineTokens(app))
+    exchange, _ = call(EngineTokens(app, no_abort))
     assert (exchange.prompt_tokens, exchange.completion_tokens) == (3, 0)
 
 
@@ -175,17 +279,17 @@ def test_the_engine_is_told_the_gateways_priority_whatever_the_client_wrote(
 ) -> None:
     told = []
 
-    async def generate(prompt: Any, *, priority: int) -> AsyncGenerator[Any]:
+    async def generate(prompt: Any, *, request_id: str, priority: int) -> AsyncGenerator[Any]:
         told.append(priority)
         yield SimpleNamespace(prompt_token_ids=[1], outputs=[])
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async for _ in counted(generate)("text", priority=clients):
+        async for _ in counted(generate)("text", request_id="1", priority=clients):
             pass
 
     async def asking(scope: Scope, receive: Receive, send: Send) -> None:
         exchange_of(scope).priority = gateways
-        await EngineTokens(app)(scope, receive, send)
+        await EngineTokens(app, no_abort)(scope, receive, send)
 
     call(asking)
     assert told == [gateways]

@@ -14,12 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.adapters.names import Version
 from serve.adapters.registry import AdapterRegistry, Room, Wanted
 from serve.gateway.adapter_requests import AdapterRequests
-from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp, Gateway
 from serve.gateway.errors import send_json
 from serve.gateway.exchange import Exchange, exchange_of, with_exchange
 from serve.gateway.readiness import Readiness
 from serve.keys.key import Key
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 ROOM = Room(2, 8, ("demo", "base"), frozenset({"fixed"}))

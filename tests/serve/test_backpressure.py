@@ -280,3 +280,15 @@ def test_a_request_of_low_priority_waits_for_longer_than_others_may() -> None:
         assert low.status == 200
 
     asyncio.run(scenario())
+
+
+def test_a_request_that_is_given_up_in_the_queue_leaves_no_task_behind() -> None:
+    async def scenario() -> None:
+        client = Client(Backpressure(Engine(), 0, 10, 10), "a1")
+        await settle()
+        client.task.cancel()
+        await asyncio.wait([client.task])
+        await settle()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.check_body import CheckBody
 from serve.gateway.errors import send_json
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 SIZE = 2048

@@ -9,10 +9,10 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.check_body import CheckBody
 from serve.gateway.errors import send_json
 from serve.gateway.exchange import exchange_of
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 BOUNDS = Bounds(lambda: ["base"], max_model_len=512, vocabulary=1000)

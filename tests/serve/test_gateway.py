@@ -4,15 +4,16 @@ import asyncio
 
 import httpx
 import pytest
+from gateway_calls import call as call_layer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp, Gateway
 from serve.gateway.errors import send_json
 from serve.gateway.exchange import exchange_of
 from serve.gateway.models import ModelCard, ModelsRoute
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import ROUTES, AllowList
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 
@@ -164,3 +165,17 @@ def test_metrics_say_how_many_wait_for_a_turn() -> None:
             assert "llmkit_requests_waiting 0.0" in (await client.get("/metrics")).text
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("phase", ["drain", "fail"])
+def test_what_is_refused_before_the_engine_can_answer_is_noted(
+    readiness: Readiness, phase: str
+) -> None:
+    getattr(readiness, phase)()
+    exchange, _ = call_layer(ReadinessGate(readiness))
+    assert exchange.rejected == f"server_{readiness.phase.value}"
+
+
+def test_a_model_that_is_not_there_is_noted() -> None:
+    exchange, _ = call_layer(ModelsRoute(echo, list), "/v1/models/none", method="GET")
+    assert exchange.rejected == "model_not_found"

@@ -178,3 +178,12 @@ def test_no_path_or_frame_stays_in_a_message() -> None:
         "use /v1 or and/or, 3/4, https://x.org/a/b"
     )
     assert len(clean("x" * 10_000)) < 1100
+
+
+def test_the_log_names_an_error_and_quotes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    body = json.dumps(vllm(500, "my prompt", kind="InternalServerError")).encode()
+    answer_of(app(500, JSON, body))
+    answer_of(app(200, EVENTS, b"data: " + body + b"\n\n"))
+    assert len(caplog.messages) == 2
+    assert all("prompt" not in line for line in caplog.messages)
+    assert all("InternalServerError" in line for line in caplog.messages)

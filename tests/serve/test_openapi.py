@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from serve.gateway.bounds import Bounds
 from serve.gateway.openapi import document
 from serve.gateway.routes import ROUTES
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 BOUNDS = Bounds(lambda: ["base", "support@3"], max_model_len=512, vocabulary=1000)

@@ -14,9 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from serve.app import Engine, serve
 from serve.errors import EngineFailed
-from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp
 from serve.listening import address_of, listen
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 ASKED = {"model": "stub", "prompt": "Once"}

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.backpressure import send_overloaded
-from serve.gateway.bounds import Bounds
 from serve.gateway.errors import send_json
 from serve.gateway.exchange import exchange_of
 from serve.gateway.usage_route import UsageRoute
@@ -22,6 +21,7 @@ from serve.keys.database import Database
 from serve.keys.key import Limits
 from serve.keys.opening import Keys, open_keys
 from serve.keys.store import KeyStore
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 BOUNDS = Bounds(lambda: ["base", "support@1"], 2048, 49152)

@@ -92,17 +92,21 @@ def test_usage_is_the_engines_count(keyed: str, new_key: Callable[..., NewKey]) 
     assert row["completion_tokens"] == told["completion_tokens"] == 8
 
 
-def test_a_client_that_leaves_a_stream_is_charged(
-    keyed: str, new_key: Callable[..., NewKey]
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_is_charged(
+    keyed: str, new_key: Callable[..., NewKey], stream: bool
 ) -> None:
     key = new_key(Limits(concurrent_requests=1, tokens_per_minute=120))
-    content = {"model": "smollm2", "prompt": PROMPT, "max_tokens": 100, "stream": True}
+    content = {"model": "smollm2", "prompt": PROMPT, "max_tokens": 100, "ignore_eos": True}
     headers = {"authorization": f"Bearer {key.text}"}
-    with httpx.stream(
-        "POST", f"{keyed}/v1/completions", json={**content, "ignore_eos": True}, headers=headers
-    ) as answer:
-        assert answer.status_code == 200
-        next(answer.iter_lines())
+    url = f"{keyed}/v1/completions"
+    if stream:
+        with httpx.stream("POST", url, json=content | {"stream": True}, headers=headers) as answer:
+            assert answer.status_code == 200
+            next(answer.iter_lines())
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json=content, headers=headers, timeout=0.5)
     end = time.monotonic() + 10
     # The tokens put aside come back, and one request at a time goes on.
     while (after := complete(keyed, key, max_tokens=80)).status_code == 429:

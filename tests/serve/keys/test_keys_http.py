@@ -13,7 +13,6 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from serve.app import serve
-from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp
 from serve.gateway.errors import send_json
 from serve.gateway.exchange import exchange_of
@@ -23,6 +22,7 @@ from serve.keys.key import Limits
 from serve.keys.opening import open_keys
 from serve.keys.store import KeyStore
 from serve.listening import address_of, listen
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 CARDS = [ModelCard("stub", 1, 512), ModelCard("support@1", 1, 512, parent="stub")]

@@ -19,12 +19,12 @@ import openai
 from starlette.types import Receive, Scope, Send
 
 from serve.app import serve
-from serve.gateway.bounds import Bounds
 from serve.gateway.chain import EngineApp
 from serve.gateway.errors import error_body, send_json
 from serve.gateway.exchange import exchange_of
 from serve.keys.opening import open_keys
 from serve.listening import address_of, listen
+from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 CHAT = "/v1/chat/completions"

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from serve.gateway.bounds import Bounds
+from serve.requests.bounds import Bounds
 from serve.requests.chat import ChatRequest
 from serve.requests.checks import CHECKED, check_request
 from serve.requests.limits import Engine

@@ -19,9 +19,6 @@ class Bounds:
     vocabulary: int
     """Token ids are below this."""
 
-    chat: bool = True
-    """Whether the model has a chat template."""
-
     max_logprobs: int = 20
     """Most alternatives to give for a token."""
 
