@@ -19,6 +19,8 @@ _MOST_FAILURES = 3
 _PAUSE = 2.0
 """Seconds until asking again where the answer does not say. Longer than it takes to notice that an
 engine died: its lines are not at fault, and run when the server was started anew."""
+_LONG = 10.0
+"""Seconds to wait from which on a batch lets others go before it."""
 
 
 class KeyHoldsNoMore(Exception):
@@ -44,18 +46,21 @@ class Attempts:
         self._gate = gate
         self._key = key
         self._not_before = 0.0
+        self.put_off = False
+        """Whether it takes long until a line can be asked again: see `allowed`."""
 
-    async def ask(self, line: Line) -> Answer:
-        """The answer, whichever it is.
+    async def ask(self, line: Line) -> Answer | None:
+        """The answer, whichever it is; None if the line is to be asked later.
 
         Past the key's limits (429), and while the server is overloaded (503), all lines of the
-        batch wait. A month's quota that is used up is an answer.
+        batch wait. If that takes long, they are all put off. A month's quota that is used up is
+        an answer.
 
         Raises:
             KeyHoldsNoMore: there is no one to charge it to.
         """
         failures = 0
-        while True:
+        while not self.put_off:
             await self._pause()
             await self._gate.enter()
             try:
@@ -65,14 +70,21 @@ class Attempts:
             if answer.status in (429, 503) and not answer.hopeless:
                 wait = answer.wait or _PAUSE
                 self._not_before = max(self._not_before, time.monotonic() + wait)
+                self.put_off |= wait >= _LONG
             elif answer.status >= 500 and failures + 1 < _MOST_FAILURES:
                 failures += 1
                 await asyncio.sleep(failures * _PAUSE)
             else:
                 return answer
+        return None
+
+    async def allowed(self) -> None:
+        """Wait until lines that were put off can be asked again."""
+        self.put_off = False
+        await self._pause()
 
     async def _pause(self) -> None:
-        while (left := self._not_before - time.monotonic()) > 0:
+        while not self.put_off and (left := self._not_before - time.monotonic()) > 0:
             await asyncio.sleep(left)
 
 

@@ -50,11 +50,8 @@ class Results:
 
     async def close(self) -> None:
         """Write all that was added, and end."""
-        try:
+        with self._output, self._errors:
             await self.flush()
-        finally:
-            self._output.close()
-            self._errors.close()
 
     async def _write(self) -> None:
         while self._pending:

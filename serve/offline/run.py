@@ -15,7 +15,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -32,6 +32,7 @@ from serve.offline.gate import Gate
 from serve.offline.lines import Line, Rules, check_file, read_lines
 from serve.offline.records import BatchRecord, LineProblem, Outcome
 from serve.offline.results import ERRORS, OUTPUT, Results, result_id
+from serve.offline.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -42,22 +43,6 @@ _SECONDS_BETWEEN_TRIES = 30.0
 _MOST_CRASHES = 3
 _AT_ONCE = 500
 """Lines that are marked as expired together."""
-
-
-class Turns:
-    """Few batches run at a time, and few of one key, so that all keys get on."""
-
-    def __init__(self, most: int, of_key: int) -> None:
-        self._all = asyncio.Semaphore(most)
-        self._of_key = of_key
-        self._by_key: dict[str | None, asyncio.Semaphore] = {}
-
-    @asynccontextmanager
-    async def of(self, owner: str | None) -> AsyncIterator[None]:
-        """A turn for a batch of this key."""
-        mine = self._by_key.setdefault(owner, asyncio.Semaphore(self._of_key))
-        async with mine, self._all:
-            yield
 
 
 class Around(Protocol):
@@ -81,11 +66,15 @@ class Tools:
     files: Files
     gate: Gate
     lines_at_once: int
-    """Of one batch."""
+    """Of one key."""
     turns: Turns
     """Bounds how many batches have lines in memory."""
     checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Files are checked one after the other: each check keeps a thread busy."""
+
+
+class _Abandoned(Exception):
+    """The server crashed too often while the batch ran."""
 
 
 class BatchRun:
@@ -95,13 +84,18 @@ class BatchRun:
         self._record = record
         self._tools = tools
         self._cancel = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._broken = self._suspected = False
 
     async def cancel(self) -> None:
         """End it soon, with what is done by then."""
-        record = self._record
-        if record.status in ("validating", "in_progress"):
-            record.enter("cancelling", time.time())
-            await self._tools.batches.save(record)
+        now = time.time()
+
+        def enter(record: BatchRecord) -> None:
+            if record.status in ("validating", "in_progress"):
+                record.enter("cancelling", now)
+
+        await self._change(enter)
         self._cancel.set()
 
     async def run(self) -> None:
@@ -113,19 +107,17 @@ class BatchRun:
             except OSError:
                 self._record.crashes = 0
                 _log.exception("batch %s waits for the disk", self._record.id)
-                await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
             except Exception:
                 _log.exception("batch %s failed", self._record.id)
-                problem = LineProblem(
-                    code="internal_error", message="the server failed; its log says why."
-                )
-                self._record.errors = [problem]
-                self._record.outcome = "failed"
-                await self._finish()
-                return
+                self._broken = True
+            await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
 
     async def _run(self) -> None:
         record = self._record
+        if self._broken and record.outcome is None:
+            message = "the server failed; its log says why."
+            record.errors = [LineProblem(code="internal_error", message=message)]
+            await self._decide("failed")
         if record.outcome is None and record.status == "validating":
             await self._validate()
         if record.outcome is None:
@@ -154,38 +146,38 @@ class BatchRun:
 
     async def _run_lines(self) -> Outcome:
         """Run the lines that have no result; how the batch ends."""
-        record, tools = self._record, self._tools
-        results = await asyncio.to_thread(Results, tools.batches.folder(record))
+        record = self._record
+        results = await asyncio.to_thread(Results, self._tools.batches.folder(record))
         record.counts = results.counts
         try:
-            if record.status == "cancelling" or self._cancel.is_set():
-                return "cancelled"
-            if not await self._may_start():
-                return "failed"
+            outcome = await self._outcome_of(results)
+        except BaseException:
             try:
-                in_time = await self._until_over(self._all_lines(results))
-            except KeyHoldsNoMore as error:
-                record.errors = [LineProblem(code="invalid_api_key", message=str(error))]
-                return "failed"
-            if in_time:
-                return "completed"
-            if self._cancel.is_set():
-                return "cancelled"
-            await self._expire(results)
-            return "expired"
-        finally:
-            await results.close()
+                await results.close()
+            except OSError:  # not to be told in place of what ended it, such as the server's stop
+                _log.exception("batch %s: its last results were not written", record.id)
+            raise
+        await results.close()
+        return outcome
 
-    async def _may_start(self) -> bool:
-        """Whether to try again after a crash: a line may be what crashes the server."""
+    async def _outcome_of(self, results: Results) -> Outcome:
         record = self._record
-        record.crashes += 1
-        if record.crashes > _MOST_CRASHES:
-            message = f"the server crashed {_MOST_CRASHES} times before any further line was done."
-            record.errors = [LineProblem(code="batch_abandoned", message=message)]
-            return False
-        await self._tools.batches.save(record)
-        return True
+        if record.status == "cancelling" or self._cancel.is_set():
+            return "cancelled"
+        try:
+            in_time = await self._until_over(asyncio.create_task(self._each_line(results)))
+        except KeyHoldsNoMore as error:
+            record.errors = [LineProblem(code="invalid_api_key", message=str(error))]
+            return "failed"
+        except _Abandoned as error:
+            record.errors = [LineProblem(code="batch_abandoned", message=str(error))]
+            return "failed"
+        if in_time:
+            return "completed"
+        if self._cancel.is_set():
+            return "cancelled"
+        await self._expire(results)
+        return "expired"
 
     async def _until_over(self, work: asyncio.Future[Any]) -> bool:
         """Wait for the work, for the end of the window, or to be cancelled; end all three."""
@@ -202,38 +194,78 @@ class BatchRun:
             work.result()
         return in_time
 
-    def _all_lines(self, results: Results) -> asyncio.Task[None]:
-        return asyncio.create_task(self._each_line(results))
-
     async def _each_line(self, results: Results) -> None:
+        """Run lines until all have a result; others have the turn while these are put off."""
         record, tools = self._record, self._tools
         attempts = Attempts(tools.app, record.endpoint, tools.gate, self._key)
-        places = asyncio.Semaphore(self._lines_at_once())
-        lines = self._lines(results)
+        while True:
+            async with self._turn():
+                await self._run_turn(attempts, results)
+            if not attempts.put_off:
+                return
+            await attempts.allowed()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """A turn, counted as a crash unless it ends in order or a line is done."""
+        record, tools = self._record, self._tools
+        if record.crashes >= _MOST_CRASHES:
+            raise _Abandoned(
+                f"the server crashed {_MOST_CRASHES} times before any further line was done."
+            )
+        if record.crashes:
+            await tools.turns.suspects.acquire()
+            self._suspected = True
         try:
-            async with tools.turns.of(record.owner), asyncio.TaskGroup() as group:
-                while (line := await asyncio.to_thread(next, lines, None)) is not None:
+            async with tools.turns.of(record.owner):
+                record.crashes += 1
+                await tools.batches.save(record)
+                yield
+                if record.crashes:
+                    record.crashes -= 1
+                    await tools.batches.save(record)
+        finally:
+            self._clear()
+
+    def _clear(self) -> None:
+        """Let the next batch run that may be what crashes the server."""
+        if self._suspected:
+            self._suspected = False
+            self._tools.turns.suspects.release()
+
+    async def _run_turn(self, attempts: Attempts, results: Results) -> None:
+        places, lines = self._places(), self._lines(results)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while not attempts.put_off:
+                    if (line := await asyncio.to_thread(next, lines, None)) is None:
+                        break
                     await places.acquire()
                     task = group.create_task(self._one_line(line, attempts, results))
                     task.add_done_callback(lambda _: places.release())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    def _lines_at_once(self) -> int:
+    def _places(self) -> asyncio.Semaphore:
         if self._record.crashes > 1:
-            return 1  # the others get done, and the one that crashes the server is alone
-        key = self._key()
+            # The others get done, and the one that crashes the server is alone.
+            return asyncio.Semaphore(1)
+        key, tools = self._key(), self._tools
         allowed = key.limits.concurrent_requests if key is not None else None
-        # Half of what the key may ask at a time: another batch of it may run too.
-        return min(self._tools.lines_at_once, max(1, (allowed or sys.maxsize) // 2))
+        # Half of what the key may ask at a time.
+        most = min(tools.lines_at_once, max(1, (allowed or sys.maxsize) // 2))
+        return tools.turns.lines_of(self._record.owner, most)
 
     async def _one_line(self, line: Line, attempts: Attempts, results: Results) -> None:
         record = self._record
         answer = await attempts.ask(line)
+        if answer is None:
+            return
         result = result_of(result_id(record.id, line.number), line, answer)
         await results.add(line.number, result, succeeded=answer.status == 200)
         if record.crashes:
             record.crashes = 0
+            self._clear()
             await self._tools.batches.save(record)
 
     async def _expire(self, results: Results) -> None:
@@ -257,14 +289,16 @@ class BatchRun:
 
     async def _decide(self, outcome: Outcome) -> None:
         """Write down how it ends; from here on no line is run."""
-        record, batches = self._record, self._tools.batches
-        folder = batches.folder(record)
-        record.has_output = _has_content(folder / OUTPUT)
-        record.has_errors = _has_content(folder / ERRORS)
-        record.outcome = outcome
-        if outcome != "cancelled":
-            record.enter("finalizing", time.time())
-        await batches.save(record)
+        folder, now = self._tools.batches.folder(self._record), time.time()
+
+        def decide(record: BatchRecord) -> None:
+            record.has_output = _has_content(folder / OUTPUT)
+            record.has_errors = _has_content(folder / ERRORS)
+            record.outcome = outcome
+            if outcome != "cancelled":
+                record.enter("finalizing", now)
+
+        await self._change(decide)
 
     async def _finish(self) -> None:
         record, tools = self._record, self._tools
@@ -283,14 +317,19 @@ class BatchRun:
                     seconds=record.output_seconds or SECONDS_KEPT,
                     file_id=file_id,
                 )
-        assert record.outcome is not None
-        ended = record.model_copy(deep=True)
-        ended.enter(record.outcome, time.time())
-        # Told to no one before it is on the disk.
-        await tools.batches.save(ended)
-        record.enter(record.outcome, ended.times[record.outcome])
+        outcome, now = record.outcome, time.time()
+        assert outcome is not None
+        await self._change(lambda record: record.enter(outcome, now))
         for name in (OUTPUT, ERRORS):
             (folder / name).unlink(missing_ok=True)
+
+    async def _change(self, change: Callable[[BatchRecord], None]) -> None:
+        """Change the record, first on the disk: nothing is done or told that is not there."""
+        async with self._changing:
+            changed = self._record.model_copy(deep=True)
+            change(changed)
+            await self._tools.batches.save(changed)
+            change(self._record)
 
     def _key(self) -> Key | None:
         return self._tools.around.key(self._record.owner, self._record.endpoint)

@@ -23,7 +23,8 @@ from serve.offline.folder import Folder
 from serve.offline.gate import Gate, Others
 from serve.offline.lines import Rules
 from serve.offline.records import BatchRecord
-from serve.offline.run import SECONDS_KEPT, BatchRun, Tools, Turns
+from serve.offline.run import SECONDS_KEPT, BatchRun, Tools
+from serve.offline.turns import Turns
 from serve.requests.bounds import Bounds
 from serve.requests.refusal import RequestRefused
 from serve.settings import ServeSettings
@@ -134,7 +135,10 @@ class Runner:
             raise
         for record in await self._stop(cleaning):
             record.crashes = 0
-            await self._store.batches.save(record)
+            try:
+                await self._store.batches.save(record)
+            except OSError:  # the others' requests are to be finished all the same
+                _log.exception("batch %s could not be saved", record.id)
 
     async def submit(self, record: BatchRecord) -> None:
         """Take a new batch on."""

@@ -5,19 +5,26 @@ import errno
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from batch_stub import lines_of
 from starlette.types import Receive, Scope, Send
 from test_gate import Others
 
+from serve.gateway.admit import Admit
 from serve.gateway.errors import error_body, send_json
-from serve.keys.opening import Keys
-from serve.offline import attempts, results, run
-from serve.offline.batches import new_batch_id
-from serve.offline.files import new_file_id
+from serve.keys.database import Database
+from serve.keys.key import Key, Limits
+from serve.keys.opening import Keys, open_keys
+from serve.keys.store import KeyStore
+from serve.keys.window import Ask, Window
+from serve.offline import attempts, batches, results, run, runner
+from serve.offline.batches import Batches, new_batch_id
+from serve.offline.files import Files, new_file_id
 from serve.offline.records import BatchRecord
 from serve.offline.runner import Runner, Serving, Store
 from serve.requests.bounds import Bounds
@@ -30,39 +37,67 @@ async def fine(body: dict[str, Any], send: Send) -> None:
     await send_json(send, 200, {"usage": {"prompt_tokens": 1, "completion_tokens": 1}})
 
 
+BOUNDS = Bounds(lambda: ["stub"], 512, 100)
+
+
+class AnyKey:
+    """Knows every key, without limits."""
+
+    outdated = False
+
+    def get(self, key_id: str) -> Key:
+        return Key(key_id, "ann")
+
+
+def runner_of(store: Store, answer: Answer, keys: Keys | None = None) -> Runner:
+    """Runs batches; with ``keys``, within the limits of these."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(json.loads((await receive())["body"]), send)
+
+    keys = keys or Keys(cast("Any", AnyKey()))
+    app = Admit(answered, keys, BOUNDS)
+    return Runner(store, Serving(keys, BOUNDS, ServeSettings(), Others()), app)
+
+
+async def new_batch(
+    store: Store, said: list[str], seconds: float = 60, owner: str | None = None, crashes: int = 0
+) -> BatchRecord:
+    with store.files.incoming(owner, 10**6) as file:
+        file.write(lines_of(said))
+        file.finish()
+        kept = await store.files.keep(
+            file.path, owner, filename="in", purpose="batch", seconds=None
+        )
+    return BatchRecord(
+        id=new_batch_id(),
+        owner=owner,
+        endpoint="/v1/chat/completions",
+        input_file_id=kept.id,
+        completion_window="1h",
+        created=time.time(),
+        expires=time.time() + seconds,
+        output_id=new_file_id(),
+        error_id=new_file_id(),
+        crashes=crashes,
+    )
+
+
+async def ended(record: BatchRecord) -> None:
+    while not record.ended:
+        await asyncio.sleep(0.001)
+
+
 def batch_of(tmp_path: Path, answer: Answer, said: list[str], seconds: float = 60) -> BatchRecord:
     """A batch of these lines, run until it ends."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(json.loads((await receive())["body"]), send)
-
     async def scenario() -> BatchRecord:
-        store = Store(tmp_path, 10**9)
-        settings = ServeSettings(batches_folder=tmp_path)
-        serving = Serving(Keys(), Bounds(lambda: ["stub"], 512, 100), settings, Others())
-        runner = Runner(store, serving, app)
-        with store.files.incoming(None, 10**6) as file:
-            file.write(lines_of(said))
-            file.finish()
-            kept = await store.files.keep(
-                file.path, None, filename="in", purpose="batch", seconds=None
-            )
-        record = BatchRecord(
-            id=new_batch_id(),
-            owner=None,
-            endpoint="/v1/chat/completions",
-            input_file_id=kept.id,
-            completion_window="1h",
-            created=time.time(),
-            expires=time.time() + seconds,
-            output_id=new_file_id(),
-            error_id=new_file_id(),
-        )
-        async with runner.running():
-            await runner.submit(record)
-            while not record.ended:
-                await asyncio.sleep(0.01)
-        store.close()
+        with closing(Store(tmp_path, 10**9)) as store:
+            record = await new_batch(store, said, seconds)
+            runs = runner_of(store, answer)
+            async with runs.running():
+                await runs.submit(record)
+                await ended(record)
         return record
 
     return asyncio.run(asyncio.wait_for(scenario(), 30))
@@ -167,19 +202,183 @@ def test_a_disk_that_fails_is_waited_for_and_no_result_is_lost(
     assert sorted(of["custom_id"] for of in answers) == sorted(f"r{n}" for n in range(1, 31))
 
 
+def test_how_a_batch_ends_is_on_the_disk_before_its_files_are_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_SECONDS_BETWEEN_TRIES", 0.01)
+    save, keep = Batches.save, Files.keep
+    events = []
+
+    async def once_full(batches: Batches, record: BatchRecord) -> None:
+        if record.outcome is not None:
+            events.append("full" if "full" not in events else "decided")
+            if events == ["full"]:
+                raise OSError(errno.ENOSPC, "no space left")
+        await save(batches, record)
+
+    async def kept(*of: Any, **more: Any) -> Any:
+        if more["purpose"] == "batch_output":
+            events.append("moved")
+        return await keep(*of, **more)
+
+    monkeypatch.setattr(Batches, "save", once_full)
+    monkeypatch.setattr(Files, "keep", kept)
+    record = batch_of(tmp_path, fine, ["a", "b"])
+    assert record.status == "completed"
+    assert events[:3] == ["full", "decided", "moved"]
+
+
+def test_a_defect_of_the_server_takes_no_answer_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_SECONDS_BETWEEN_TRIES", 0.01)
+
+    async def broken(*_: Any) -> bool:
+        await asyncio.sleep(0.05)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(run.BatchRun, "_expire", broken)
+
+    async def answer(body: dict[str, Any], send: Send) -> None:
+        await asyncio.sleep(1000 if body["messages"][0]["content"] == "hang" else 0)
+        await fine(body, send)
+
+    record = batch_of(tmp_path, answer, ["a", "hang", "b"], seconds=0.3)
+    assert record.status == "failed"
+    assert [of.code for of in record.errors] == ["internal_error"]
+    assert {of["custom_id"] for of in written(tmp_path, record.output_id)} == {"r1", "r3"}
+
+
+def test_a_stop_is_not_held_up_by_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(body: dict[str, Any], send: Send) -> None:
+        await asyncio.sleep(1000 if body["messages"][0]["content"] == "hang" else 0)
+        await fine(body, send)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    async def scenario() -> None:
+        with closing(Store(tmp_path, 10**9)) as store:
+            records = [await new_batch(store, ["hang", "a"]) for _ in range(2)]
+            runs = runner_of(store, hang)
+            async with runs.running():
+                for record in records:
+                    await runs.submit(record)
+                while not all(of.counts.completed for of in records):
+                    await asyncio.sleep(0.001)
+                monkeypatch.setattr(batches, "write_beside", full)
+                monkeypatch.setattr(results.Results, "flush", full)
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_of_batches_that_may_crash_the_server_one_runs_until_a_line_is_done(
+    tmp_path: Path,
+) -> None:
+    asked, may_answer = [], asyncio.Event()
+
+    async def answer(body: dict[str, Any], send: Send) -> None:
+        asked.append(body["messages"][0]["content"])
+        await may_answer.wait()
+        await fine(body, send)
+
+    async def scenario() -> None:
+        with closing(Store(tmp_path, 10**9)) as store:
+            said = [["one", "one"], ["two"], ["other", "other"]]
+            records = [
+                await new_batch(store, of, owner=owner, crashes=crashes)
+                for of, owner, crashes in zip(said, "abc", (2, 2, 0), strict=True)
+            ]
+            runs = runner_of(store, answer)
+            async with runs.running():
+                for record in records:
+                    await runs.submit(record)
+                while len(asked) < 3:
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(0.05)
+                assert sorted(asked) == ["one", "other", "other"]
+                assert [of.crashes for of in records] == [3, 2, 1]
+                may_answer.set()
+                for record in records:
+                    await ended(record)
+        assert [of.status for of in records] == ["completed"] * 3
+        assert [of.crashes for of in records] == [0, 0, 0]
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_a_batch_that_waits_for_its_turn_crashes_nothing(tmp_path: Path) -> None:
+    async def hang(body: dict[str, Any], send: Send) -> None:
+        await asyncio.sleep(1000)
+
+    async def scenario() -> None:
+        with closing(Store(tmp_path, 10**9)) as store:
+            records = [await new_batch(store, ["hang"]) for _ in range(3)]
+            runs = runner_of(store, hang)
+            async with runs.running():
+                for record in records:
+                    await runs.submit(record)
+                while [of.status for of in records] != ["in_progress"] * 3:
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(0.05)
+                assert [of.crashes for of in records] == [1, 1, 0]
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_while_its_key_may_ask_nothing_a_batch_lets_others_go_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_AT_ONCE", 1)
+    passed, other_done = 0.0, asyncio.Event()
+    sleep, admit = asyncio.sleep, Window.admit
+
+    async def pass_time(seconds: float) -> None:
+        nonlocal passed
+        if seconds > 10:
+            await other_done.wait()
+        passed += seconds
+        await sleep(0)
+
+    def admit_then(window: Window, limits: Limits, ask: Ask, process: str, now: float) -> Any:
+        return admit(window, limits, ask, process, now + passed)
+
+    monkeypatch.setattr(attempts, "asyncio", SimpleNamespace(sleep=pass_time))
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(monotonic=lambda: passed))
+    monkeypatch.setattr(Window, "admit", admit_then)
+    settings = ServeSettings(database=str(tmp_path / "keys.db"))
+    with closing(Database(str(tmp_path / "keys.db"))) as database:
+        limited = KeyStore(database).create("ann", limits=Limits(requests_per_minute=2)).key.id
+        other = KeyStore(database).create("bob").key.id
+
+    async def scenario() -> None:
+        with closing(Store(tmp_path, 10**9)) as store, open_keys(settings) as keys:
+            waiting = await new_batch(store, ["x"] * 4, owner=limited)
+            records = [waiting, await new_batch(store, ["y"], owner=other)]
+            runs = runner_of(store, fine, keys)
+            async with runs.running():
+                for record in records:
+                    await runs.submit(record)
+                await ended(records[1])
+                assert not waiting.ended
+                assert waiting.counts.completed == 2
+                other_done.set()
+                await ended(waiting)
+        assert waiting.counts.completed == 4
+        assert 50 < passed < 70
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
 def test_what_has_expired_is_removed_unless_a_batch_reads_it(tmp_path: Path) -> None:
     record = batch_of(tmp_path, fine, ["a"])
 
     async def scenario() -> None:
         store = Store(tmp_path, 10**9)
-        serving = Serving(Keys(), Bounds(lambda: ["stub"], 512, 100), ServeSettings(), Others())
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
-
-        runner = Runner(store, serving, app)
-        await runner.clean(time.time() + 20 * 24 * 3600)
+        runs = runner_of(store, fine)
+        await runs.clean(time.time() + 20 * 24 * 3600)
         assert len(store.files.all()) == 2
-        await runner.clean(time.time() + 31 * 24 * 3600)
+        await runs.clean(time.time() + 31 * 24 * 3600)
         assert [of.id for of in store.files.all()] == [record.input_file_id]
         assert not store.batches.all()
         store.close()
