@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.adapters.names import Version
 from serve.adapters.registry import AdapterRegistry
 from serve.gateway.authenticate import send_model_hidden
+from serve.gateway.body import with_body
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import exchange_of
 from serve.gateway.in_flight import Cut, InFlight
@@ -45,8 +45,8 @@ class AdapterRequests:
         if version is not None:
             if name != str(version):
                 exchange.body = body | {"model": str(version)}
-                content = json.dumps(exchange.body).encode()
-                scope, receive = _resized(scope, len(content)), _instead(content, receive)
+                await receive()  # the body as `CheckBody` gives it: in one piece, and at once
+                scope, receive = with_body(scope, exchange.body, receive)
             exchange.model = str(version)
             await self._requests_of(version)(scope, receive, send)
         elif not isinstance(name, str) or name in self._registry.room.taken:
@@ -89,31 +89,6 @@ class AdapterRequests:
             requests = InFlight(self._app)
             self._of_version[version] = requests
         return requests
-
-
-def _instead(content: bytes, receive: Receive) -> Receive:
-    """Another body in place of the one that is still to be received."""
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        message = await receive()
-        while message["type"] == "http.request" and message.get("more_body", False):
-            message = await receive()
-        if message["type"] != "http.request":
-            return message
-        given = True
-        return {"type": "http.request", "body": content, "more_body": False}
-
-    return replay
-
-
-def _resized(scope: Scope, length: int) -> Scope:
-    """The scope of a request whose body has another length now."""
-    kept = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
-    return {**scope, "headers": [*kept, (b"content-length", str(length).encode())]}
 
 
 async def _send_not_found(send: Send, name: str, registry: AdapterRegistry) -> None:

@@ -61,17 +61,20 @@ class Replay:
         self._body: bytes | None = body
         self._receive = receive
 
-    @classmethod
-    def of(cls, body: Any, receive: Receive) -> Replay:
-        """A replay of a JSON value that takes the place of what the client sent."""
-        return cls(json.dumps(body, ensure_ascii=False).encode(), receive)
-
     async def __call__(self) -> Message:
         """The body, then the client's messages."""
         body, self._body = self._body, None
         if body is None:
             return await self._receive()
         return {"type": "http.request", "body": body, "more_body": False}
+
+
+def with_body(scope: Scope, body: Any, receive: Receive) -> tuple[Scope, Replay]:
+    """A request with a JSON value in place of a body that has been received."""
+    content = json.dumps(body, ensure_ascii=False).encode()
+    headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
+    headers.append((b"content-length", str(len(content)).encode()))
+    return {**scope, "headers": headers}, Replay(content, receive)
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

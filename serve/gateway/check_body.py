@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.authenticate import send_model_hidden
 from serve.gateway.backpressure import send_overloaded
-from serve.gateway.body import ClientLeft, Replay, is_json, read_body
+from serve.gateway.body import ClientLeft, Replay, is_json, read_body, with_body
 from serve.gateway.body_memory import BodiesFull, BodyMemory, Share
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import exchange_of
@@ -50,7 +50,7 @@ class CheckBody:
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, share: Share) -> None:
         try:
-            passed_on = await self._checked(scope, receive, share)
+            checked, replay = await self._checked(scope, receive, share)
         except ClientLeft:
             return
         except BodiesFull:
@@ -80,9 +80,9 @@ class CheckBody:
                 headers=_CLOSE if refused.status in (413, 415) else None,
             )
             return
-        await self._app(scope, passed_on, send)
+        await self._app(checked, replay, send)
 
-    async def _checked(self, scope: Scope, receive: Receive, share: Share) -> Replay:
+    async def _checked(self, scope: Scope, receive: Receive, share: Share) -> tuple[Scope, Replay]:
         if not is_json(scope):
             raise RequestRefused(
                 "the body must be JSON, uncompressed; send Content-Type: application/json.",
@@ -93,12 +93,14 @@ class CheckBody:
         exchange, route = exchange_of(scope), scope["path"]
         if route not in CHECKED:
             exchange.body = _object(raw) if raw else None
-            return Replay(raw, receive)
+            return scope, Replay(raw, receive)
         body = _object(raw)
         amended = check_request(route, body, self._engine)
         exchange.body = body if amended is None else amended
         exchange.model = body["model"]
-        return Replay(raw, receive) if amended is None else Replay.of(amended, receive)
+        if amended is None:
+            return scope, Replay(raw, receive)
+        return with_body(scope, amended, receive)
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class Exchange:
     """Tokens of the prompt, as the engine counted them (Account)."""
 
     completion_tokens: int = 0
-    """Tokens generated, as the engine counted them; of a stream that broke off, its chunks."""
+    """Tokens generated, as the engine counted them; of a stream of which it told nothing, its
+    chunks."""
 
     first_token: float | None = None
     """When the first chunk of the answer's text went out (Account), as `started`."""

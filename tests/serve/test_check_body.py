@@ -27,6 +27,8 @@ async def engine(scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
         raw += message.get("body", b"")
         more = message.get("more_body", False)
+    announced = dict(scope["headers"]).get(b"content-length")
+    assert announced in (None, str(len(raw)).encode())
     exchange = exchange_of(scope)
     seen = {"raw": raw.decode("latin-1"), "body": exchange.body, "model": exchange.model}
     await send_json(send, 200, seen)
