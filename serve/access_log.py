@@ -1,8 +1,8 @@
 """The access log: one JSON object a line for every request, written by a thread of its own.
 
 The event loop only puts a request's facts into a queue. A disk that is slow, or a reader of
-standard output that has stopped, holds up no answer; lines past the queue's bound are dropped,
-and the next line that is written says how many.
+standard output that has stopped, holds up no answer; lines past the queue's bound are dropped, as
+are those that a full disk does not take, and the next line that is written says how many.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Fields = Callable[[], Mapping[str, Any]]
 class AccessLog:
     """Writes lines to a file, or to standard output."""
 
-    def __init__(self, path: Path, on_dropped: Callable[[], None] | None = None) -> None:
+    def __init__(self, path: Path, on_dropped: Callable[[int], None] = lambda _: None) -> None:
         """Open the file and start the writer.
 
         Args:
             path: the file, or `STANDARD_OUTPUT`.
-            on_dropped: called for each line that finds the queue full.
+            on_dropped: told how many lines are lost, by whichever thread loses them.
 
         Raises:
             ServeError: the file can't be written.
@@ -47,6 +47,7 @@ class AccessLog:
         # Each is written by one thread alone: the event loop's, the writer's.
         self._dropped = self._told = 0
         self._on_dropped = on_dropped
+        self._in_a_line = False
         self._lines: queue.Queue[tuple[float, Fields] | None] = queue.Queue(_WAITING)
         try:
             self._file, self._identity = self._open()
@@ -69,8 +70,7 @@ class AccessLog:
             self._lines.put_nowait((when, fields))
         except queue.Full:
             self._dropped += 1
-            if self._on_dropped is not None:
-                self._on_dropped()
+            self._on_dropped(1)
 
     def close(self) -> None:
         """Write what waits, for two seconds at most."""
@@ -98,14 +98,23 @@ class AccessLog:
         return json.dumps(known, separators=(",", ":")).encode() + b"\n"
 
     def _put(self, content: bytes) -> None:
-        # A full disk is no reason to stop answering.
-        with contextlib.suppress(OSError):
+        try:
             if self._moved():
                 rotated = self._file
                 self._file, self._identity = self._open()
                 os.close(rotated)
+                self._in_a_line = False
+            if self._in_a_line:
+                content = b"\n" + content
             while content:
-                content = content[os.write(self._file, content) :]
+                written = os.write(self._file, content)
+                self._in_a_line = content[written - 1 : written] != b"\n"
+                content = content[written:]
+        except OSError:
+            # A full disk is no reason to stop answering.
+            lost = content.lstrip(b"\n").count(b"\n")
+            self._told -= lost
+            self._on_dropped(lost)
 
     def _open(self) -> tuple[int, tuple[int, int]]:
         if self._path == STANDARD_OUTPUT:

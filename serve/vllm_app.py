@@ -69,7 +69,7 @@ class VllmEngine:
             await init_app_state(self._client, app.state, self._args, tasks)
         except Exception as error:
             raise EngineFailed(f"the engine started, but its API did not: {error}") from error
-        # Instance attributes: what vLLM's handlers call for each prompt.
+        # Put over the client's own methods, which is what vLLM's handlers call for each prompt.
         self._client.generate = counted(self._client.generate)  # type: ignore[method-assign]
         self._client.encode = counted(self._client.encode)  # type: ignore[method-assign]
         # vLLM's error handlers tell this "server" to exit; ours is stopped by `dead` instead.

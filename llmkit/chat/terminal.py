@@ -30,7 +30,7 @@ def chat(endpoint: Endpoint, conversation: Conversation) -> None:
     """Talk until the person ends it. Ctrl-C stops an answer, and at the prompt drops the line."""
     # Makes input() a line editor with a history, where Python was built with it.
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401
+        import readline  # noqa: F401 (imported for what it does to input)
     console = Console(highlight=False)
     _say(console, f"{conversation.model} at {endpoint.url}; /help lists commands, Ctrl-D ends.")
     while True:

@@ -98,7 +98,7 @@ class Figures:
         self.queue = self._times("queue_time", "Waiting for a turn in the gateway.", _QUEUE)
         self.lines_dropped = Counter(
             "llmkit_access_log_lines_dropped",
-            "Lines that the access log lost because its file or its reader was too slow.",
+            "Lines that the access log lost: its disk was full, or it or its reader too slow.",
             registry=self.registry,
         )
         self.under_way = 0

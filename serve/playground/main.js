@@ -17,6 +17,7 @@ let running = null; // the AbortController of the answers under way
 let charts = null;
 let phase = null;
 let looks = 0;
+let keyAskedFor = false;
 let listed = ""; // the models as they were listed last
 
 // ── what the server is and serves ──
@@ -59,7 +60,9 @@ async function loadModels() {
   } catch (error) {
     listed = "";
     notice(error);
-    if (error.status === 401) openPanel(element("key"));
+    // Once: the list is asked for again and again, and the person may be writing.
+    if (error.status === 401 && !keyAskedFor) openPanel(element("key"));
+    keyAskedFor ||= error.status === 401;
   }
 }
 

@@ -21,7 +21,7 @@ from serve.requests.constraints import (
     check_schema_in,
     check_structured_outputs,
 )
-from serve.requests.embeddings import EmbeddingRequest
+from serve.requests.embeddings import MOST_INPUTS, EmbeddingRequest
 from serve.requests.limits import Engine, at_most, check_model, fits_model, in_vocabulary
 from serve.requests.refusal import RequestRefused, refusal_of, shown
 from serve.requests.required_tools import with_object_arguments
@@ -63,15 +63,15 @@ def _read(shape: type[_AnyShape], body: dict[str, Any], engine: Engine) -> _AnyS
     return request
 
 
-def _few(field: str, body: dict[str, Any], engine: Engine) -> None:
-    """Refuse too many turns before any of them is looked at."""
-    turns = body.get(field)
-    if isinstance(turns, list):
-        at_most(field, len(turns), engine.settings.max_messages, "items")
+def _few(field: str, body: dict[str, Any], most: int) -> None:
+    """Refuse too many turns or prompts before any of them is looked at."""
+    given = body.get(field)
+    if isinstance(given, list) and given and not isinstance(given[0], int):
+        at_most(field, len(given), most, "items")
 
 
 def _chat(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
-    _few("messages", body, engine)
+    _few("messages", body, engine.settings.max_messages)
     request = _read(ChatRequest, body, engine)
     bounds = engine.bounds
     _generates("/v1/chat/completions", engine)
@@ -127,7 +127,7 @@ def _demanded(choice: object, named: str | None, names: set[str], engine: Engine
 
 def _responses(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
     _generates("/v1/responses", engine)
-    _few("input", body, engine)
+    _few("input", body, engine.settings.max_messages)
     request = _read(ResponsesRequest, body, engine)
     bounds, settings = engine.bounds, engine.settings
     fits_model("max_output_tokens", request.max_output_tokens, bounds)
@@ -155,6 +155,7 @@ def _responses(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
 
 
 def _completion(body: dict[str, Any], engine: Engine) -> None:
+    _few("prompt", body, engine.settings.max_choices)
     request = _read(CompletionRequest, body, engine)
     bounds = engine.bounds
     _generates("/v1/completions", engine)
@@ -207,7 +208,7 @@ def _tokenize(body: dict[str, Any], engine: Engine) -> None:
     if "messages" not in body:
         _read(TokenizeText, body, engine)
         return
-    _few("messages", body, engine)
+    _few("messages", body, engine.settings.max_messages)
     request = _read(TokenizeChat, body, engine)
     _final_message(opened=request.add_generation_prompt, continued=request.continue_final_message)
     functions = [tool.function for tool in request.tools or ()]
@@ -223,6 +224,7 @@ def _detokenize(body: dict[str, Any], engine: Engine) -> None:
 def _embedding(body: dict[str, Any], engine: Engine) -> None:
     if "embed" not in engine.bounds.tasks:
         raise _not_able("/v1/embeddings", "this model makes no embeddings")
+    _few("input", body, MOST_INPUTS)
     request = _read(EmbeddingRequest, body, engine)
     _token_prompts("input", request.input, engine.bounds.max_model_len, engine)
     fits_model("truncate_prompt_tokens", request.truncate_prompt_tokens, engine.bounds)

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from serve.requests.shape import CacheSalt, Shape, Text, Tokens
 
+MOST_INPUTS = 2048
+"""Texts in one request, as OpenAI has it."""
+
 
 class EmbeddingRequest(Shape):
     """Vectors for texts."""
@@ -16,8 +19,8 @@ class EmbeddingRequest(Shape):
     input: (
         Text
         | Tokens
-        | Annotated[list[Text], Field(min_length=1, max_length=2048, fail_fast=True)]
-        | Annotated[list[Tokens], Field(min_length=1, max_length=2048, fail_fast=True)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS, fail_fast=True)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_INPUTS, fail_fast=True)]
     )
     """One text or several, as text or as tokens."""
 

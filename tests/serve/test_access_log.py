@@ -51,8 +51,8 @@ def test_a_reader_that_stopped_holds_nothing_up_and_the_lines_lost_are_counted(
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    dropped: list[None] = []
-    log = AccessLog(path, lambda: dropped.append(None))
+    dropped: list[int] = []
+    log = AccessLog(path, dropped.append)
     started = time.perf_counter()
     for n in range(30_000):
         log.write(0.0, lambda n=n: {"n": n, "long": "x" * 100})  # type: ignore[misc]
@@ -67,6 +67,36 @@ def test_a_reader_that_stopped_holds_nothing_up_and_the_lines_lost_are_counted(
     assert told == len(dropped) > 0
     os.close(reader)
     log.close()
+
+
+def test_lines_that_a_full_disk_does_not_take_are_counted_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "access.log"
+    dropped: list[int] = []
+    log = AccessLog(path, dropped.append)
+    log.close()
+    room = 12
+    write = os.write
+
+    def full(file: int, content: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(28, "No space left on device")
+        written = write(file, content[:room])
+        room -= written
+        return written
+
+    monkeypatch.setattr(os, "write", full)
+    lines = [log._line(0.0, lambda n=n: {"n": n}) for n in range(3)]  # type: ignore[misc]
+    log._put(b"".join(lines))
+    log._put(lines[0])
+    room = 1000
+    log._put(log._line(0.0, lambda: {"n": 9}))
+    half, whole = path.read_text().splitlines()
+    assert half == '{"time":"197'
+    assert json.loads(whole) == {"time": "1970-01-01T00:00:00.000Z", "n": 9, "dropped_before": 4}
+    assert dropped == [3, 1]
 
 
 def test_a_folder_that_is_missing_is_named_at_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The page in a real browser, against a stub of the API. Skipped where there is no Chromium."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -321,6 +322,11 @@ def test_the_key_is_asked_for_and_kept_in_this_tab_only(browser: Browser) -> Non
         page.goto(url)
         expect(page.locator("#notice")).to_contain_text("401")
         expect(page.locator("#key")).to_be_focused()
+        page.fill("#key", "sk-wrong")
+        with page.expect_response("**/v1/models"):
+            page.keyboard.press("Tab")
+        page.wait_for_timeout(50)
+        expect(page.locator("#key")).not_to_be_focused()
         page.fill("#key", "sk-right")
         page.keyboard.press("Tab")
         expect(page.locator("#model option")).to_have_count(2)
@@ -374,6 +380,29 @@ def test_what_is_copied_is_the_code(browser: Browser, url: str) -> None:
         page.click("[data-copy=code-curl]")
         expect(page.locator("#copied")).to_have_text("Copied.")
         assert page.evaluate("navigator.clipboard.readText()").startswith("curl 'http://127")
+
+
+def test_a_stream_is_read_wherever_the_network_cuts_it(page: Page) -> None:
+    texts = ["ünï ", "🙂", "data: [DONE]\n", "数"]
+    chunks = [json.dumps({"choices": [t]}, ensure_ascii=False) for t in texts]
+    read = """async ([text, size]) => {
+        const { chunks } = await import("/playground/api.js");
+        const bytes = new TextEncoder().encode(text);
+        const body = new ReadableStream({ start(controller) {
+            for (let at = 0; at < bytes.length; at += size)
+                controller.enqueue(bytes.slice(at, at + size));
+            controller.close();
+        } });
+        const headers = { "content-type": "text/event-stream" };
+        const found = [];
+        for await (const chunk of chunks(new Response(body, { headers })))
+            found.push(chunk.choices[0]);
+        return found;
+    }"""
+    for end in ("\n", "\r\n"):
+        events = "".join(f"data: {one}{end}{end}" for one in [*chunks, "[DONE]"])
+        for size in (1, 2, 3, 7, 10_000):
+            assert page.evaluate(read, [f": comment{end}{end}{events}", size]) == texts
 
 
 def test_the_charts_follow_the_metrics(page: Page, stub: ChatStub) -> None:

@@ -195,7 +195,8 @@ def test_too_many_turns_are_refused_whatever_they_hold(route: str, field: str) -
         ({"prompt": [-1]}, "number_below_min_value"),
         ({"prompt": [1] * 513}, "context_length_exceeded"),
         ({"prompt": [[1] * 513]}, "context_length_exceeded"),
-        ({"prompt": ["a"] * 9}, "number_above_max_value"),
+        ({"prompt": ["a"] * 9}, "array_above_max_length"),
+        ({"prompt": [{}] * 9}, "array_above_max_length"),
         ({"prompt": ["a"] * 3, "n": 3}, "number_above_max_value"),
         ({"prompt": ["a", 1]}, "invalid_type"),
         ({"max_tokens": 0}, "invalid_value"),
@@ -323,6 +324,8 @@ def test_embeddings_are_refused_where_the_model_makes_none() -> None:
     assert refusal("/v1/embeddings", {**body, "input": [1] * 9}, embedder).code == (
         "context_length_exceeded"
     )
+    refused = refusal("/v1/embeddings", {**body, "input": [[1]] * 2049}, embedder)
+    assert (refused.param, refused.code) == ("input", "array_above_max_length")
     assert refusal("/v1/chat/completions", CHAT, embedder).status == 404
 
 
