@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from serve.adapters.places import CONFIG, WEIGHTS
 from serve.adapters.refusal import unfit
 
 _CONFIG_LIMIT = 1_000_000
+_LARGEST = sys.float_info.max
 _MATRIX = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 _PLAIN = re.compile(r"\^?[\w.]+")
 _REFUSED = {
@@ -99,8 +101,8 @@ def _ranks(config: Mapping[str, Any], max_rank: int) -> set[int]:
             f"with max_adapter_rank={max(ranks)}, or merge the adapter."
         )
     alphas = [config.get("lora_alpha"), *patterns[1].values()]
-    if not all(isinstance(alpha, int | float) for alpha in alphas):
-        raise unfit(f"its {CONFIG} gives no number for 'lora_alpha'.")
+    if not all(isinstance(alpha, int | float) and abs(alpha) <= _LARGEST for alpha in alphas):
+        raise unfit(f"its {CONFIG} gives no finite number for 'lora_alpha'.")
     return set(ranks)
 
 

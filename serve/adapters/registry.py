@@ -4,7 +4,8 @@
                                                        │  new requests: 404     slot free again
                                                        └─ restart: loaded again
 
-Whatever changes the state is done one after the other; only waiting for requests is not.
+Adapters are loaded one after the other, and the state is changed one change after the other; an
+alias can be changed while an adapter is loaded.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class AdapterRegistry:
     def __init__(self, store: Store, base: ServedBase, engine: AdapterEngine, room: Room) -> None:
         self._store, self._base, self._engine = store, base, engine
         self.room = room
-        self._changing = asyncio.Lock()
+        self._loading, self._changing = asyncio.Lock(), asyncio.Lock()  # taken in this order
         self._unloading: dict[Version, asyncio.Task[int]] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._aliases: dict[str, Version] = {}
@@ -144,28 +145,26 @@ class AdapterRegistry:
         return await self._whole(self._load(wanted))
 
     async def _load(self, wanted: Wanted) -> Version:
-        async with self._changing:
+        def serve(state: State) -> None:
+            state.add(version, record)
+            if wanted.alias or (wanted.alias is None and wanted.name not in state.aliases()):
+                state.point(version)
+
+        async with self._loading:
             version = Version(wanted.name, wanted.number or self.state.next_number(wanted.name))
             self._check_room(version)
             try:
                 record = await asyncio.to_thread(self._examine, wanted, version)
                 await self._engine.load(str(version), self._store.folder_of(record.sha256))
-                state = self.state.model_copy(deep=True)
-                state.add(version, record)
-                if wanted.alias or (wanted.alias is None and wanted.name not in state.aliases()):
-                    state.point(version)
-                await self._save_or_unload(state, version)
+                try:
+                    await self._change(serve)
+                except OSError:
+                    await self._engine.unload(str(version))
+                    raise
             except BaseException:
                 await self._forget()
                 raise
             return version
-
-    async def _save_or_unload(self, state: State, version: Version) -> None:
-        try:
-            await self._save(state)
-        except OSError:
-            await self._engine.unload(str(version))
-            raise
 
     def _check_room(self, version: Version) -> None:
         if version.name in self.room.taken:
@@ -261,7 +260,7 @@ class AdapterRegistry:
     async def _drained(self, version: Version, drain: Drain) -> int:
         ended = await drain(version)
         await self._engine.unload(str(version))
-        async with self._changing:
+        async with self._loading:  # whose copies are not to be removed
             del self._unloading[version]
             await self._forget()
         return ended
@@ -282,8 +281,9 @@ class AdapterRegistry:
 
     async def _forget(self) -> None:
         """Remove copies that nothing needs."""
-        still = {self.state.names[v.name].versions[v.number].sha256 for v in self._unloading}
-        await asyncio.to_thread(self._store.forget_unserved, still)
+        async with self._changing:
+            still = {self.state.names[v.name].versions[v.number].sha256 for v in self._unloading}
+            await asyncio.to_thread(self._store.forget_unserved, still)
 
     async def _save(self, state: State) -> None:
         await asyncio.to_thread(self._store.save, state)

@@ -50,7 +50,7 @@ class NameRecord(BaseModel):
     """The version that the alias means; None while there is no alias."""
 
     previous: list[int] = Field(default_factory=list)
-    """What it meant before, the latest last; only versions that are still served."""
+    """What it meant before, the latest last; only versions that are still served, each once."""
 
 
 class State(BaseModel):
@@ -122,8 +122,9 @@ class State(BaseModel):
         """
         self.record(version)
         entry = self.names[version.name]
-        if entry.current not in (None, version.number):
-            entry.previous.append(entry.current)
+        if entry.current is not None:
+            entry.previous = [*_without(entry.previous, entry.current), entry.current]
+        entry.previous = _without(entry.previous, version.number)
         entry.current = version.number
 
     def roll_back(self, name: str) -> Version:
@@ -172,7 +173,7 @@ class State(BaseModel):
                 f"back, or remove it (unload {version.name}) first.",
             )
         record.served = False
-        entry.previous = [number for number in entry.previous if number != version.number]
+        entry.previous = _without(entry.previous, version.number)
 
     def record(self, version: Version) -> VersionRecord:
         """The record of a version that is served.
@@ -185,12 +186,18 @@ class State(BaseModel):
         if record is None or not record.served:
             served = ", ".join(map(str, self.served())) or "none"
             raise AdapterRefused(
-                404, "adapter_not_found", f"{version} is not served. Versions served: {served}."
+                404,
+                "adapter_not_found",
+                f"{str(version)[:80]!r} is not served. Versions served: {served}.",
             )
         return record
 
     def _next(self, version: Version) -> Version:
         return Version(version.name, self.next_number(version.name))
+
+
+def _without(numbers: list[int], number: int) -> list[int]:
+    return [of for of in numbers if of != number]
 
 
 def _no_alias(name: str) -> AdapterRefused:

@@ -20,11 +20,11 @@ from serve.adapters.names import Version, read_version
 from serve.adapters.refusal import AdapterRefused
 from serve.adapters.registry import AdapterRegistry, Wanted
 from serve.gateway.adapter_requests import AdapterRequests
+from serve.gateway.body import is_json
 from serve.gateway.errors import send_error, send_json
 from serve.gateway.exchange import exchange_of
 
 PREFIX = "/v1/adapters"
-_BODY_LIMIT = 65_536
 _log = logging.getLogger(__name__)
 
 
@@ -75,7 +75,7 @@ class AdaptersRoute:
             await self._app(scope, receive, send)
             return
         try:
-            status, body = await self._answer(scope, receive)
+            status, body = await self._answer(scope)
         except AdapterRefused as refused:
             exchange_of(scope).rejected = refused.code
             kind = "permission_error" if refused.status == 403 else "invalid_request_error"
@@ -100,7 +100,7 @@ class AdaptersRoute:
         else:
             await send_json(send, status, body)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, dict[str, Any]]:
+    async def _answer(self, scope: Scope) -> tuple[int, dict[str, Any]]:
         key = exchange_of(scope).key
         if key is not None and not key.admin:
             raise AdapterRefused(
@@ -113,9 +113,9 @@ class AdaptersRoute:
             case "GET", "", "":
                 return 200, self._list()
             case "POST", "", "":
-                return 201, await self._load(await _read(LoadRequest, scope, receive))
+                return 201, await self._load(_read(LoadRequest, scope))
             case "POST", _, "alias":
-                version = Version(name, (await _read(AliasRequest, scope, receive)).version)
+                version = Version(name, _read(AliasRequest, scope).version)
                 await self._registry.point(version)
                 return 200, self._described(version)
             case "POST", _, "rollback":
@@ -169,49 +169,19 @@ class AdaptersRoute:
         }
 
 
-class AdaptersOff:
-    """Says how to have adapters, where there are none; passes every other request on."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass the request on."""
-        if scope["type"] != "http" or not _is_ours(scope["path"]):
-            await self._app(scope, receive, send)
-            return
-        exchange_of(scope).rejected = "adapters_off"
-        await send_error(
-            send,
-            404,
-            "this server was started without adapters_folder, so it loads no adapters.",
-            kind="invalid_request_error",
-            code="adapters_off",
-        )
-
-
 def _is_ours(path: str) -> bool:
     return path == PREFIX or path.startswith(PREFIX + "/")
 
 
-async def _read(kind: type[_Body], scope: Scope, receive: Receive) -> _Body:
-    """The request's body.
+def _read(kind: type[_Body], scope: Scope) -> _Body:
+    """The request's body, which `CheckBody` parsed.
 
     Raises:
-        AdapterRefused: it is not JSON, too long, or not what it should be.
+        AdapterRefused: it is not what it should be.
     """
     _refuse_other_types(scope)
-    content, more = b"", True
-    while more:
-        message = await receive()
-        content += message.get("body", b"")
-        more = message["type"] == "http.request" and message.get("more_body", False)
-        if len(content) > _BODY_LIMIT:
-            raise AdapterRefused(
-                413, "request_too_large", f"the body is longer than {_BODY_LIMIT} bytes."
-            )
     try:
-        return kind.model_validate_json(content)
+        return kind.model_validate(exchange_of(scope).body or {})
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, problem["loc"])) or None
@@ -224,8 +194,9 @@ async def _read(kind: type[_Body], scope: Scope, receive: Receive) -> _Body:
 
 def _refuse_other_types(scope: Scope) -> None:
     """Refuse what a page of another site could send through an administrator's browser."""
-    types = [value for name, value in scope["headers"] if name == b"content-type"]
-    if [value.partition(b";")[0].strip().lower() for value in types] != [b"application/json"]:
+    if not is_json(scope):
         raise AdapterRefused(
-            400, "invalid_content_type", "send the header Content-Type: application/json."
+            400,
+            "invalid_content_type",
+            "the body must be JSON, uncompressed; send Content-Type: application/json.",
         )

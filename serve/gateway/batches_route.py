@@ -13,10 +13,9 @@ from pydantic import Field, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.gateway.authenticate import may_call
-from serve.gateway.errors import send_error, send_json
+from serve.gateway.errors import send_json
 from serve.gateway.exchange import exchange_of
 from serve.gateway.files_route import LONGEST_KEPT, SHORTEST_KEPT
-from serve.gateway.files_route import PREFIX as FILES
 from serve.gateway.offline_answers import (
     found,
     owner_of,
@@ -145,28 +144,6 @@ class BatchesRoute:
                 code="unsupported_value",
                 param="endpoint",
             )
-
-
-class OfflineOff:
-    """Says how to have files and batches, where there are none; passes other requests on."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass the request on."""
-        if not f"{scope['path']}/".startswith((f"{PREFIX}/", f"{FILES}/")):
-            await self._app(scope, receive, send)
-            return
-        exchange_of(scope).rejected = "batches_off"
-        await send_error(
-            send,
-            404,
-            "this server was started without batches_folder, so it takes no files and batches.",
-            kind="invalid_request_error",
-            code="batches_off",
-            headers={"connection": "close"},
-        )
 
 
 def _read(scope: Scope) -> BatchRequest:

@@ -11,10 +11,12 @@
     Admit           429; the key's limits; charges what was used
     Account         tokens and their times, as the answer passes
     InFlight        ends every request when the server must stop
+    FilesRoute, BatchesRoute (whose lines come back in at CheckBody), UsageRoute
+    AdaptersRoute   loads and unloads
+    AdapterRequests the version in place of an alias; what unloading waits for
     Backpressure    429 or 503 when too many wait
     MetricsRoute    /metrics: vLLM's figures and ours
-    UsageRoute, FilesRoute, BatchesRoute (whose lines come back in at CheckBody)
-    OpenApiRoute, AdaptersRoute, AdapterRequests
+    OpenApiRoute
     OpenAIErrors    vLLM's errors in OpenAI's shape
     ── from here on inside, made with the engine by `serve.vllm_app` ──
     ModelsRoute     /v1/models, of what is loaded
@@ -37,12 +39,15 @@ from serve.access_log import AccessLog
 from serve.adapters.registry import AdapterRegistry
 from serve.gateway.account import Account
 from serve.gateway.adapter_requests import AdapterRequests
-from serve.gateway.adapters_route import AdaptersOff, AdaptersRoute
+from serve.gateway.adapters_route import PREFIX as ADAPTERS
+from serve.gateway.adapters_route import AdaptersRoute
 from serve.gateway.admit import Admit
 from serve.gateway.authenticate import AllowedModel, Authenticate
 from serve.gateway.backpressure import Backpressure
-from serve.gateway.batches_route import BatchesRoute, OfflineOff
+from serve.gateway.batches_route import PREFIX as BATCHES
+from serve.gateway.batches_route import BatchesRoute
 from serve.gateway.check_body import CheckBody
+from serve.gateway.files_route import PREFIX as FILES
 from serve.gateway.files_route import FilesRoute
 from serve.gateway.in_flight import InFlight
 from serve.gateway.observe import Observe
@@ -51,6 +56,7 @@ from serve.gateway.openapi import OpenApiRoute
 from serve.gateway.playground import Playground
 from serve.gateway.readiness import Readiness, ReadinessGate
 from serve.gateway.routes import AllowList
+from serve.gateway.switched_off import SwitchedOff
 from serve.gateway.usage_route import UsageRoute
 from serve.keys.opening import Keys
 from serve.metrics.figures import Figures
@@ -60,6 +66,9 @@ from serve.offline.runner import Runner, Serving, Store
 from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 from serve.tracing import Tracing
+
+_ADAPTERS_OFF = "this server was started without adapters_folder, so it loads no adapters."
+_BATCHES_OFF = "this server was started without batches_folder, so it takes no files and batches."
 
 
 @dataclass(frozen=True)
@@ -120,15 +129,10 @@ class Gateway:
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
         app: ASGIApp = OpenAIErrors(engine.app)
-        app = OpenApiRoute(app, engine.bounds, self._settings, self._keys)
-        if engine.adapters is None:
-            app = AdaptersOff(app)
-        else:
-            requests = AdapterRequests(app, engine.adapters, self._settings.drain_seconds)
-            app = AdaptersRoute(requests, engine.adapters, requests)
+        settings = self._settings
+        app = OpenApiRoute(app, engine.bounds, settings, self._keys)
         # vLLM registers its families in the client library's own registry.
         app = MetricsRoute(app, [self._figures.registry, prometheus_client.REGISTRY])
-        settings = self._settings
         app = pressure = Backpressure(
             app,
             settings.max_running or engine.bounds.max_running,
@@ -136,16 +140,22 @@ class Gateway:
             settings.queue_seconds,
         )
         self._figures.waiting.set_function(lambda: pressure.waiting)
+        if engine.adapters is None:
+            app = SwitchedOff(app, (ADAPTERS,), "adapters_off", _ADAPTERS_OFF)
+        else:
+            requests = AdapterRequests(app, engine.adapters, settings.drain_seconds)
+            app = AdaptersRoute(requests, engine.adapters, requests)
         app = UsageRoute(app, self._keys)
         lines, runner = Late(), None
         if self._store is None:
-            app = OfflineOff(app)
+            app = SwitchedOff(app, (FILES, BATCHES), "batches_off", _BATCHES_OFF)
         else:
             serving = Serving(self._keys, engine.bounds, settings, pressure)
             runner = Runner(self._store, serving, lines)
             app = BatchesRoute(app, self._store, runner, engine.bounds)
             app = FilesRoute(app, self._store.files, self._store.batches, settings.max_batch_bytes)
-        app = in_flight = InFlight(app, settings.request_seconds)
+        # A file may take long; `serve.connections` ends those that stand still.
+        app = in_flight = InFlight(app, settings.request_seconds, untimed=(FILES,))
         app = Account(app)
         app = Admit(app, self._keys, engine.bounds)
         app = AllowedModel(app)

@@ -39,15 +39,19 @@ ENGINE_DIED = Cut(
 class InFlight:
     """Runs each request as a task of its own, so that any of them can be ended at any time."""
 
-    def __init__(self, app: ASGIApp, seconds: float | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, seconds: float | None = None, *, untimed: tuple[str, ...] = ()
+    ) -> None:
         """Run the requests of ``app``.
 
         Args:
             app: answers them.
             seconds: how long one may take from the moment it comes here.
+            untimed: beginnings of paths whose requests take as long as they do.
         """
         self._app = app
         self._seconds = seconds
+        self._untimed = untimed
         self._too_long = Cut(
             504,
             "request_timeout",
@@ -70,7 +74,9 @@ class InFlight:
         request = loop.create_task(self._run(scope, receive, response.send))
         self._requests[request] = None
         self._none_left.clear()
-        alarm = self._seconds and loop.call_later(self._seconds, self._cut, request, self._too_long)
+        alarm = None
+        if self._seconds and not scope["path"].startswith(self._untimed):
+            alarm = loop.call_later(self._seconds, self._cut, request, self._too_long)
         try:
             await request
         except asyncio.CancelledError:

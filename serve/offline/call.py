@@ -67,7 +67,7 @@ class AsLine:
 
 async def ask(app: ASGIApp, endpoint: str, body: dict[str, Any], key: Key | None) -> Answer:
     """Ask the layers from the body's check on; cancelling it ends the generation."""
-    content = json.dumps(body, ensure_ascii=False).encode()
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0"},

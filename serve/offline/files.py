@@ -21,6 +21,9 @@ from serve.requests.refusal import RequestRefused
 
 _log = logging.getLogger(__name__)
 
+_LEAST = 4096
+"""Bytes that a file counts for at least: an empty one takes room too, on the disk and here."""
+
 
 class Incoming:
     """A file while its content comes in."""
@@ -85,7 +88,8 @@ class Files:
 
     def room(self, owner: str | None) -> int:
         """Bytes that a key may still add."""
-        used = sum(record.bytes for record in self._records.values() if record.owner == owner)
+        mine = (record for record in self._records.values() if record.owner == owner)
+        used = sum(max(record.bytes, _LEAST) for record in mine)
         return max(0, self._bytes_per_key - used - self._incoming[owner])
 
     @contextmanager
@@ -95,6 +99,7 @@ class Files:
         Raises:
             RequestRefused: the key has no room for so much.
         """
+        most = max(most, _LEAST)
         if most > self.room(owner):
             raise RequestRefused(
                 f"the files of this key may hold {self._bytes_per_key} bytes together "

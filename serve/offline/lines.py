@@ -66,18 +66,16 @@ def check_file(path: Path, rules: Rules) -> Checked:
     first_use: dict[bytes, int] = {}
     total = 0
     for number, text in _texts(path, rules.longest_body + _AROUND):
-        total += 1
-        if total > rules.most:
-            return Checked(
-                total,
-                [
-                    LineProblem(
-                        code="too_many_requests",
-                        message=f"the file has more than {rules.most} requests (max_batch_lines); "
-                        "split it into several.",
-                    )
-                ],
+        if number > rules.most:
+            problem = LineProblem(
+                code="too_many_requests",
+                message=f"the file has more than {rules.most} lines, blank ones too "
+                "(max_batch_lines); split it into several.",
             )
+            return Checked(total, [problem])
+        if _is_blank(text):
+            continue
+        total += 1
         try:
             line = _line(number, text, rules)
             digest = blake2b(line.custom_id.encode(), digest_size=16).digest()
@@ -102,7 +100,7 @@ def check_file(path: Path, rules: Rules) -> Checked:
 def read_lines(path: Path, done: Container[int]) -> Iterator[Line]:
     """The lines of a file that was checked, but for those that are done. Blocks."""
     for number, text in _texts(path, sys.maxsize - 1):
-        if number not in done and text is not None:
+        if number not in done and text is not None and not _is_blank(text):
             value = from_json(text, allow_inf_nan=False)
             yield Line(number, value["custom_id"], value["body"])
 
@@ -114,7 +112,7 @@ class _Wrong(Exception):
 
 
 def _texts(path: Path, longest: int) -> Iterator[tuple[int, bytes | None]]:
-    """Line numbers and lines that are not blank; None for a line that is too long."""
+    """Line numbers and lines; None for a line that is too long."""
     with path.open("rb") as file:
         number = 0
         while text := file.readline(longest + 1):
@@ -124,10 +122,11 @@ def _texts(path: Path, longest: int) -> Iterator[tuple[int, bytes | None]]:
                 text = file.readline(longest)
             if number == 1:
                 text = text.removeprefix(b"\xef\xbb\xbf")
-            if too_long:
-                yield number, None
-            elif text.strip():
-                yield number, text
+            yield number, None if too_long else text
+
+
+def _is_blank(text: bytes | None) -> bool:
+    return text is not None and not text.strip()
 
 
 def _line(number: int, text: bytes | None, rules: Rules) -> Line:

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_CLEANINGS = 600.0
 _AT_ONCE, _OF_KEY = 16, 2
 """Batches that run at a time, and of one key."""
+_ENDED_KEPT = 1000
+"""Batches of a key that have ended; older ones are forgotten."""
 
 
 class Store:
@@ -142,17 +144,19 @@ class Runner:
 
     async def submit(self, record: BatchRecord) -> None:
         """Take a new batch on."""
-        unended = [of for of in self._store.batches.all() if not of.ended]
-        most = self._serving.settings.max_batches
-        if sum(of.owner == record.owner for of in unended) >= most:
+        batches, most = self._store.batches, self._serving.settings.max_batches
+        mine = [of for of in batches.all() if of.owner == record.owner]
+        if sum(not of.ended for of in mine) >= most:
             raise RequestRefused(
                 f"{most} batches of this key have not ended (max_batches). Wait for one, or cancel "
                 "one.",
                 code="too_many_batches",
                 status=429,
             )
-        await self._store.batches.add(record)
+        await batches.add(record)
         self._start(record)
+        for old in [of for of in mine if of.ended][:-_ENDED_KEPT]:
+            await batches.forget(old)
 
     async def cancel(self, record: BatchRecord) -> None:
         """End a batch soon."""

@@ -8,7 +8,7 @@ from serve.requests.patterns import judge_pattern
 
 _DEEPEST = 64
 _MOST_STEPS = 50_000
-"""For judging patterns: some 200 different ones of the ordinary kind; at most 90 ms."""
+"""For judging patterns: some 200 different ones of the ordinary kind; some 100 ms."""
 
 
 class SchemaRefused(ValueError):

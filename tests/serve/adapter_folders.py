@@ -77,9 +77,12 @@ class NotingEngine:
         self.inside: dict[str, Path] = {}
         self.loads: list[tuple[str, Path]] = []
         self.refuses = False
+        self.may_load = asyncio.Event()
+        self.may_load.set()
 
     async def load(self, name: str, folder: Path) -> None:
         await asyncio.sleep(0)
+        await self.may_load.wait()
         if self.refuses:
             raise unfit("the engine refused it")
         self.inside[name] = folder

@@ -79,6 +79,9 @@ def test_weights_that_do_not_fit_are_refused(
         ({"rank_pattern": {"(a+)+$": 2}}, "plainly"),
         ({"alpha_pattern": {"(a+)+$": 2}}, "plainly"),
         ({"lora_alpha": None}, "lora_alpha"),
+        ({"lora_alpha": float("nan")}, "lora_alpha"),
+        ({"lora_alpha": float("inf")}, "lora_alpha"),
+        ({"lora_alpha": 10**400}, "lora_alpha"),
     ],
 )
 def test_settings_that_cannot_be_served_are_refused(

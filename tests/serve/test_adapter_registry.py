@@ -95,6 +95,36 @@ def test_an_alias_goes_on_and_rolls_back(runs: Path, base: Path) -> None:
     live(runs, base, scenario, Room(3, 8, ("demo",)))
 
 
+def test_an_alias_goes_back_to_each_version_once(runs: Path, base: Path) -> None:
+    async def scenario(registry: AdapterRegistry, engine: NotingEngine) -> None:
+        for number in (1, 2, 3):
+            await registry.load(Wanted("s", f"run-{number}", alias=True))
+        for number in (1, 2, 1, 3):
+            await registry.point(Version("s", number))
+        await registry.unload(Version("s", 2), at_once)
+        assert await registry.roll_back("s") == Version("s", 1)
+        assert (await refusal(registry.roll_back("s"))).code == "nothing_to_roll_back"
+        told = await refusal(registry.point(Version("x" * 5000, 1)))
+        assert len(str(told)) < 200
+
+    live(runs, base, scenario, Room(3, 8, ("demo",)))
+
+
+def test_an_alias_changes_while_an_adapter_is_loaded(runs: Path, base: Path) -> None:
+    async def scenario(registry: AdapterRegistry, engine: NotingEngine) -> None:
+        for number in (1, 2):
+            await registry.load(Wanted("s", f"run-{number}", alias=True))
+        engine.may_load.clear()
+        loading = asyncio.create_task(registry.load(Wanted("s", "run-3")))
+        await asyncio.wait_for(registry.roll_back("s"), 5)
+        assert registry.resolve("s") == Version("s", 1)
+        engine.may_load.set()
+        assert await loading == Version("s", 3)
+        assert registry.resolve("s") == Version("s", 1)
+
+    live(runs, base, scenario, Room(3, 8, ("demo",)))
+
+
 def test_a_rollback_does_not_go_to_what_was_unloaded(runs: Path, base: Path) -> None:
     async def scenario(registry: AdapterRegistry, engine: NotingEngine) -> None:
         await registry.load(Wanted("s", "run-1"))

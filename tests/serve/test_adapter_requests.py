@@ -58,10 +58,10 @@ class Life:
     """A gateway over a stub, with a registry over an engine that notes."""
 
     def __init__(
-        self, registry: AdapterRegistry, engine: NotingEngine, key: Key | None, drain: float
+        self, registry: AdapterRegistry, engine: NotingEngine, key: Key | None, **settings: Any
     ) -> None:
         self.registry, self.engine, self.stub = registry, engine, Stub()
-        gateway = Gateway(ServeSettings(drain_seconds=drain))
+        gateway = Gateway(ServeSettings(**settings))
         bounds = Bounds(lambda: ["demo", "base", "fixed", *registry.names()], 64, 100)
         readiness = Readiness()
         inside = gateway.around(EngineApp(self.stub, bounds, registry)).app
@@ -97,13 +97,13 @@ def live(tmp_path: Path) -> Callable[..., None]:
         make_run(tmp_path / "runs" / f"run-{number}", base, fill=float(number))
 
     def run(
-        scenario: Callable[[Life], Awaitable[None]], *, key: Key | None = None, drain: float = 10
+        scenario: Callable[[Life], Awaitable[None]], *, key: Key | None = None, **settings: Any
     ) -> None:
         async def life() -> None:
             engine = NotingEngine()
             registry = make_registry(tmp_path / "runs", base, engine, ROOM)
             await registry.restore()
-            it = Life(registry, engine, key, drain)
+            it = Life(registry, engine, key, **settings)
             async with it.client:
                 await asyncio.wait_for(scenario(it), 20)
 
@@ -165,6 +165,34 @@ def test_a_request_under_way_stays_with_its_version(live: Live) -> None:
     live(scenario)
 
 
+def test_a_request_in_the_queue_stays_with_its_version_too_and_unloading_waits_for_it(
+    live: Live,
+) -> None:
+    async def scenario(life: Life) -> None:
+        await life.registry.load(Wanted("a", "run-1"))
+        await life.registry.load(Wanted("a", "run-2"))
+        life.stub.go_on.clear()
+        first = asyncio.create_task(life.ask("demo"))
+        await life.until(lambda: life.stub.began)
+        queued = asyncio.create_task(life.ask("a"))
+
+        async def requests() -> int:
+            listed = (await life.client.get("/v1/adapters")).json()["data"]
+            return next(each["requests"] for each in listed if each["id"] == "a@1")
+
+        while not await requests():
+            await asyncio.sleep(0.001)
+        await life.client.post("/v1/adapters/a/alias", json={"version": 2})
+        unloading = asyncio.create_task(life.client.delete("/v1/adapters/a@1"))
+        await life.until(lambda: life.registry.draining)
+        life.stub.go_on.set()
+        assert (await queued).json()["model"] == "a@1"
+        assert (await unloading).json()["requests_ended"] == 0
+        assert (await first).status_code == 200
+
+    live(scenario, max_running=1)
+
+
 def test_unloading_waits_for_requests_and_refuses_new_ones(live: Live) -> None:
     async def scenario(life: Life) -> None:
         await life.registry.load(Wanted("a", "run-1", alias=False))
@@ -210,7 +238,7 @@ def test_requests_that_take_too_long_are_ended_and_told_so(live: Live) -> None:
         life.stub.go_on.set()
         assert (await asked[2]).status_code == 200
 
-    live(scenario, drain=0.05)
+    live(scenario, drain_seconds=0.05)
 
 
 def test_the_whole_life_of_an_adapter_over_http(live: Live) -> None:
@@ -275,7 +303,7 @@ def test_hostile_bodies_and_names_are_4xx(live: Live) -> None:
             (b"{", 400),
             (b"\xff", 400),
             (b"[" * 60_000, 400),
-            (b"{}" + b" " * 70_000, 413),
+            (b"{}" + b" " * 70_000, 400),
             (b'{"name": "\\ud800", "path": "x"}', 400),
         ]:
             answer = await life.client.post("/v1/adapters", content=content, headers=headers)
@@ -326,14 +354,20 @@ def test_no_answer_holds_a_path_of_the_machine(live: Live, tmp_path: Path) -> No
     live(scenario)
 
 
-def test_a_server_without_a_folder_for_adapters_says_so() -> None:
+def test_a_server_without_folders_for_adapters_and_batches_says_so() -> None:
     async def scenario() -> None:
         stub = Stub()
         app = Gateway(ServeSettings()).around(EngineApp(stub, Bounds(lambda: ["demo"], 64, 9))).app
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            answer = await client.get("/v1/adapters")
-            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "adapters_off")
+            for path, code in (
+                ("/v1/adapters", "adapters_off"),
+                ("/v1/adapters/a@1", "adapters_off"),
+                ("/v1/batches", "batches_off"),
+                ("/v1/files/file-1/content", "batches_off"),
+            ):
+                answer = await client.get(path)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (404, code)
             assert (
                 await client.post(COMPLETIONS, json={"model": "demo", "prompt": "x"})
             ).status_code == 200
@@ -360,7 +394,7 @@ def test_a_key_with_models_is_not_told_which_adapters_there_are_beside_an_unload
     async def scenario(life: Life) -> None:
         await life.registry.load(Wanted("secret", "run-1", 1, alias=True))
         app = AdapterRequests(life.stub, life.registry, drain_seconds=1)
-        # It was let in while its adapter was there, and waited for its turn.
+        # It was let in while its adapter was there, and waited for its key's limits.
         exchange = Exchange(body={"model": "support@1"}, key=Key("k", "ann", models=("support@*",)))
         sent: list[Message] = []
 

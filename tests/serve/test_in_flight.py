@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+from gateway_calls import call
 from starlette.types import Message, Receive, Scope, Send
 
 from serve.gateway.exchange import exchange_of
@@ -96,6 +97,17 @@ def test_a_request_that_comes_after_the_others_were_cut_is_told_the_same() -> No
     sent = asyncio.run(late())
     assert sent[0]["status"] == 503
     assert json.loads(sent[1]["body"])["error"]["code"] == "server_shutdown"
+
+
+def test_on_a_path_without_a_time_a_request_takes_as_long_as_it_does() -> None:
+    async def slow(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.03)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    app = InFlight(slow, 0.01, untimed=("/v1/files",))
+    for path, status in (("/v1/files/file-1/content", 200), ("/v1/completions", 504)):
+        assert call(app, path)[1][0]["status"] == status
 
 
 def test_a_request_within_its_time_is_let_be() -> None:

@@ -121,6 +121,24 @@ def test_a_client_that_leaves_is_noticed_by_the_app() -> None:
     assert live(scenario, lambda: engine)
 
 
+def test_what_is_refused_below_http_is_in_the_metrics() -> None:
+    async def scenario(client: httpx.AsyncClient, ready: asyncio.Event) -> None:
+        await ready.wait()
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+        writer.write(b"HELLO\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 400")
+        assert b"x-request-id: req-" in head
+        counted = (
+            'llmkit_rejections_total{code="invalid_http",key="none",model="none",route="other"}'
+        )
+        assert f"{counted} 1.0" in (await client.get("/metrics")).text
+        stop()
+
+    assert live(scenario, FakeEngine)
+
+
 def test_draining_refuses_new_requests_and_finishes_those_in_flight() -> None:
     engine = FakeEngine()
 

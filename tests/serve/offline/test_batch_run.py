@@ -24,10 +24,13 @@ from serve.keys.store import KeyStore
 from serve.keys.window import Ask, Window
 from serve.offline import attempts, batches, results, run, runner
 from serve.offline.batches import Batches, new_batch_id
+from serve.offline.call import ask
 from serve.offline.files import Files, new_file_id
+from serve.offline.folder import BatchesFolderNotUsable
 from serve.offline.records import BatchRecord
 from serve.offline.runner import Runner, Serving, Store
 from serve.requests.bounds import Bounds
+from serve.requests.refusal import RequestRefused
 from serve.settings import ServeSettings
 
 Answer = Callable[[dict[str, Any], Send], Awaitable[None]]
@@ -368,6 +371,58 @@ def test_while_its_key_may_ask_nothing_a_batch_lets_others_go_before_it(
         assert 50 < passed < 70
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_of_a_keys_ended_batches_the_newest_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_ENDED_KEPT", 2)
+
+    async def scenario() -> None:
+        with closing(Store(tmp_path, 10**9)) as store:
+            runs = runner_of(store, fine)
+            records = [await new_batch(store, ["a"], owner=owner) for owner in "abaaa"]
+            async with runs.running():
+                for record in records:
+                    await runs.submit(record)
+                    await ended(record)
+            assert store.batches.all() == [records[1], *records[2:]]
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_many_small_files_take_room_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with closing(Store(tmp_path, 3 * 4096)) as store:
+            for _ in range(3):
+                with store.files.incoming(None, 0) as file:
+                    file.finish()
+                    await store.files.keep(
+                        file.path, None, filename="in", purpose="batch", seconds=None
+                    )
+            with pytest.raises(RequestRefused), store.files.incoming(None, 0):
+                pass
+
+    asyncio.run(scenario())
+
+
+def test_a_line_reaches_the_engine_without_a_byte_more() -> None:
+    bodies = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        bodies.append((await receive())["body"])
+        await send_json(send, 200, {})
+
+    asyncio.run(ask(app, "/v1/embeddings", {"input": [1, 2], "model": "süß"}, None))
+    assert bodies == ['{"input":[1,2],"model":"süß"}'.encode()]
+
+
+def test_a_folder_is_of_one_server_at_a_time(tmp_path: Path) -> None:
+    with (
+        closing(Store(tmp_path, 10**9)),
+        pytest.raises(BatchesFolderNotUsable, match="another server uses it"),
+    ):
+        Store(tmp_path, 10**9)
 
 
 def test_what_has_expired_is_removed_unless_a_batch_reads_it(tmp_path: Path) -> None:

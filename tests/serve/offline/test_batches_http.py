@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -125,7 +124,11 @@ def test_what_is_wrong_in_a_file_is_named_by_line(client: openai.OpenAI) -> None
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"\n\n", "empty_file"), (lines_of(["x"] * 301), "too_many_requests")],
+    [
+        (b"\n\n", "empty_file"),
+        (lines_of(["x"] * 301), "too_many_requests"),
+        (b"\n" * 301, "too_many_requests"),
+    ],
 )
 def test_a_file_without_lines_or_with_too_many_fails(
     client: openai.OpenAI, content: bytes, code: str
@@ -283,12 +286,3 @@ def test_lines_are_counted_apart_from_requests_that_someone_awaits(
 ) -> None:
     ended(client, submit(client, lines_of(["x"])))
     assert 'route="/v1/batches (lines)"' in httpx.get(f"{server.url}/metrics").text
-
-
-def test_without_a_folder_nothing_is_offered(tmp_path: Path) -> None:
-    with (
-        stub_server(tmp_path, database="none", batches_folder=None) as server,
-        pytest.raises(openai.NotFoundError) as refused,
-    ):
-        server.client().batches.list()
-    assert refused.value.code == "batches_off"

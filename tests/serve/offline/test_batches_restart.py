@@ -85,12 +85,3 @@ def test_a_line_that_kills_the_server_ends_its_batch_after_some_tries(tmp_path: 
         assert done.errors.data is not None
         assert done.errors.data[0].code == "batch_abandoned"
         assert len(results(server.client(), done.output_file_id)) == 2
-
-
-def test_a_second_server_may_not_use_the_folder(tmp_path: Path) -> None:
-    with (
-        stub_server(tmp_path, database="none"),
-        pytest.raises(AssertionError),
-        stub_server(tmp_path, database="none"),
-    ):
-        pass
