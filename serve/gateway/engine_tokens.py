@@ -68,19 +68,27 @@ class EngineTokens:
         """Pass the request on."""
         exchange = exchange_of(scope)
         state = scope.setdefault("state", {})
-        asking = _Asking(exchange)
+        asking, over = _Asking(exchange), False
 
         async def receive_at_last() -> Message:
+            nonlocal over
             message = await receive()
             if message["type"] == "http.disconnect":
+                over = True
                 await self._end(asking)  # before vLLM hears of it and drops what is not streamed
             return message
 
+        async def send_before(message: Message) -> None:
+            # What vLLM makes of a generation that was ended, such as an error, is no one's answer.
+            if not over:
+                await send(message)
+
         outer = _ASKING.set(asking)
         try:
-            await self._app(scope, receive_at_last, send)
+            await self._app(scope, receive_at_last, send_before)
         finally:
             _ASKING.reset(outer)
+            over = True
             # vLLM goes on with an answer that isn't streamed where its handler is cancelled.
             await self._end(asking)
             # What vLLM tells clients. It differs from the tokens computed in beam search only,

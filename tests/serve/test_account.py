@@ -167,7 +167,7 @@ class Unstreamed:
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def handle() -> None:
             async for _ in counted(self.generate)("text", None, "a client's own"):
-                pass
+                await send_json(send, 500, {})
 
         async def left() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -189,7 +189,10 @@ def test_what_was_made_of_an_answer_that_is_not_streamed_counts_when(how: str) -
             await gone.wait()
             return {"type": "http.disconnect"}
 
-        async def send(_message: Message) -> None: ...
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
 
         app = EngineTokens(engine.app, engine.abort)
         request = asyncio.create_task(app(scope, receive, send))
@@ -201,6 +204,7 @@ def test_what_was_made_of_an_answer_that_is_not_streamed_counts_when(how: str) -
         await asyncio.wait([request], timeout=5)
         exchange = exchange_of(scope)
         assert (exchange.prompt_tokens, exchange.completion_tokens) == (2, 3)
+        assert not sent
 
     asyncio.run(scenario())
 
