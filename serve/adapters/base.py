@@ -102,10 +102,15 @@ def file_hash(file: Path) -> str:
 
 def folder_hash(folder: Path) -> str:
     """SHA-256 of a folder's relative names and contents, as llmkit's runs record it."""
+    files = (file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    return hash_of_files({file.relative_to(folder): file_hash(file) for file in files})
+
+
+def hash_of_files(hashes: Mapping[Path, str]) -> str:
+    """`folder_hash`, of the hashes of its files by their relative names."""
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            digest.update(f"{file.relative_to(folder)}\0{file_hash(file)}\n".encode())
+    for name in sorted(hashes):
+        digest.update(f"{name}\0{hashes[name]}\n".encode())
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve.adapters.base import ServedBase, folder_hash
+from serve.adapters.base import ServedBase
 from serve.adapters.places import Source
 from serve.adapters.refusal import AdapterRefused, unfit
 
@@ -26,8 +26,12 @@ class Provenance:
     """The chat template's, as `ServedBase.template_sha256`; None if rows had no turns."""
 
 
-def read_provenance(source: Source) -> Provenance | None:
+def read_provenance(source: Source, sha256: str) -> Provenance | None:
     """What is known of an adapter's origin; None if no llmkit run is around it. Blocks.
+
+    Args:
+        source: where it comes from.
+        sha256: of its folder, as it is now.
 
     Raises:
         AdapterRefused: the run's record is damaged, or is of another adapter than is there.
@@ -43,7 +47,7 @@ def read_provenance(source: Source) -> Provenance | None:
         plain = template == _NO_TEMPLATE or rendered.get("rows") == "plain text"
     except (LookupError, TypeError, AttributeError):
         raise unfit(f"{source.path!r}: its manifest.json is not of a finished training.") from None
-    if folder_hash(source.adapter) != recorded:
+    if sha256 != recorded:
         raise unfit(
             f"{source.path!r}: the adapter is not the one that its run left. Train it again, or "
             "copy it out of the run and load that with unverified=true."

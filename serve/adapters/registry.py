@@ -190,13 +190,14 @@ class AdapterRegistry:
     def _examine(self, wanted: Wanted, version: Version) -> VersionRecord:
         """Check everything about an adapter on a copy of it, and keep that."""
         source = find_source(self._store.root, wanted.path)
-        found = read_provenance(source)
-        if not wanted.unverified:
-            check_provenance(wanted.path, found, self._base)
-        with self._store.copy(source) as copy:
+        with self._store.copy(source) as (copy, source_sha256):
+            found = read_provenance(source, source_sha256)
+            if not wanted.unverified:
+                check_provenance(wanted.path, found, self._base)
             rank = check_adapter(copy, self._base, self.room.max_rank)
-            self.state.check_free(version, folder_hash(copy))
-            sha256 = self._store.keep(copy)
+            sha256 = folder_hash(copy)
+            self.state.check_free(version, sha256)
+            self._store.keep(copy, sha256)
         return VersionRecord(
             sha256=sha256,
             path=wanted.path,

@@ -14,19 +14,19 @@ adapters apart by name and folder: a folder named by its content never serves an
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
-from serve.adapters.base import folder_hash
-from serve.adapters.places import CONFIG, WEIGHTS, Source
+from serve.adapters.copying import copy_adapter
+from serve.adapters.places import Source
 from serve.adapters.state import State
+from serve.disk import locked, sync_folder, write_beside
 from serve.errors import ServeError
 
 _OURS = ".served"
@@ -65,34 +65,29 @@ class Store:
 
     def save(self, state: State) -> None:
         """Put a state in place of the one before, on the disk and here."""
-        beside = self._record.with_suffix(".partial")
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(state.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._record)
+        write_beside(self._record, state.model_dump_json(indent=2).encode() + b"\n")
         self.state = state
 
     @contextmanager
-    def copy(self, source: Source) -> Iterator[Path]:
-        """A copy of an adapter to look at; gone after the block unless it was kept."""
+    def copy(self, source: Source) -> Iterator[tuple[Path, str]]:
+        """A copy of an adapter to look at, and the hash of the folder that it is from.
+
+        It is gone after the block unless it was kept.
+
+        Raises:
+            AdapterRefused: there are links in the folder, or it can't be read.
+        """
         beside = Path(tempfile.mkdtemp(prefix="incoming-", dir=self._ours))
         try:
-            for name in (CONFIG, WEIGHTS):
-                shutil.copyfile(source.adapter / name, beside / name)
-            yield beside
+            yield beside, copy_adapter(self.root, source.adapter, beside)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def keep(self, copy: Path) -> str:
-        """Keep a copy under the hash of its content, and return that."""
-        sha256 = folder_hash(copy)
-        for file in copy.iterdir():  # the record that names it must not outlive it
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+    def keep(self, copy: Path, sha256: str) -> None:
+        """Keep a copy under the hash of its content; the record that names it comes after."""
         if not self.folder_of(sha256).exists():
             copy.rename(self.folder_of(sha256))
-        return sha256
+            sync_folder(self._ours)
 
     def forget_unserved(self, still: Collection[str] = ()) -> None:
         """Remove the copies of adapters that are served no more, but those of ``still``."""
@@ -103,33 +98,33 @@ class Store:
 
     def close(self) -> None:
         """Give the folder back."""
-        os.close(self._lock)
+        self._lock.close()
 
     @property
     def _record(self) -> Path:
         return self._ours / "served.json"
 
-    def _take(self) -> int:
+    def _take(self) -> IO[bytes]:
         if not self.root.is_dir():
             raise AdaptersFolderNotUsable(
                 self.root, "there is no such folder. Make it, or name another."
             )
+        if self._ours.is_symlink():
+            raise AdaptersFolderNotUsable(
+                self.root, f"its {_OURS} is a link; what it leads to is not written to. Remove it."
+            )
         try:
             self._ours.mkdir(exist_ok=True)
-            descriptor = os.open(self._ours / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return locked(self._ours / "lock")
+        except BlockingIOError:
+            raise AdaptersFolderNotUsable(
+                self.root, "another server uses it. Give each server a folder of its own."
+            ) from None
         except OSError as error:
             raise AdaptersFolderNotUsable(
                 self.root,
                 f"cannot be written ({error.strerror}), and what is served is recorded there.",
             ) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise AdaptersFolderNotUsable(
-                self.root, "another server uses it. Give each server a folder of its own."
-            ) from None
-        return descriptor
 
     def _read(self) -> State:
         if not self._record.exists():

@@ -78,7 +78,7 @@ def session(target: Target, seconds: float = 600) -> aiohttp.ClientSession:
 async def ask(client: aiohttp.ClientSession, target: Target, what: Ask) -> Answer:
     """Send one request and read its answer to the end; never raises for the server's fault."""
     body: dict[str, Any] = {
-        "model": target.model,
+        "model": what.model or target.model,
         "messages": what.messages,
         "max_tokens": what.max_tokens,
         "temperature": 0,

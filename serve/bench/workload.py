@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -91,6 +92,9 @@ class Ask:
     max_tokens: int
     """Most tokens of the answer."""
 
+    model: str | None = None
+    """Asked for in place of the target's."""
+
 
 def made_up(
     requests: int,
@@ -98,6 +102,7 @@ def made_up(
     output_tokens: Sequence[int],
     *,
     prefix_tokens: int = 0,
+    models: Sequence[str | None] = (None,),
     seed: int = 0,
 ) -> list[Ask]:
     """Requests of random words.
@@ -107,6 +112,7 @@ def made_up(
         input_tokens: words of each prompt beside the prefix, about as many tokens.
         output_tokens: lengths of answers, taken in turn and shuffled: ``[16, 128]`` gives a mix.
         prefix_tokens: words that all prompts begin with, as a shared system prompt would be.
+        models: asked for in turn; None is the target's own.
         seed: the same seed makes the same requests.
     """
     draw = random.Random(seed)
@@ -114,10 +120,10 @@ def made_up(
     lengths = [output_tokens[index % len(output_tokens)] for index in range(requests)]
     draw.shuffle(lengths)
     asks = []
-    for length in lengths:
+    for length, model in zip(lengths, itertools.cycle(models), strict=False):
         words = " ".join(draw.choices(_WORDS, k=input_tokens))
         text = f"{prefix} {words}" if prefix else words
-        asks.append(Ask(({"role": "user", "content": text},), length))
+        asks.append(Ask(({"role": "user", "content": text},), length, model))
     return asks
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from serve.offline.folder import Folder, sync_folder, write_beside
+from serve.disk import sync_folder, write_beside
+from serve.offline.folder import Folder
 from serve.offline.records import BatchRecord
 
 _log = logging.getLogger(__name__)

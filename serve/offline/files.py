@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 import uuid
 from collections import Counter
@@ -15,7 +14,8 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from serve.offline.folder import PARTIAL, Folder, sync_folder, write_beside
+from serve.disk import PARTIAL, sync, sync_folder, write_beside
+from serve.offline.folder import Folder
 from serve.offline.records import FileRecord, Purpose
 from serve.requests.refusal import RequestRefused
 
@@ -40,8 +40,7 @@ class Incoming:
 
     def finish(self) -> None:
         """Put all of it onto the disk. Blocks."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        sync(self._file)
         self._file.close()
 
     def discard(self) -> None:

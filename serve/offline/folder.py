@@ -1,4 +1,4 @@
-"""The batches' folder, and how things are written there so that no crash leaves half of one.
+"""The batches' folder: what is where, and that one server uses it.
 
 batches_folder/
   lock                    held by the one server that uses the folder
@@ -10,15 +10,10 @@ batches_folder/
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
-from typing import IO
 
+from serve.disk import locked
 from serve.errors import ServeError
-
-PARTIAL = ".partial"
-"""Ends the name of what is not written completely yet."""
 
 
 class BatchesFolderNotUsable(ServeError):
@@ -43,7 +38,7 @@ class Folder:
             for folder in (self.files, self.batches):
                 # Prompts and answers are their senders' alone.
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _locked(self.root / "lock")
+            self._lock = locked(self.root / "lock")
         except BlockingIOError:
             raise BatchesFolderNotUsable(
                 self.root, "another server uses it. Each server needs a folder of its own."
@@ -57,33 +52,3 @@ class Folder:
     def close(self) -> None:
         """Let another server have it."""
         self._lock.close()
-
-
-def write_beside(path: Path, content: bytes) -> None:
-    """Put content in place of what was there, all of it or nothing, and onto the disk."""
-    beside = path.with_name(path.name + PARTIAL)
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the folder's names onto the disk: until then a crash may take a file that is there."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _locked(path: Path) -> IO[bytes]:
-    file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        file.close()
-        raise
-    return file

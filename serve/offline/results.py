@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import IO, Any
 
+from serve.disk import sync, sync_folder
 from serve.offline.records import Counts
 
 OUTPUT, ERRORS = "output.jsonl", "errors.jsonl"
@@ -30,6 +30,7 @@ class Results:
         for name in (OUTPUT, ERRORS):
             self._recover(folder / name, succeeded=name == OUTPUT)
         self._output, self._errors = (folder / OUTPUT).open("ab"), (folder / ERRORS).open("ab")
+        sync_folder(folder)
 
     async def add(self, number: int, result: dict[str, Any], *, succeeded: bool) -> None:
         """Write a result, and return when it is on the disk.
@@ -95,8 +96,7 @@ def result_id(batch_id: str, number: int) -> str:
 
 def _append(file: IO[bytes], text: bytes) -> None:
     file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
+    sync(file)
 
 
 def _add_usage(counts: Counts, body: Any) -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from adapter_folders import LAYER, make_adapter, make_base, make_run, matrices
 
-from serve.adapters.base import ServedBase
+from serve.adapters.base import ServedBase, folder_hash
 from serve.adapters.checks import check_adapter
 from serve.adapters.places import find_source
-from serve.adapters.provenance import check_provenance, read_provenance
+from serve.adapters.provenance import Provenance, check_provenance, read_provenance
 from serve.adapters.refusal import AdapterRefused
 
 
@@ -26,6 +26,11 @@ def refusal(check: Callable[..., Any], *given: Any) -> AdapterRefused:
     with pytest.raises(AdapterRefused) as caught:
         check(*given)
     return caught.value
+
+
+def provenance(root: Path, path: str) -> Provenance | None:
+    source = find_source(root, path)
+    return read_provenance(source, folder_hash(source.adapter))
 
 
 def test_an_adapter_that_fits_passes_and_tells_its_rank(tmp_path: Path, base: Path) -> None:
@@ -145,7 +150,7 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_read(tmp_path: Path) -> No
 def test_a_runs_adapter_of_the_served_base_passes(tmp_path: Path, base: Path) -> None:
     make_run(tmp_path / "runs" / "one", base)
     for path in ("one", "one/adapter"):
-        found = read_provenance(find_source(tmp_path / "runs", path))
+        found = provenance(tmp_path / "runs", path)
         check_provenance(path, found, ServedBase(base))
 
 
@@ -153,26 +158,26 @@ def test_a_runs_adapter_of_another_base_or_template_is_refused(tmp_path: Path, b
     make_run(tmp_path / "other-base", base, model="0" * 64)
     make_run(tmp_path / "other-template", base, template="other")
     for path, told in [("other-base", "another base"), ("other-template", "another chat template")]:
-        found = read_provenance(find_source(tmp_path, path))
+        found = provenance(tmp_path, path)
         assert told in str(refusal(check_provenance, path, found, ServedBase(base)))
 
 
 def test_a_template_given_to_the_server_is_what_counts(tmp_path: Path, base: Path) -> None:
     make_run(tmp_path / "run", base, template="special")
     (tmp_path / "special.jinja").write_text("special")
-    found = read_provenance(find_source(tmp_path, "run"))
+    found = provenance(tmp_path, "run")
     check_provenance("run", found, ServedBase(base, tmp_path / "special.jinja"))
 
 
 def test_plain_text_needs_no_template(tmp_path: Path, base: Path) -> None:
     make_run(tmp_path / "run", base, template="")
-    check_provenance("run", read_provenance(find_source(tmp_path, "run")), ServedBase(base))
+    check_provenance("run", provenance(tmp_path, "run"), ServedBase(base))
 
 
 def test_an_adapter_changed_since_its_run_is_refused(tmp_path: Path, base: Path) -> None:
     run = make_run(tmp_path / "run", base)
     make_adapter(run / "adapter", matrices(fill=2.0))
-    told = str(refusal(read_provenance, find_source(tmp_path, "run")))
+    told = str(refusal(provenance, tmp_path, "run"))
     assert "not the one that its run left" in told
 
 
@@ -180,12 +185,12 @@ def test_an_adapter_changed_since_its_run_is_refused(tmp_path: Path, base: Path)
 def test_a_damaged_record_is_refused(tmp_path: Path, base: Path, manifest: str) -> None:
     run = make_run(tmp_path / "run", base)
     (run / "manifest.json").write_text(manifest)
-    assert refusal(read_provenance, find_source(tmp_path, "run")).status == 400
+    assert refusal(provenance, tmp_path, "run").status == 400
 
 
 def test_an_adapter_without_a_run_is_refused_as_unverified(tmp_path: Path, base: Path) -> None:
     make_adapter(tmp_path / "plain")
-    found = read_provenance(find_source(tmp_path, "plain"))
+    found = provenance(tmp_path, "plain")
     refused = refusal(check_provenance, "plain", found, ServedBase(base))
     assert refused.code == "adapter_unverified"
 
@@ -198,7 +203,6 @@ def test_the_bases_hash_is_the_one_that_runs_record(tmp_path: Path, base: Path) 
     adapter = make_adapter(tmp_path / "a")
     (adapter / "more").mkdir()
     (adapter / "more" / "file").write_text("x")
-    from serve.adapters.base import folder_hash
 
     assert folder_hash(adapter) == content_hash(adapter)
 

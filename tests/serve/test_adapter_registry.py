@@ -387,7 +387,7 @@ def test_a_full_disk_changes_nothing(
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("serve.adapters.store.os.fsync", full)
+            patch.setattr("os.fsync", full)
             with pytest.raises(OSError, match="No space"):
                 await registry.load(Wanted("b", "run-2"))
             with pytest.raises(OSError, match="No space"):

@@ -31,6 +31,11 @@ def test_every_request_is_asked_and_its_tokens_counted(served: tuple[Target, Stu
     assert (summary.prompt_tokens, summary.completion_tokens) == (36, 54)
 
 
+def test_models_are_asked_for_in_turn() -> None:
+    asks = made_up(5, 5, [2], models=[None, "a"])
+    assert [ask.model for ask in asks] == [None, "a", None, "a", None]
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_a_concurrency_is_reached_and_never_exceeded(
     served: tuple[Target, Stub], at_once: int
