@@ -143,17 +143,27 @@ def main() -> None:
     parser.add_argument("--schemathesis", default=str(ROOT / ".bench-venv" / "bin" / "st"))
     args = parser.parse_args()
     model = open_model(resolve("smollm2-135m-instruct").folder, name="smollm2")
-    settings = ServeSettings(max_model_len=args.context, max_choices=2, database="none")
     with tempfile.TemporaryDirectory() as made:
         log = Path(made) / "server.log"
+        adapters = Path(made) / "adapters"
+        adapters.mkdir()
+        settings = ServeSettings(
+            max_model_len=args.context,
+            max_choices=2,
+            database="none",
+            adapters_folder=adapters,
+            max_adapters=1,
+            batches_folder=Path(made) / "batches",
+        )
         with ServerProcess(model, log, settings) as server:
             document = httpx.get(f"{server.root_url}/openapi.json", timeout=60).json()
             before = resident(server)
             figures = {"llmkit": measure(args, document, server.root_url)}
-            figures["llmkit"]["resident_ratio_after"] = round(resident(server) / before, 3)
-            alive = httpx.get(f"{server.root_url}/ready", timeout=60)
-            figures["llmkit"]["ready_after"] = alive.status_code == 200
-        if figures["llmkit"]["server_errors"]:
+            alive = server.ready()
+            figures["llmkit"]["ready_after"] = alive
+            if alive:
+                figures["llmkit"]["resident_ratio_after"] = round(resident(server) / before, 3)
+        if figures["llmkit"]["server_errors"] or not alive:
             print("the server's log ends with:", log.read_text()[-6000:], sep="\n")
     if args.also:
         figures["also"] = measure(args, document, args.also)

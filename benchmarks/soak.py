@@ -8,9 +8,7 @@ again. Reported are answers by status, errors that are not a 429, requests left 
 the KV cache's use after the last client has gone, and resident memory of server and engine: the
 least of each minute, the second minute against the last whole one.
 
-Two things fill up and then stay, and are kept out of it so that a leak can be told from them. The
-KV cache is used once before: its memory is resident from the first write to it on. And on a CPU,
-oneDNN keeps the code that it makes for each shape of a batch, for 1,024 of them; here for 16.
+The KV cache is used once before: its memory is resident from the first write to it on.
 
 The last line printed is one JSON object; `ratios` holds the memory's. It exits with 1 after an
 error that is no 429, with a request left or a cache not empty, and where memory grew by over 5%.
@@ -22,7 +20,6 @@ import collections
 import contextlib
 import itertools
 import json
-import os
 import random
 import sys
 import tempfile
@@ -43,7 +40,6 @@ from serve.process import ServerProcess
 from serve.settings import ServeSettings
 
 MIB = 2**20
-FEW_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "LRU_CACHE_CAPACITY": "16"}
 KV_CACHE_GIB = 0.25
 FILLING = 16
 """Prompts of a thousand tokens each that use all of that cache: a token takes 23 kB."""
@@ -232,7 +228,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=16)
     args = parser.parse_args()
-    os.environ.update(FEW_KERNELS)
     base = resolve("smollm2-135m-instruct").folder
     with tempfile.TemporaryDirectory() as folder:
         adapters = Path(folder) / "adapters"

@@ -254,6 +254,7 @@ def _bounds(
         vocabulary=config.get_vocab_size(),
         max_logprobs=config.max_logprobs,
         tasks=tuple(tasks),
+        has_adapters=client.vllm_config.lora_config is not None,
         max_running=client.vllm_config.scheduler_config.max_num_seqs,
     )
 

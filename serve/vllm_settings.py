@@ -14,6 +14,7 @@ from serve.settings import ServeSettings
 from serve.tracing import SERVICE_NAME
 
 _GIB = 2**30
+_SHAPES_KEPT = "256"
 
 
 OVERRIDING = ("VLLM_CPU_KVCACHE_SPACE", "VLLM_API_KEY")
@@ -43,6 +44,10 @@ def environment(settings: ServeSettings, device: Device) -> dict[str, str]:
         # each parallel region waits for whichever thread they push aside: 2 tokens/s instead
         # of 32 on a busy machine of 2 cores.
         variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(_compute_threads()))
+        # oneDNN keeps the code that it makes for every shape of a batch, for 1,024 of them in each
+        # of two caches: memory that grows for hours. So few cost no speed that could be measured.
+        for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+            variables[name] = os.environ.get(name, _SHAPES_KEPT)
     if settings.otlp_endpoint:
         variables |= {
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",

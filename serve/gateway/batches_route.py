@@ -33,6 +33,8 @@ from serve.requests.refusal import RequestRefused, refusal_of
 from serve.requests.shape import Metadata, Shape
 
 PREFIX = "/v1/batches"
+LONGEST_PAGE = 100
+"""Batches of a list at most."""
 _LONGEST_WINDOW = 168
 """Hours: a week."""
 
@@ -90,7 +92,9 @@ class BatchesRoute:
             elif scope["method"] == "POST":
                 record = await self._create(scope)
             else:
-                page = read_page(scope, default=20, most=100, parameters=("limit", "after"))
+                page = read_page(
+                    scope, default=20, most=LONGEST_PAGE, parameters=("limit", "after")
+                )
                 await send_page(send, visible(scope, self._store.batches.all()), page)
                 return
         except RequestRefused as refused:

@@ -32,6 +32,8 @@ from serve.requests.refusal import RequestRefused, shown
 PREFIX = "/v1/files"
 SHORTEST_KEPT, LONGEST_KEPT = 3600, SECONDS_KEPT
 """Seconds for which a file may be kept, as OpenAI has it."""
+LONGEST_PAGE = 10_000
+"""Files of a list at most, and if not said."""
 _AROUND = 16 * 1024
 """Bytes of a form beside the file's content."""
 _PIECE = 256 * 1024
@@ -101,7 +103,7 @@ class FilesRoute:
 
     async def _list(self, scope: Scope, send: Send) -> None:
         parameters = ("limit", "after", "order", "purpose")
-        page = read_page(scope, default=10_000, most=10_000, parameters=parameters)
+        page = read_page(scope, default=LONGEST_PAGE, most=LONGEST_PAGE, parameters=parameters)
         there = [of for of in self._files.all() if self._files.get(of.id) is not None]
         wanted = [of for of in there if page.purpose in (None, of.purpose)]
         await send_page(send, visible(scope, wanted), page)

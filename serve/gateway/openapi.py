@@ -1,7 +1,8 @@
 """``/openapi.json``: what this server takes and answers, as it is checked, for this model.
 
 vLLM's own document has its internal routes, references that lead nowhere and no bounds. This one
-is made of the models that requests are checked with, with the facts of the engine filled in.
+is made of the models that requests are checked with, with the facts of the engine filled in, and
+has the routes that this server answers.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve.gateway import adapters_route, batches_route, files_route
+from serve.gateway.adapters_route import AliasRequest, LoadRequest
+from serve.gateway.batches_route import BatchRequest
 from serve.gateway.errors import send_json
 from serve.gateway.routes import ROUTES
 from serve.keys.opening import Keys
@@ -21,19 +26,23 @@ from serve.requests.chat import ChatRequest
 from serve.requests.completions import CompletionRequest
 from serve.requests.embeddings import EmbeddingRequest
 from serve.requests.responses import ResponsesRequest
-from serve.requests.shape import TOKEN_ID, Shape
+from serve.requests.shape import TOKEN_ID
 from serve.requests.tokens import DetokenizeRequest, TokenizeChat, TokenizeText
 from serve.settings import ServeSettings
 
 _REFERENCE = "#/components/schemas/{model}"
-_TAKES: Mapping[str, tuple[type[Shape], ...]] = {
+_TAKES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "/v1/chat/completions": (ChatRequest,),
     "/v1/completions": (CompletionRequest,),
     "/v1/responses": (ResponsesRequest,),
     "/v1/embeddings": (EmbeddingRequest,),
     "/tokenize": (TokenizeText, TokenizeChat),
     "/detokenize": (DetokenizeRequest,),
+    "/v1/adapters": (LoadRequest,),
+    "/v1/adapters/{name}/alias": (AliasRequest,),
+    "/v1/batches": (BatchRequest,),
 }
+"""JSON that a POST to a route has."""
 _STREAMS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 _OF_TASK = {
     "/v1/chat/completions": "generate",
@@ -43,6 +52,37 @@ _OF_TASK = {
 }
 _IN_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
 _IN_LOGPROBS = ("top_logprobs", "logprobs", "prompt_logprobs")
+
+_UPLOAD = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "additionalProperties": False,
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"const": "batch"},
+        "expires_after[anchor]": {"const": "created_at"},
+        "expires_after[seconds]": {
+            "type": "integer",
+            "minimum": files_route.SHORTEST_KEPT,
+            "maximum": files_route.LONGEST_KEPT,
+        },
+    },
+}
+"""The form of ``POST /v1/files``."""
+
+_QUERIES: Mapping[str, dict[str, Any]] = {
+    files_route.PREFIX: {
+        "limit": {"type": "integer", "minimum": 1, "maximum": files_route.LONGEST_PAGE},
+        "after": {"type": "string"},
+        "order": {"enum": ["asc", "desc"]},
+        "purpose": {"type": "string"},
+    },
+    batches_route.PREFIX: {
+        "limit": {"type": "integer", "minimum": 1, "maximum": batches_route.LONGEST_PAGE},
+        "after": {"type": "string"},
+    },
+}
+"""What lists may be asked with."""
 
 _ERROR = {
     "type": "object",
@@ -91,34 +131,33 @@ def document(bounds: Bounds, settings: ServeSettings, *, locked: bool) -> dict[s
         settings: what its owner allows.
         locked: whether requests need a key.
     """
-    takes = {
-        route: shapes
-        for route, shapes in _TAKES.items()
-        if _OF_TASK.get(route, "") in ("", *bounds.tasks)
-    }
+    offered = [route for route in ROUTES if _is_offered(route, bounds, settings)]
+    takes = {route: shapes for route, shapes in _TAKES.items() if route in offered}
     asked = [shape for shapes in takes.values() for shape in shapes]
     _, made = models_json_schema(
         [(shape, "validation") for shape in asked], ref_template=_REFERENCE
     )
     schemas = made["$defs"]
     for shape in asked:
-        _fill_in(schemas[shape.__name__]["properties"], bounds, settings)
+        if "model" in shape.model_fields:
+            _fill_in(schemas[shape.__name__]["properties"], bounds, settings)
     for node in _nodes(schemas):
         if node.get("format") == TOKEN_ID:
             node["maximum"] = bounds.vocabulary - 1
     schemas["Error"] = _ERROR
-    answers = {route: _answer(route, schemas) for route in takes}
+    answers = {of: _answer(of, schemas) for of in _ANSWERS if of[1] in offered}
     return {
         "openapi": "3.1.0",
         "info": {"title": "llmkit", "version": version("llmkit")},
         "security": [{"key": []}] if locked else [],
         "paths": {
             route: {
-                method.lower(): _operation(route, method, takes.get(route, ()), answers.get(route))
-                for method in methods
+                method.lower(): _operation(
+                    route, method, takes.get(route, ()) if method == "POST" else (), answers
+                )
+                for method in ROUTES[route]
             }
-            for route, methods in ROUTES.items()
-            if route in takes or route not in _TAKES
+            for route in offered
         },
         "components": {
             "schemas": schemas,
@@ -127,27 +166,49 @@ def document(bounds: Bounds, settings: ServeSettings, *, locked: bool) -> dict[s
     }
 
 
+def _is_offered(route: str, bounds: Bounds, settings: ServeSettings) -> bool:
+    """Whether it can answer anything but that it is not offered."""
+    if route.startswith(adapters_route.PREFIX):
+        return settings.adapters_folder is not None
+    if route.startswith((batches_route.PREFIX, files_route.PREFIX)):
+        return settings.batches_folder is not None
+    return _OF_TASK.get(route, "") in ("", *bounds.tasks)
+
+
 def _operation(
-    route: str, method: str, takes: tuple[type[Shape], ...], answer: dict[str, Any] | None
+    route: str,
+    method: str,
+    takes: tuple[type[BaseModel], ...],
+    answers: Mapping[tuple[str, str], dict[str, Any]],
 ) -> dict[str, Any]:
     error = {
         "description": "The error",
         "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model="Error")}}},
     }
     done: dict[str, Any] = {"description": "The answer"}
-    if answer is not None:
+    if (answer := answers.get((method, route))) is not None:
         done["content"] = {"application/json": {"schema": answer}}
         if route in _STREAMS:
             done["content"]["text/event-stream"] = {}
-    operation: dict[str, Any] = {"responses": {"200": done, "4XX": error, "5XX": error}}
+    status = "201" if (route, method) == (adapters_route.PREFIX, "POST") else "200"
+    operation: dict[str, Any] = {"responses": {status: done, "4XX": error, "5XX": error}}
     if route in ("/health", "/ready"):
         operation |= {"security": [], "responses": {"200": done, "503": {"description": "Not yet"}}}
     names = [part[1:-1] for part in route.split("/") if part.startswith("{")]
-    if names:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in names
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in names
+    ]
+    if method == "GET":
+        parameters += [
+            {"name": name, "in": "query", "schema": schema}
+            for name, schema in _QUERIES.get(route, {}).items()
         ]
+    if parameters:
+        operation["parameters"] = parameters
+    if (route, method) == (files_route.PREFIX, "POST"):
+        form = {"multipart/form-data": {"schema": _UPLOAD}}
+        operation["requestBody"] = {"required": True, "content": form}
     if takes:
         operation["summary"] = (takes[0].__doc__ or "").partition("\n")[0]
         bodies = [{"$ref": _REFERENCE.format(model=shape.__name__)} for shape in takes]
@@ -182,9 +243,9 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(inner)
 
 
-def _answer(route: str, schemas: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a route's answer: OpenAI's own types, which vLLM's answers fit."""
-    model = _ANSWERS[route]()
+def _answer(of: tuple[str, str], schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an operation's answer: OpenAI's own types, which vLLM's answers fit."""
+    model = _ANSWERS[of]()
     if isinstance(model, dict):
         return model
     schema: dict[str, Any] = model.model_json_schema(
@@ -255,11 +316,28 @@ def _text() -> Any:
     }
 
 
-_ANSWERS: Mapping[str, Callable[[], Any]] = {
-    "/v1/chat/completions": _chat,
-    "/v1/completions": _completion,
-    "/v1/responses": _response,
-    "/v1/embeddings": _embedding,
-    "/tokenize": _tokens,
-    "/detokenize": _text,
+def _file() -> Any:
+    from openai.types import FileObject
+
+    return FileObject
+
+
+def _batch() -> Any:
+    from openai.types import Batch
+
+    return Batch
+
+
+_ANSWERS: Mapping[tuple[str, str], Callable[[], Any]] = {
+    ("POST", "/v1/chat/completions"): _chat,
+    ("POST", "/v1/completions"): _completion,
+    ("POST", "/v1/responses"): _response,
+    ("POST", "/v1/embeddings"): _embedding,
+    ("POST", "/tokenize"): _tokens,
+    ("POST", "/detokenize"): _text,
+    ("POST", "/v1/files"): _file,
+    ("GET", "/v1/files/{file}"): _file,
+    ("POST", "/v1/batches"): _batch,
+    ("GET", "/v1/batches/{batch}"): _batch,
+    ("POST", "/v1/batches/{batch}/cancel"): _batch,
 }

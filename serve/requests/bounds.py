@@ -25,5 +25,10 @@ class Bounds:
     tasks: Collection[str] = ("generate",)
     """What the model does, in vLLM's terms: generate, embed."""
 
+    has_adapters: bool = False
+    """Whether the engine adds adapters' products. vLLM 0.32 then takes a prompt's rows for those
+    of the batch in the last layer: for logprobs of a prompt beside other requests it dies on a CPU,
+    and may read another adapter's matrices on CUDA."""
+
     max_running: int = 256
     """Requests that one batch of the engine holds."""

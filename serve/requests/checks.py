@@ -83,6 +83,8 @@ def _chat(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
         _needs("top_logprobs", "logprobs: true", holds=bool(request.logprobs))
     if request.logprob_token_ids:
         _needs("logprob_token_ids", "logprobs: true", holds=bool(request.logprobs))
+    if request.echo and bounds.has_adapters:
+        raise _no_prompt_logprobs("echo")
     _final_message(opened=request.add_generation_prompt, continued=request.continue_final_message)
     allowance = Allowance(engine.settings.max_schema_chars)
     _sampling(request, engine, allowance)
@@ -169,6 +171,8 @@ def _completion(body: dict[str, Any], engine: Engine) -> None:
         _needs("max_tokens", "to be at least 1, or echo: true", holds=bool(request.echo))
     if request.logprobs:
         at_most("logprobs", request.logprobs, bounds.max_logprobs)
+    if request.echo and request.logprobs is not None and bounds.has_adapters:
+        raise _no_prompt_logprobs("echo")
     if request.logprob_token_ids:
         _needs("logprob_token_ids", "logprobs", holds=request.logprobs is not None)
     _sampling(request, engine, Allowance(engine.settings.max_schema_chars))
@@ -187,6 +191,8 @@ def _sampling(request: Sampling, engine: Engine, allowance: Allowance) -> None:
     fits_model("truncate_prompt_tokens", request.truncate_prompt_tokens, bounds)
     fits_model("min_tokens", request.min_tokens, bounds)
     if request.prompt_logprobs is not None:
+        if bounds.has_adapters:
+            raise _no_prompt_logprobs("prompt_logprobs")
         at_most("prompt_logprobs", request.prompt_logprobs, bounds.max_logprobs)
         _needs("prompt_logprobs", "stream: false", holds=not request.stream)
     if request.stream_options is not None:
@@ -197,6 +203,15 @@ def _sampling(request: Sampling, engine: Engine, allowance: Allowance) -> None:
         check_structured_outputs(request.structured_outputs, allowance)
         free = request.response_format is None or request.response_format.type == "text"
         _needs("structured_outputs", "no response_format beside it", holds=free)
+
+
+def _no_prompt_logprobs(field: str) -> RequestRefused:
+    return RequestRefused(
+        f"'{field}' asks for logprobs of the prompt, which a server of adapters does not offer; "
+        "ask a server of the merged model, or of the base alone.",
+        code="unsupported_value",
+        param=field,
+    )
 
 
 def _biases(biases: Mapping[str, float] | None, bounds: Bounds) -> None:

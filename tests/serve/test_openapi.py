@@ -1,6 +1,7 @@
 """The server's own description of itself."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from serve.gateway.openapi import document
@@ -9,7 +10,8 @@ from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
 BOUNDS = Bounds(lambda: ["base", "support@3"], max_model_len=512, vocabulary=1000)
-DOCUMENT = document(BOUNDS, ServeSettings(max_choices=8), locked=True)
+SETTINGS = ServeSettings(max_choices=8, adapters_folder=Path("a"), batches_folder=Path("b"))
+DOCUMENT = document(BOUNDS, SETTINGS, locked=True)
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
@@ -36,6 +38,24 @@ def test_every_route_that_is_offered_is_described() -> None:
     assert set(DOCUMENT["paths"]) == set(ROUTES) - {"/v1/embeddings"}
     for route, methods in DOCUMENT["paths"].items():
         assert set(methods) == {method.lower() for method in ROUTES[route]}
+
+
+def test_what_is_off_is_not_described() -> None:
+    paths = document(BOUNDS, ServeSettings(), locked=True)["paths"]
+    off = {route for route in ROUTES if route.startswith(("/v1/adapters", "/v1/files"))}
+    off |= {route for route in ROUTES if route.startswith("/v1/batches")}
+    assert set(DOCUMENT["paths"]) - set(paths) == off
+
+
+def test_every_post_says_what_it_takes() -> None:
+    silent = {
+        route
+        for route, methods in DOCUMENT["paths"].items()
+        if "post" in methods and "requestBody" not in methods["post"]
+    }
+    assert silent == {"/v1/adapters/{name}/rollback", "/v1/batches/{batch}/cancel"}
+    assert "201" in DOCUMENT["paths"]["/v1/adapters"]["post"]["responses"]
+    assert "requestBody" not in DOCUMENT["paths"]["/v1/adapters"]["get"]
 
 
 def test_a_model_that_only_embeds_has_other_routes() -> None:

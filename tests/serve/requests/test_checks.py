@@ -329,6 +329,22 @@ def test_embeddings_are_refused_where_the_model_makes_none() -> None:
     assert refusal("/v1/chat/completions", CHAT, embedder).status == 404
 
 
+def test_logprobs_of_a_prompt_are_refused_beside_adapters() -> None:
+    bounds = Bounds(lambda: ["base"], max_model_len=512, vocabulary=1000, has_adapters=True)
+    engine = Engine(bounds, ServeSettings())
+    chat, text = "/v1/chat/completions", "/v1/completions"
+    for route, body in [
+        (chat, {**CHAT, "prompt_logprobs": 0}),
+        (chat, {**CHAT, "echo": True}),  # vLLM's top_logprobs is 0 if not given
+        (text, {**TEXT, "prompt_logprobs": 1}),
+        (text, {**TEXT, "echo": True, "logprobs": 0}),
+    ]:
+        assert refusal(route, body, engine).code == "unsupported_value"
+        check_request(route, body, ENGINE)
+    check_request(text, {**TEXT, "echo": True}, engine)
+    check_request(chat, {**CHAT, "logprobs": True, "top_logprobs": 2}, engine)
+
+
 def test_a_body_wrong_in_a_million_places_gives_one_short_error() -> None:
     body = from_json(b'{"model": "base", "prompt": [' + b"{}," * 200_000 + b"1]}")
     assert len(refusal("/v1/completions", body).message) < 200
