@@ -149,6 +149,8 @@ class _Reader:
 
     def _on_part_end(self) -> None:
         if not self._is_file:
+            if self._name[:100] in self.form.fields:
+                raise _malformed("it has a field twice")
             self.form.fields[self._name[:100]] = self._text.decode("utf-8", "replace")
 
     def _on_end(self) -> None:
