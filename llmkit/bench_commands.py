@@ -111,12 +111,14 @@ def bench_cache(
     """Show what the KV cache, prefix caching and continuous batching save on this machine."""
     from dataclasses import asdict
 
+    from llmkit.models.catalog import refuse_other_kind
     from llmkit.serving import plain_model, with_overrides
     from serve.bench.cache import measure_cache, rows, write_cache
     from serve.settings import ServeSettings
 
     settings = with_overrides(ServeSettings(), overrides or [])
     model = plain_model(what)
+    refuse_other_kind(what, "language model", model.path)
     figures = measure_cache(
         model,
         settings,
