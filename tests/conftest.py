@@ -26,9 +26,9 @@ ENGINE = "end_to_end"
 
 
 class ByEngine(LoadScopeScheduling):
-    """Two workers: modules with tests on the real engine stay with one, so that it starts once.
+    """Two workers: one has the runs from rows to a server, the other the servers' own tests.
 
-    Every other module is handed out whole, so that what its fixtures make is made once. (Groups by
+    So what their fixtures start, starts once. Every other module is handed out whole. (Groups by
     mark do nothing under pytest 9: xdist 3.8 writes them where pytest no longer looks.)
     """
 
@@ -39,7 +39,9 @@ class ByEngine(LoadScopeScheduling):
 @cache
 def _group(module: str) -> str:
     root = Path(__file__).parent.parent
-    return ENGINE if ENGINE in (root / module).read_text(encoding="utf-8") else module
+    if ENGINE not in (root / module).read_text(encoding="utf-8"):
+        return module
+    return f"{ENGINE} of {Path(module).parts[1]}"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByEngine:
@@ -48,11 +50,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByEngin
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Last what wants both cores for itself: tests on the real engine.
-
-    Beside them others' threads wait for each other: a quickstart of four minutes took over nine.
-    """
-    items.sort(key=lambda item: _group(item.nodeid.partition("::")[0]) == ENGINE)
+    """First what takes longest, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: not _group(item.nodeid.partition("::")[0]).startswith(ENGINE))
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,10 @@ pytestmark = pytest.mark.end_to_end
 
 
 def test_a_runs_adapter_is_loaded_named_and_unloaded_from_the_terminal(
-    smollm2: Path, tmp_path: Path
+    smollm2: Path, quickstart: tuple[Path, str], tmp_path: Path
 ) -> None:
-    done = llmkit(
-        *("train", "recipes/quickstart.yaml", "training.max_steps=2", "training.warmup_steps=1"),
-        *("--runs", str(tmp_path)),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    settings = ServeSettings(max_model_len=512, adapters_folder=tmp_path, max_adapters=1)
+    run, _ = quickstart
+    settings = ServeSettings(max_model_len=512, adapters_folder=run.parent, max_adapters=1)
     with ServerProcess(open_model(smollm2, name="smollm2"), tmp_path / "log", settings) as server:
         done = llmkit("adapters", "load", server.url, "helper", "quickstart")
         assert done.returncode == 0, done.stdout + done.stderr

@@ -79,19 +79,3 @@ def test_killed_in_training_and_in_merging_ends_bitwise_as_uninterrupted(tiny, t
     assert (run / "merged" / "model.safetensors").is_file()
     assert not list(run.glob("*.partial"))
     assert (run / adapter).read_bytes() == expected
-
-    # The training is unfinished for another learning rate: it is redone, not resumed.
-    again = llmkit("train", str(cut), "training.learning_rate=0.005", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert "resuming" not in again.stdout
-    assert (run / adapter).read_bytes() != expected
-
-    # Resuming a cut training with other settings is refused, and the difference is shown.
-    _kill_when(
-        ["train", str(cut), "training.adapter.alpha=8"],
-        tmp_path,
-        lambda: (checkpoints / "checkpoint-4" / "whole.json").exists(),
-    )
-    refused = llmkit("train", str(cut), "training.adapter.alpha=64", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "training.adapter.alpha: 8.0 -> 64.0" in refused.stderr

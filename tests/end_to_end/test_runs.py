@@ -39,12 +39,12 @@ def test_a_qlora_run_on_real_rows_goes_the_whole_way(tmp_path):
     )
 
 
-def test_a_port_in_use_is_named_before_anything_is_loaded(smollm2):
+def test_a_port_in_use_is_named_before_anything_is_loaded(smollm2, llmkit_here):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = llmkit("serve", "smollm2-135m-instruct", "--port", str(port))
+        done = llmkit_here("serve", "smollm2-135m-instruct", "--port", str(port))
     assert done.returncode == 2
     assert f"port {port}" in done.stderr
     assert "--port" in done.stderr
@@ -64,13 +64,13 @@ def test_a_port_in_use_is_named_before_anything_is_loaded(smollm2):
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing_half_written(
-    words, code, says, smollm2, tmp_path
+    words, code, says, smollm2, tmp_path, llmkit_here
 ):
     import torch
 
     if "cuda" in words[0] and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    done = llmkit("train", "recipes/quickstart.yaml", *words, "--runs", str(tmp_path))
+    done = llmkit_here("train", "recipes/quickstart.yaml", *words, "--runs", str(tmp_path))
     assert done.returncode == code, done.stdout + done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -78,11 +78,11 @@ def test_bad_input_is_one_message_and_leaves_nothing_half_written(
     assert not list(tmp_path.rglob("adapter"))
 
 
-def test_a_locked_run_is_refused(tmp_path):
+def test_a_locked_run_is_refused(tmp_path, llmkit_here):
     from llmkit.run import Run
 
     with Run(tmp_path / "quickstart"):
-        done = llmkit("prep", "recipes/quickstart.yaml", "--runs", str(tmp_path))
+        done = llmkit_here("prep", "recipes/quickstart.yaml", "--runs", str(tmp_path))
     assert done.returncode == 2
     assert "another llmkit process" in done.stderr
 

@@ -1,17 +1,10 @@
-"""The real engine on the real model. Facts about one shared server, then one that drains."""
-
-import json
-import signal
-from pathlib import Path
+"""The real engine on the real model: facts about one shared server."""
 
 import httpx
 import openai
-import psutil
 import pytest
 
-from serve.model import open_model
 from serve.process import ServerProcess
-from serve.settings import ServeSettings
 
 pytestmark = pytest.mark.end_to_end
 
@@ -83,45 +76,3 @@ def test_tokens_make_the_round_trip(server: ServerProcess) -> None:
     asked = {"model": server.model.name, "tokens": tokens}
     answer = httpx.post(f"{server.root_url}/detokenize", json=asked).json()
     assert answer["prompt"] == "Hello world"
-
-
-def test_sigterm_finishes_the_generation_in_flight_and_exits_0(
-    smollm2: Path, tmp_path: Path
-) -> None:
-    server = ServerProcess(
-        open_model(smollm2, name="draining"), tmp_path / "log", ServeSettings(max_model_len=512)
-    )
-    server.start()
-    try:
-        transport = httpx.HTTPTransport(retries=5)
-        alive = httpx.Client(transport=transport).get(f"{server.root_url}/health", timeout=30)
-        assert alive.status_code == 200
-        assert not server.ready(), "alive must come before ready"
-        server.wait_until_ready()
-        family = psutil.Process(server.pid).children(recursive=True)
-        assert family, "the engine is a process of its own"
-
-        asked = {
-            "model": "draining",
-            "prompt": "Once upon a time",
-            "max_tokens": 150,
-            "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        with httpx.stream("POST", f"{server.url}/completions", json=asked, timeout=60) as answer:
-            lines = (line for line in answer.iter_lines() if line)
-            next(lines)
-            server.signal(signal.SIGTERM)
-            rest = list(lines)
-        assert rest[-1] == "data: [DONE]"
-        usage = json.loads(rest[-2].removeprefix("data: "))["usage"]
-        assert usage["completion_tokens"] == 150
-        assert server.wait(20) == 0
-        _, left = psutil.wait_procs(family, timeout=10)
-        assert not left
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{server.root_url}/health")
-        assert "Traceback" not in server.log.read_text()
-    finally:
-        server.stop()

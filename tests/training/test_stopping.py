@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +19,7 @@ def recipe(tiny, tmp_path):
 
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40)))
     said = {
-        "name": "whole",
+        "name": "cut",
         "model": {"base": str(tiny), "device": "cpu"},
         "data": {"sources": [{"path": "rows.jsonl"}], "max_tokens": 256},
         "training": {
@@ -84,7 +83,7 @@ def test_sigterm_leaves_nothing_half_written_and_the_same_command_goes_on(recipe
     together = ["--processes", "2"] if processes == 2 else []
     run = recipe.parent / "runs" / "cut"
     due = run / "checkpoints" / "checkpoint-4" / "whole.json"
-    process = start(recipe, "name=cut", *together)
+    process = start(recipe, *together)
     code, out, error = stop_when(process, due.exists)
     assert code == 143, error
     assert error == "stopped; the same command goes on where it was\n"
@@ -95,9 +94,6 @@ def test_sigterm_leaves_nothing_half_written_and_the_same_command_goes_on(recipe
 
     if together:  # that they resume, and to the last bit, is `test_processes`'s to say
         return
-    assert "resuming after step" in done(start(recipe, "name=cut"))
-    done(start(recipe))
-    adapter = "adapter/adapter_model.safetensors"
-    cut, whole = (load_file(run.parent / name / adapter) for name in ("cut", "whole"))
-    assert cut.keys() == whole.keys()
-    assert all((cut[name] == whole[name]).all() for name in cut)
+    assert "resuming after step" in done(start(recipe))
+    # To the last bit what it would have been: `test_interruptions` says so of a worse end.
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
