@@ -102,7 +102,9 @@ def bench_cache(
     ] = 128,
     new_tokens: Annotated[int, typer.Option(min=3, help="Tokens timed one by one.")] = 64,
     prefix_tokens: Annotated[int, typer.Option(min=1, help="Words that prompts share.")] = 512,
-    requests: Annotated[int, typer.Option(min=2, help="Requests of a measurement.")] = 16,
+    requests: Annotated[
+        int, typer.Option(min=2, help="Requests of a measurement, more than --batch.")
+    ] = 16,
     batch: Annotated[int, typer.Option(min=1, help="Requests at once when batching.")] = 8,
     lengths: Annotated[str, typer.Option(help="Answers' lengths when batching.")] = "8,16,32,128",
     out: Out = Path("bench-cache"),
@@ -111,12 +113,19 @@ def bench_cache(
     """Show what the KV cache, prefix caching and continuous batching save on this machine."""
     from dataclasses import asdict
 
+    from llmkit.models.catalog import refuse_other_kind
     from llmkit.serving import plain_model, with_overrides
     from serve.bench.cache import measure_cache, rows, write_cache
     from serve.settings import ServeSettings
 
+    if requests <= batch:
+        raise UsageError(
+            f"--requests {requests} is one batch of {batch}, in which continuous batching has "
+            f"nothing to save: give more than --batch, such as {2 * batch}."
+        )
     settings = with_overrides(ServeSettings(), overrides or [])
     model = plain_model(what)
+    refuse_other_kind(what, "language model", model.path)
     figures = measure_cache(
         model,
         settings,

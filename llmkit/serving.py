@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from llmkit.errors import CheckFailed, UsageError
 from llmkit.files import content_hash
-from llmkit.models.catalog import resolve_language_model
+from llmkit.models.catalog import embeds_sentences, resolve_served_model
 from llmkit.recipe import load_recipe
 from llmkit.recipe_problems import problems_of
 from llmkit.run import Inputs, Run, differences, flatten, package_inputs
@@ -192,14 +192,14 @@ def plain_model(what: str) -> ServedModel:
     """A model that is no run: a folder, a catalogue name or a hub id.
 
     Raises:
-        UsageError: nothing of that name.
+        UsageError: nothing of that name, or nothing that writes text or embeds sentences.
     """
 
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
     try:
-        found = resolve_language_model(what, say)
+        found = resolve_served_model(what, say)
     except UsageError as error:
         run = Path("runs") / what
         hint = f" Did you mean the run {run}?" if (run / "recipe.yaml").is_file() else ""
@@ -213,6 +213,8 @@ def _say_ready(url: str, who: str, model: ServedModel, settings: ServeSettings) 
     if settings.chat_template or carries_template(model.path):
         asked = {"model": model.name, "messages": [{"role": "user", "content": "Hello"}]}
         route = "chat/completions"
+    if embeds_sentences(model.path):
+        asked, route = {"model": model.name, "input": "Hello"}, "embeddings"
     sys.stdout.write(
         f"serving {model.name} at {url}\n"
         f"  curl {url}/{route} -H 'Content-Type: application/json' -d '{json.dumps(asked)}'\n"

@@ -45,7 +45,8 @@ class ServeSettings(BaseModel):
     """Share of the GPU's memory for weights and KV cache together, on CUDA."""
 
     prefix_caching: bool = True
-    """Whether requests that begin alike share the KV cache of their beginning."""
+    """Whether requests that begin alike share the KV cache of their beginning, where the model
+    has one to share."""
 
     database: str | None = None
     """Where keys and what they used are kept: a file, or a URL such as postgresql://USER@HOST/NAME.

@@ -77,7 +77,8 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
         "enforce_eager": not compiles(settings, device),
-        "enable_prefix_caching": settings.prefix_caching,
+        # None is vLLM's choice: on, but for models that have none. With True those do not start.
+        "enable_prefix_caching": None if settings.prefix_caching else False,
         "chat_template": str(settings.chat_template) if settings.chat_template else None,
         # Loading code from the model's folder would let a model run anything.
         "trust_remote_code": False,

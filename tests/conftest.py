@@ -113,5 +113,6 @@ def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     log = tmp_path_factory.mktemp("server") / "server.log"
     model = open_model(smollm2, name="smollm2")
-    with ServerProcess(model, log, ServeSettings(max_model_len=2048)) as running:
+    settings = ServeSettings(max_model_len=2048, tool_parser="hermes")
+    with ServerProcess(model, log, settings) as running:
         yield running

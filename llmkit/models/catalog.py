@@ -146,8 +146,20 @@ def _not_found(name: str, *tried: str) -> UsageError:
     return UsageError(f"model {name!r} was not found. Tried: {'; '.join(places)}.{hint}")
 
 
+def resolve_served_model(name: str, say: Say = lambda _text: None) -> ResolvedModel:
+    """Find a model to serve: one that writes text, or one that embeds sentences.
+
+    Raises:
+        UsageError: there is none, or it does neither.
+    """
+    found = resolve(name, say)
+    if not embeds_sentences(found.folder):
+        refuse_other_kind(name, "language model", found.folder)
+    return found
+
+
 def resolve_language_model(name: str, say: Say = lambda _text: None) -> ResolvedModel:
-    """Find a model to train, merge or serve.
+    """Find a model to train or merge.
 
     Raises:
         UsageError: there is none, or it embeds sentences: transformers would load the weights of

@@ -56,8 +56,9 @@ def draw(plot: Plot) -> bytes:
     for line in plot.lines:
         axes.plot(line.x, line.y, marker="o", label=line.label)
     axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
+    axes.margins(y=0.12)  # before the limit, which ends the scaling: bars' figures need the room
     axes.set_ylim(bottom=0)
-    axes.margins(y=0.12)
+    axes.set_axisbelow(True)
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(plot.lines) > 1:

@@ -10,6 +10,7 @@ from openai_stub import Stub, stub_server
 from typer.testing import CliRunner
 
 from llmkit.cli import app
+from llmkit.errors import UsageError
 
 run = CliRunner().invoke
 
@@ -90,3 +91,9 @@ def test_failed_requests_end_with_an_error(served: tuple[str, Stub], tmp_path: P
     done = run(app, [*words, "--out", str(tmp_path)])
     assert done.exit_code == 1
     assert "server_shutdown" in done.output + str(done.exception)
+
+
+def test_a_single_batch_is_no_measurement_of_batching() -> None:
+    done = run(app, ["bench", "cache", "no-such-model", "--requests", "4", "--batch", "4"])
+    assert isinstance(done.exception, UsageError)
+    assert "such as 8" in str(done.exception)

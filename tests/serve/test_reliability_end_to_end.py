@@ -74,6 +74,7 @@ def test_a_killed_engine_is_told_to_clients_and_ends_the_server(
             os.kill(engine.pid, signal.SIGKILL)
             killed = time.monotonic()
             rest = [line for line in lines if line != "data: [DONE]"]
+            assert time.monotonic() - killed < 5, "clients are told"
         error = json.loads(rest[-1].removeprefix("data: "))["error"]
         assert set(error) == {"message", "type", "param", "code"}
         assert error["type"] == "server_error"
@@ -87,5 +88,6 @@ def test_a_killed_engine_is_told_to_clients_and_ends_the_server(
         assert comes_true(not_ready, 5)
         assert time.monotonic() - killed < 5
         assert server.wait(20) == 1
+        assert time.monotonic() - killed < 20, "the process has ended"
         log = server.log.read_text()
         assert "error: the engine died" in log

@@ -42,6 +42,21 @@ def test_cpu_is_eager_and_cuda_compiled_unless_asked() -> None:
         assert arguments["enforce_eager"] is eager
 
 
+def test_a_models_own_code_is_never_run() -> None:
+    assert "trust_remote_code" not in ServeSettings.model_fields
+    everything = ServeSettings(
+        chat_template=Path("t.jinja"),
+        tool_parser="hermes",
+        adapters_folder=Path("runs"),
+        batches_folder=Path("batches"),
+        otlp_endpoint="http://localhost:4318/v1/traces",
+    )
+    for settings in (ServeSettings(), everything):
+        for device in ("cpu", "cuda"):
+            for model in (MODEL, TWO_ADAPTERS):
+                assert engine_arguments(model, settings, device)["trust_remote_code"] is False  # type: ignore[arg-type]
+
+
 def test_no_cpu_argument_is_passed_on_cuda() -> None:
     settings = ServeSettings(kv_cache_gib=0.5)
     assert engine_arguments(MODEL, settings, "cpu")["kv_cache_memory_bytes"] == 2**29
