@@ -9,8 +9,8 @@
                   engine
 
 The engine would queue for ever, and in order of arrival: one client's thousand requests would keep
-everybody else waiting. Requests of low priority (of batches) get a place when no other waits; they
-are not refused after queue_seconds, but `InFlight` ends them after request_seconds as any other.
+everybody else waiting. Requests of low priority (of batches) get a place when no other waits,
+however long that takes.
 """
 
 from __future__ import annotations

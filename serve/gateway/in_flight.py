@@ -46,7 +46,8 @@ class InFlight:
 
         Args:
             app: answers them.
-            seconds: how long one may take from the moment it comes here.
+            seconds: how long one may take from the moment it comes here, if it is not of low
+                priority: lines of batches wait for everyone else, however long.
             untimed: beginnings of paths whose requests take as long as they do.
         """
         self._app = app
@@ -75,7 +76,8 @@ class InFlight:
         self._requests[request] = None
         self._none_left.clear()
         alarm = None
-        if self._seconds and not scope["path"].startswith(self._untimed):
+        timed = exchange_of(scope).priority == 0 and not scope["path"].startswith(self._untimed)
+        if self._seconds and timed:
             alarm = loop.call_later(self._seconds, self._cut, request, self._too_long)
         try:
             await request

@@ -110,6 +110,26 @@ def test_on_a_path_without_a_time_a_request_takes_as_long_as_it_does() -> None:
         assert call(app, path)[1][0]["status"] == status
 
 
+def test_a_line_of_a_batch_waits_for_others_as_long_as_it_takes() -> None:
+    async def both() -> list[Message]:
+        sent: list[Message] = []
+
+        async def slow(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await asyncio.sleep(0.03)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"done"})
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        low = scope()
+        exchange_of(low).priority = 1
+        await InFlight(slow, 0.01)(low, receive, send)
+        return sent
+
+    assert asyncio.run(both())[0]["status"] == 200
+
+
 def test_a_request_within_its_time_is_let_be() -> None:
     async def both() -> None:
         async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
