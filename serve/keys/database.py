@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,8 +151,26 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     # Readers beside one writer, and no fsync a commit: what a crash of the machine can take is
     # the last moments' counts; a crash of the process takes nothing.
-    connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _write_ahead(connection: Any) -> None:
+    """Switch the file to WAL, when others that start at the same time let it.
+
+    SQLite refuses at once, without its own wait, where two that read both ask to be alone with
+    the file.
+    """
+    until = time.monotonic() + _SECONDS_FOR_A_LOCK
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -132,12 +132,14 @@ def test_revoking_again_keeps_the_first_moment(store: KeyStore) -> None:
     assert store.revoke(made.key.id).revoked == first is not None
 
 
-def test_servers_that_start_together_make_the_tables_once(database_name: str) -> None:
+def _failures_of_starting_together(name: str) -> list[BaseException]:
     failures: list[BaseException] = []
+    together = threading.Barrier(8)
 
     def start() -> None:
+        together.wait()
         try:
-            Database(database_name).close()
+            Database(name).close()
         except BaseException as error:
             failures.append(error)
 
@@ -146,7 +148,17 @@ def test_servers_that_start_together_make_the_tables_once(database_name: str) ->
         thread.start()
     for thread in threads:
         thread.join()
-    assert failures == []
+    return failures
+
+
+def test_servers_that_start_together_make_the_tables_once(database_name: str) -> None:
+    assert _failures_of_starting_together(database_name) == []
+
+
+def test_servers_that_start_together_wait_for_each_others_switch_to_wal(tmp_path: Path) -> None:
+    # Without the wait, one of 20 files fails with a lock held by another start.
+    for number in range(60):
+        assert _failures_of_starting_together(str(tmp_path / f"{number}.db")) == []
 
 
 def test_tables_of_another_version_are_refused(database: Database, database_name: str) -> None:
