@@ -13,6 +13,7 @@ import typer
 from llmkit import (
     adapter_commands,
     bench_commands,
+    generate_commands,
     key_commands,
     model_commands,
     opening,
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(adapter_commands.app, name="adapters")
 app.add_typer(bench_commands.app, name="bench")
+app.add_typer(generate_commands.app, name="generate")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(model_commands.app, name="models")
 app.add_typer(recipe_commands.app, name="recipe")

@@ -6,9 +6,7 @@ override dotted paths with the types of the schema.
 """
 
 import io
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,14 +14,10 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
 
 from data_prep.filters.settings import perplexity_filter
 from data_prep.settings import DataConfig
-from data_prep.sources.kinds import kind_of
 from data_prep.units import settings_that_do_not_fit
-from llmkit.errors import UsageError
 from llmkit.evaluation.settings import EvaluationConfig
 from llmkit.models.settings import MergeConfig, ModelConfig
 from llmkit.recipe_conflicts import (
@@ -35,12 +29,8 @@ from llmkit.recipe_paths import located
 from llmkit.recipe_problems import (
     Conflicts,
     Problem,
-    conflicts_of,
-    explain,
-    infinite_numbers,
-    problems_of,
-    without_unknown_keys,
 )
+from llmkit.recipe_reading import read_document
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.units import UNITS_OF
 from serve.settings import ServeSettings
@@ -177,8 +167,6 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, CommentedMap]:
     """Read and validate a recipe.
 
-    Types are taken strictly: ``"30"``, ``30.0`` and ``true`` are not the integer 30.
-
     Args:
         path: the YAML file. Relative paths of data files and templates inside it are found in
             the working directory or in the recipe's own folder, and made absolute.
@@ -189,52 +177,15 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Comm
         The recipe, and the document it was made of, which knows the line of every key.
 
     Raises:
-        UsageError: the file is missing, is not YAML, or does not fit the schema; the message
-            lists every problem with file, line, and what is allowed. Or a relative path names one
-            file in the working directory and another beside the recipe.
+        UsageError: as `read_document`; or a relative path names one file in the working directory
+            and another beside the recipe.
     """
-    kind = kind_of(path)
-    if kind is not None and path.is_file():
-        raise UsageError(
-            f"{path}: this is data. A recipe is a YAML file that names it in data.sources; see "
-            "recipes/ for some. `llmkit prep DATA --convert FORMAT` needs none."
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe (looked in {Path.cwd()}).") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not a text file (byte {error.start} is not UTF-8).") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
-    document = _parse(text, str(path))
-    for word in overrides:
-        _override(document, word)
-    plain = _plain(document)
-    problems = list(infinite_numbers(plain))
-    try:
-        recipe = Recipe.model_validate_json(json.dumps(plain, default=str), strict=True)
-    except pydantic.ValidationError as error:
-        problems += problems_of(error, plain, Recipe)
-        if not conflicts_of(error):
-            problems += _conflicts_besides(error, plain)
-    if problems:
-        raise UsageError(explain(problems, document, path, overrides))
+    recipe, document = read_document(path, overrides, Recipe)
     return located(recipe, path.parent), document
 
 
-def _conflicts_besides(error: pydantic.ValidationError, plain: Any) -> list[Problem]:
-    """Conflicts between the keys that are known; with unknown ones none are looked for."""
-    known = without_unknown_keys(error, plain, Recipe)
-    try:
-        Recipe.model_validate_json(json.dumps(known, default=str), strict=True)
-    except pydantic.ValidationError as other:
-        return conflicts_of(other)
-    return []
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, every default written out."""
+def dump_recipe(recipe: BaseModel) -> str:
+    """A recipe of any kind as YAML, every default written out."""
     stream = io.StringIO()
     YAML().dump(recipe.model_dump(mode="json"), stream)
     return stream.getvalue()
@@ -243,79 +194,3 @@ def dump_recipe(recipe: Recipe) -> str:
 def recipe_schema() -> dict[str, Any]:
     """The JSON schema that editors use to complete and check recipes."""
     return Recipe.model_json_schema()
-
-
-def _parse(text: str, name: str) -> CommentedMap:
-    try:
-        document = YAML().load(text)
-    except DuplicateKeyError as error:
-        key = re.search(r'duplicate key "(.*?)"', str(error.problem))
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UsageError(f"{name}:{line}: {key[1] if key else 'a key'!r} stands twice.") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else "?"
-        problem = " ".join(str(error.problem or error.context).split())
-        raise UsageError(f"{name}:{line}: not YAML: {problem}") from None
-    except Exception as error:  # ruamel raises other kinds for broken tags and characters
-        raise UsageError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
-    if document is None:
-        raise UsageError(f"{name}: the file is empty; see `recipes/` for a recipe.")
-    if not isinstance(document, CommentedMap):
-        raise UsageError(
-            f"{name}: a recipe is a mapping of keys to values, not a {_kind(document)}; "
-            "see `recipes/`."
-        )
-    return document
-
-
-def _kind(value: Any) -> str:
-    return "list" if isinstance(value, list) else "single value"
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_plain(value) for value in node]
-    return node
-
-
-def _override(document: CommentedMap, word: str) -> None:
-    """Set one dotted path to a value, in place."""
-    path, equals, text = word.partition("=")
-    if not equals or not path:
-        raise UsageError(
-            f"{word!r}: overrides are written key=value, for example training.epochs=2"
-        )
-    try:
-        # A word of the command line has no comments: "#" belongs to the value.
-        value = text if " #" in text else YAML(typ="safe").load(text) if text else None
-    except Exception as error:
-        raise UsageError(f"{word!r}: the value is not YAML; quote it if it is text.") from error
-    *parents, last = path.split(".")
-    node: Any = document
-    for step in parents:
-        node = _step(node, step, path)
-    if isinstance(node, list):
-        node[_index(node, last, path)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise UsageError(f"{word!r}: {'.'.join(parents)!r} holds a value, not a mapping.")
-
-
-def _step(node: Any, step: str, path: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, step, path)]
-    if not isinstance(node, dict):
-        raise UsageError(f"{path!r}: {step!r} is below a plain value.")
-    if node.get(step) is None:
-        node[step] = CommentedMap()
-    return node[step]
-
-
-def _index(node: Sequence[Any], step: str, path: str) -> int:
-    if not step.isdecimal() or int(step) >= len(node):
-        raise UsageError(f"{path!r}: {step!r} is not an index into a list of {len(node)}.")
-    return int(step)

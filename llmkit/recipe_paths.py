@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,20 @@ if TYPE_CHECKING:
     from llmkit.recipe import Recipe
 
 
-def located(recipe: "Recipe", folder: Path) -> "Recipe":
-    """Find the files that a recipe names, beside it or in the working directory.
+@dataclass(frozen=True)
+class Finder:
+    """Finds what a recipe names, beside it or in the working directory."""
 
-    Their paths become absolute, so that the recipe means the same from everywhere.
+    folder: Path
+    """Where the recipe is."""
 
-    Raises:
-        UsageError: a relative path names one file in the working directory and another beside it.
-    """
+    def file(self, name: str) -> str:
+        """The absolute path of a file; the name itself where there is none.
 
-    def found(name: str) -> str:
-        here, beside = Path(name).absolute(), folder.absolute() / name
+        Raises:
+            UsageError: there are two.
+        """
+        here, beside = Path(name).absolute(), self.folder.absolute() / name
         if here.exists() and beside.exists() and not here.samefile(beside):
             raise UsageError(
                 f"{name!r} is both {here} and {beside}. Write the absolute path of "
@@ -33,15 +37,28 @@ def located(recipe: "Recipe", folder: Path) -> "Recipe":
         there = [path for path in (here, beside) if path.exists()]
         return os.path.normpath(there[0]) if there else name
 
-    def source(config: SourceConfig) -> SourceConfig:
-        path = found(config.path)
+    def source(self, config: SourceConfig) -> SourceConfig:
+        """A source of rows with an absolute path, or pattern of paths."""
+        path = self.file(config.path)
         if glob.has_magic(path) and not Path(path).exists():
-            path = _pattern(path, folder)
+            path = _pattern(path, self.folder)
         return config.model_copy(update={"path": path})
 
-    def named(name: str) -> str:
-        return found(name) if "/" in name else name
+    def model(self, name: str) -> str:
+        """A model's folder; a name without a slash is of the catalogue."""
+        return self.file(name) if "/" in name else name
 
+
+def located(recipe: "Recipe", folder: Path) -> "Recipe":
+    """Find the files that a recipe names, beside it or in the working directory.
+
+    Their paths become absolute, so that the recipe means the same from everywhere.
+
+    Raises:
+        UsageError: a relative path names one file in the working directory and another beside it.
+    """
+    finder = Finder(folder)
+    found, source, named = finder.file, finder.source, finder.model
     model, serve, training = recipe.model, recipe.serve, recipe.training
     shape, distillation = model.initialize, training.distillation
     if shape:

@@ -1,0 +1,1 @@
+"""Instruction data from a teacher: Evol-Instruct, Self-Instruct, Alpaca, answers and judging."""

@@ -1,0 +1,218 @@
+"""A teacher behind an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any
+
+import openai
+from openai.types.chat import ChatCompletion
+
+from data_prep.generate.asking import Ask, GenerationStopped, Reply
+from data_prep.generate.pace import Pace
+from data_prep.generate.settings import TeacherConfig
+
+_PASSING = {408, 409, 425, 429}
+"""Status codes beside 5xx after which the same call may succeed."""
+_FATAL = {401, 402, 403, 404}
+"""Status codes that every call will meet."""
+_QUOTA = "insufficient_quota"
+"""The code of a 429 that waiting does not cure."""
+_SCHEMA_REFUSED = {400, 422, 501}
+
+
+class Endpoint:
+    """Asks an endpoint until it answers, at the pace that is allowed."""
+
+    def __init__(
+        self,
+        client: openai.AsyncOpenAI,
+        config: TeacherConfig,
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        """Ask through a client.
+
+        Args:
+            client: of the endpoint, without retries of its own: they are counted and paced here.
+            config: the teacher.
+            say: told what a person may want to know, such as a long wait.
+        """
+        self._client = client
+        self._config = config
+        self._pace = Pace(config.limits)
+        self._say = say
+        self._takes_schemas = config.json_schema
+        self._stopping = asyncio.Event()
+        self.retried = 0
+        """Attempts that were made again."""
+
+    def stop(self) -> None:
+        """Make no more attempts; those under way may end."""
+        self._stopping.set()
+
+    async def complete(self, ask: Ask) -> Reply:
+        """Answer a call.
+
+        Raises:
+            GenerationStopped: the endpoint refuses every call (key, model, quota), or this one
+                failed more often than ``limits.retries`` allows.
+        """
+        failed = 0
+        while True:
+            await self._sleep(self._pace.seconds_until(ask.most_tokens))
+            while pause := self._pace.pause_left():
+                await self._sleep(pause)
+            try:
+                reply = await self._attempt(ask)
+            except openai.APIError as error:
+                refused = self._refused(error, ask)
+                if refused:
+                    return refused
+                failed += 1
+                self._give_up_or_wait(error, failed)
+                self.retried += 1
+                await self._sleep(self._wait_after(error, failed))
+            else:
+                self._pace.correct(ask.most_tokens, reply.prompt_tokens + reply.completion_tokens)
+                return reply
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), seconds)
+        if self._stopping.is_set():
+            raise GenerationStopped("stopped before the next attempt")
+
+    async def _attempt(self, ask: Ask) -> Reply:
+        schema = ask.schema if self._takes_schemas else None
+        try:
+            return _reply_of(await self._create(ask, with_schema=schema is not None), ask)
+        except openai.APIStatusError as error:
+            if schema is None or error.status_code not in _SCHEMA_REFUSED:
+                raise
+        reply = _reply_of(await self._create(ask, with_schema=False), ask)
+        if self._takes_schemas:
+            self._takes_schemas = False
+            self._say("the endpoint does not enforce JSON schemas: answers are checked here alone")
+        return reply
+
+    async def _create(self, ask: Ask, *, with_schema: bool) -> ChatCompletion:
+        sampling = ask.sampling.model_dump(exclude_none=True)
+        given: dict[str, Any] = {"messages": [turn.as_dict() for turn in ask.messages], **sampling}
+        if self._config.send_seed:
+            given["seed"] = ask.seed
+        if with_schema:
+            given["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": dict(ask.schema or {}), "strict": True},
+            }
+        done: ChatCompletion = await self._client.chat.completions.create(
+            model=self._config.model, extra_body=self._config.extra_body or None, **given
+        )
+        return done
+
+    def _refused(self, error: openai.APIError, ask: Ask) -> Reply | None:
+        """The reply to a call that this endpoint will not take; None where others fail as well."""
+        if not isinstance(error, openai.APIStatusError) or error.status_code in _FATAL | _PASSING:
+            return None
+        if error.status_code >= 500:
+            return None
+        return Reply(_words(error), "refused", ask.prompt_tokens, 0)
+
+    def _give_up_or_wait(self, error: openai.APIError, failed: int) -> None:
+        status = getattr(error, "status_code", None)
+        where = f"{self._client.base_url} ({self._config.model})"
+        if status in _FATAL or error.code == _QUOTA:
+            raise GenerationStopped(f"{where} refuses: {_words(error)}. {_remedy(status)}")
+        if failed > self._config.limits.retries:
+            raise GenerationStopped(
+                f"{where} did not answer in {failed} attempts at one call, the last time: "
+                f"{_words(error)}. Run the same command again when it does: it goes on where it "
+                "stopped."
+            )
+        asked = _retry_after(error)
+        if asked is not None and asked > self._config.limits.patience:
+            raise GenerationStopped(
+                f"{where} asks to wait {asked:.0f} seconds, longer than limits.patience "
+                f"({self._config.limits.patience:g}). Run the same command again then: it goes on "
+                "where it stopped."
+            )
+
+    def _wait_after(self, error: openai.APIError, failed: int) -> float:
+        asked = _retry_after(error)
+        if asked is None:
+            longest = min(60.0, 0.5 * 2 ** (failed - 1))
+            return float(longest * random.uniform(0.75, 1))
+        self._pace.pause(asked)
+        if asked >= 10:
+            self._say(f"the endpoint asks to wait {asked:.0f} seconds")
+        return asked
+
+
+def _reply_of(done: ChatCompletion, ask: Ask) -> Reply:
+    if not done.choices:
+        return Reply("the endpoint answered without a choice", "refused", ask.prompt_tokens, 0)
+    choice = done.choices[0]
+    text = choice.message.content or ""
+    finished: str | None = choice.finish_reason  # some servers leave it out
+    usage = done.usage
+    return Reply(
+        without_thoughts(text),
+        finished or "stop",
+        usage.prompt_tokens if usage else ask.prompt_tokens,
+        usage.completion_tokens if usage else len(text) // 4 + 1,
+    )
+
+
+_THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+
+
+def without_thoughts(text: str) -> str:
+    """What stands behind the thoughts that a reasoning model writes first."""
+    return _THOUGHTS.sub("", text).strip()
+
+
+def _retry_after(error: openai.APIError) -> float | None:
+    """Seconds that the endpoint asks to wait, told in seconds, milliseconds or as a date."""
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    headers = error.response.headers
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        said = headers.get(name)
+        if said is None:
+            continue
+        try:
+            return max(0.0, float(said) * unit)
+        except ValueError:
+            pass
+        try:
+            return max(0.0, parsedate_to_datetime(said).timestamp() - time())
+        except (ValueError, TypeError):
+            continue
+    return None
+
+
+def _words(error: openai.APIError) -> str:
+    """What the endpoint said, on one line."""
+    if isinstance(error, openai.APITimeoutError):
+        return "no answer within limits.timeout"
+    if isinstance(error, openai.APIConnectionError):
+        return f"no connection ({error.__cause__ or error})"
+    body = error.body if isinstance(error.body, dict) else {}
+    said = str(body.get("message") or error.message)
+    status = getattr(error, "status_code", "")
+    return " ".join(f"{status} {said}".split())[:300].rstrip(".")
+
+
+def _remedy(status: int | None) -> str:
+    if status in (401, 403):
+        return "Set the variable that teacher.api_key_env names to a key that may use it."
+    if status == 404:
+        return "Look at teacher.base_url (it ends in /v1) and teacher.model."
+    return "Its account has nothing left; the same command goes on where it stopped."

@@ -1,0 +1,101 @@
+"""The recipe of a generation: which tasks, which teacher, what is made of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_prep.contamination.settings import EvaluationSet
+from data_prep.generate.answers import AnswersConfig
+from data_prep.generate.evol_instruct import EvolConfig
+from data_prep.generate.self_instruct import SelfInstructConfig
+from data_prep.generate.settings import TeacherConfig
+from data_prep.sources.config import SourceConfig
+from llmkit.errors import UsageError
+from llmkit.recipe_paths import Finder
+from llmkit.recipe_reading import read_document
+from serve.settings import ServeSettings
+
+Method = Literal["evol-instruct", "self-instruct", "answers"]
+SECTIONS: dict[Method, str] = {
+    "evol-instruct": "evolve",
+    "self-instruct": "self_instruct",
+    "answers": "answers",
+}
+"""The section of a recipe that each method reads; Evol-Instruct reads ``answers`` too."""
+
+
+class ChecksConfig(BaseModel):
+    """What is looked at once rows are made. Nothing is taken out here: `prep` does that."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    coverage: str | None = "all-MiniLM-L6-v2"
+    """The embedding model that coverage is measured with; null leaves it out."""
+    near_duplicates: float = Field(default=0.8, gt=0, le=1)
+    """The Jaccard similarity from which on rows count as near-duplicates."""
+    contamination: list[EvaluationSet] = []
+    """Evaluation sets that are looked for in the rows."""
+
+
+class GenerationRecipe(BaseModel):
+    """Everything about one generation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """The folder under ``generated/`` that it writes."""
+    seeds: list[SourceConfig] = Field(min_length=1)
+    """Where the tasks come from that it begins with: any file or data set that training takes, and
+    plain instructions."""
+    teacher: TeacherConfig
+    evolve: EvolConfig | None = None
+    """For `llmkit generate evol-instruct`; left out, its defaults."""
+    self_instruct: SelfInstructConfig | None = None
+    """For `llmkit generate self-instruct`; left out, its defaults."""
+    answers: AnswersConfig | None = None
+    """For `llmkit generate answers`, and the answers of evolved instructions."""
+    checks: ChecksConfig = ChecksConfig()
+    serve: ServeSettings | None = None
+    """How the teacher is loaded where it answers in this process; left out, as it is served."""
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    """Decides operations, samples and the calls' own seeds."""
+
+
+def read_generation(path: Path, overrides: Sequence[str], method: Method) -> GenerationRecipe:
+    """Read a recipe for a method.
+
+    Raises:
+        UsageError: it does not fit the schema, or is for another method.
+    """
+    recipe, _ = read_document(path, overrides, GenerationRecipe)
+    for other, section in SECTIONS.items():
+        both = method == "evol-instruct" and other == "answers"
+        if other != method and not both and getattr(recipe, section) is not None:
+            raise UsageError(
+                f"{path}: the recipe has a section {section!r}, which `llmkit generate {method}` "
+                f"does not read. Run `llmkit generate {other} {path}`, or take it out."
+            )
+    if recipe.serve is not None and recipe.teacher.base_url:
+        raise UsageError(
+            f"{path}: 'serve' says how a teacher is loaded in this process, and teacher.base_url "
+            "names an endpoint: leave one of them out."
+        )
+    answers = recipe.answers
+    if answers and answers.best_of > 1 and answers.judge is None:
+        raise UsageError(
+            f"{path}: answers.best_of ({answers.best_of}) needs a judge to say which is best: set "
+            "answers.judge, or best_of to 1."
+        )
+    find = Finder(path.parent)
+    sets = [
+        each.model_copy(update={"path": find.source(SourceConfig(path=each.path)).path})
+        for each in recipe.checks.contamination
+    ]
+    return recipe.model_copy(
+        update={
+            "seeds": [find.source(each) for each in recipe.seeds],
+            "checks": recipe.checks.model_copy(update={"contamination": sets}),
+        }
+    )
