@@ -88,7 +88,8 @@ class ServeSettings(BaseModel):
     """Largest body of a request; files for batches have a limit of their own."""
 
     max_bodies_bytes: int = Field(default=256 * 2**20, ge=1024)
-    """Bytes that the bodies of all requests under way may have together; one more is refused."""
+    """Bytes that the bodies of all requests under way may take together, as they were sent and as
+    they were read; one more is refused."""
 
     max_messages: int = Field(default=2_000, ge=1)
     """Most messages in a conversation."""

@@ -81,7 +81,7 @@ class VllmEngine:
                 EngineTokens(app, self._client.abort), lambda: _cards(app.state, created, registry)
             )
             bounds = _bounds(app.state, self._client, registry, tasks)
-            yield EngineApp(routed, bounds, registry)
+            yield EngineApp(routed, bounds, registry, lambda: self.dead)
 
     async def _registry(self, state: State) -> AdapterRegistry | None:
         """The adapters of `adapters_folder`, those served before loaded again."""

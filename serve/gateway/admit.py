@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import Exchange, exchange_of
 from serve.gateway.prompt_count import prompt_tokens
-from serve.gateway.token_ask import Estimate, estimate
+from serve.gateway.token_ask import Estimate, estimate, prompt_cut
 from serve.keys.key import Key, Limits
 from serve.keys.limiter import Limiter, LimitsUnavailable, Verdict
 from serve.keys.opening import Keys
@@ -108,7 +108,8 @@ class Admit:
             return ask, verdict
         fits = False
         try:
-            prompt = await prompt_tokens(self._app, scope)
+            cut = prompt_cut(exchange.body or {}, self._longest)
+            prompt = await prompt_tokens(self._app, scope, cut)
             fits = prompt is None or prompt + answers <= admitted.held
         finally:
             if not fits:

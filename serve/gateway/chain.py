@@ -29,6 +29,7 @@ buffers nothing but request bodies (which are bounded).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -84,6 +85,9 @@ class EngineApp:
     adapters: AdapterRegistry | None = None
     """Adapters that can be loaded while it runs; None where that is not offered."""
 
+    dead: Callable[[], bool] = lambda: False
+    """Whether it has died."""
+
 
 @dataclass(frozen=True)
 class Inside:
@@ -128,7 +132,7 @@ class Gateway:
 
     def around(self, engine: EngineApp) -> Inside:
         """The layers between `ReadinessGate` and a running engine."""
-        app: ASGIApp = OpenAIErrors(engine.app)
+        app: ASGIApp = OpenAIErrors(engine.app, engine.dead)
         settings = self._settings
         app = OpenApiRoute(app, engine.bounds, settings, self._keys)
         # vLLM registers its families in the client library's own registry.

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve.gateway.authenticate import send_model_hidden
 from serve.gateway.backpressure import send_overloaded
 from serve.gateway.body import ClientLeft, Replay, is_json, read_body, with_body
-from serve.gateway.body_memory import BodiesFull, BodyMemory, Share
+from serve.gateway.body_memory import BodiesFull, BodyMemory, Share, parsed_size
 from serve.gateway.errors import send_error
 from serve.gateway.exchange import exchange_of
 from serve.requests.bounds import Bounds
@@ -90,6 +90,7 @@ class CheckBody:
                 status=415,
             )
         raw = await read_body(scope, receive, self._largest, share)
+        share.take(parsed_size(raw))
         exchange, route = exchange_of(scope), scope["path"]
         if route not in CHECKED:
             exchange.body = _object(raw) if raw else None

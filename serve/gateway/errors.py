@@ -25,6 +25,19 @@ def error_body(message: str, *, kind: str, code: str, param: str | None = None) 
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def error_event(path: str, body: Mapping[str, Any]) -> bytes:
+    """An error as the last event of a stream.
+
+    Args:
+        path: the route; the responses API names its events.
+        body: from `error_body`.
+    """
+    if path == "/v1/responses":
+        told = {"type": "error", **body["error"], "sequence_number": 0}
+        return f"event: error\ndata: {json.dumps(told)}\n\n".encode()
+    return f"data: {json.dumps(body)}\n\n".encode()
+
+
 async def send_error(
     send: Send,
     status: int,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.gateway.errors import error_body, send_error
+from serve.gateway.errors import error_body, error_event, send_error
 from serve.gateway.exchange import exchange_of
 
 
@@ -67,7 +66,7 @@ class InFlight:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and note that it is under way."""
         loop = asyncio.get_running_loop()
-        response = _Response(send)
+        response = _Response(send, scope["path"])
         if self._over is not None:
             exchange_of(scope).rejected = self._over.code
             await response.cut(self._over)
@@ -126,8 +125,9 @@ class InFlight:
 class _Response:
     """Remembers how far a response got, to end it in a way its client understands."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, path: str) -> None:
         self._send = send
+        self._path = path
         self._started = self._complete = self._events = False
 
     async def send(self, message: Message) -> None:
@@ -148,5 +148,5 @@ class _Response:
             )
         elif self._events and not self._complete:
             body = error_body(why.message, kind="server_error", code=why.code)
-            event = f"data: {json.dumps(body)}\n\n".encode()
+            event = error_event(self._path, body)
             await self._send({"type": "http.response.body", "body": event})

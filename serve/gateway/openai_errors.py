@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.gateway.errors import error_body, send_error
+from serve.gateway.errors import error_body, error_event, send_error
 from serve.gateway.exchange import exchange_of
 from serve.gateway.failures import report_failure
+from serve.gateway.in_flight import ENGINE_DIED
 
 _LOG = logging.getLogger(__name__)
 
@@ -112,12 +113,19 @@ class OpenAIErrors:
     request, vLLM has already decided on 200, and the refusal is the stream's first event.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, dead: Callable[[], bool] = lambda: False) -> None:
+        """Translate the answers of ``app``.
+
+        Args:
+            app: vLLM's.
+            dead: whether its engine has died: it then fails all requests as if each were at fault.
+        """
         self._app = app
+        self._dead = dead
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with the app's answer, its errors translated."""
-        answer = _Answer(send, scope["path"])
+        answer = _Answer(send, scope["path"], self._dead)
         try:
             await self._app(scope, receive, answer.send)
         except Exception as error:
@@ -128,7 +136,8 @@ class OpenAIErrors:
 class _Answer:
     """One answer on its way: what has been held back of it, and what has gone out."""
 
-    def __init__(self, send: Send, path: str) -> None:
+    def __init__(self, send: Send, path: str, dead: Callable[[], bool]) -> None:
+        self._dead = dead
         self._out = send
         self._path = path
         self._start: Message | None = None
@@ -161,7 +170,7 @@ class _Answer:
 
     async def fail(self) -> None:
         """End an answer whose app has raised."""
-        error = translate(500, None, self._path)
+        error = self._translated(500, None)
         if self._complete:
             return
         if not self._begun:
@@ -178,7 +187,7 @@ class _Answer:
         if message.get("more_body", False):
             return
         raw, status = b"".join(self._error), self._start["status"]
-        error = translate(status, _parsed(raw), self._path)
+        error = self._translated(status, _parsed(raw))
         if error.status >= 500:
             _LOG.error("vLLM answered %s with %d: %s", self._path, status, _type_of(_parsed(raw)))
         await self._refuse(error, _header(self._start, b"retry-after").decode("latin-1"))
@@ -187,7 +196,7 @@ class _Answer:
         given = _parsed(message["body"].partition(b"\n")[0].removeprefix(b"data: "))
         inner = given.get("error") if isinstance(given, dict) else None
         code = inner.get("code") if isinstance(inner, dict) else None
-        error = translate(code if isinstance(code, int) else 500, given, self._path)
+        error = self._translated(code if isinstance(code, int) else 500, given)
         if error.status >= 500:
             _LOG.error("vLLM broke off %s: %s", self._path, _type_of(given))
         if not self._begun:
@@ -208,11 +217,16 @@ class _Answer:
         )
 
     def _event(self, error: EngineError) -> bytes:
-        body: Mapping[str, Any] = error.body()
-        if self._path == "/v1/responses":
-            body = {"type": "error", **body["error"], "sequence_number": 0}
-            return f"event: error\ndata: {json.dumps(body)}\n\n".encode()
-        return f"data: {json.dumps(body)}\n\n".encode()
+        return error_event(self._path, error.body())
+
+    def _translated(self, status: int, body: Any) -> EngineError:
+        """What an error means; of a dead engine's, that it died."""
+        error = translate(status, body, self._path)
+        if error.status >= 500 and self._dead():
+            return EngineError(
+                ENGINE_DIED.status, ENGINE_DIED.message, "server_error", ENGINE_DIED.code
+            )
+        return error
 
 
 def _header(message: Message, name: bytes) -> bytes:

@@ -7,7 +7,7 @@ has the routes that this server answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +19,9 @@ from serve.gateway import adapters_route, batches_route, files_route
 from serve.gateway.adapters_route import AliasRequest, LoadRequest
 from serve.gateway.batches_route import BatchRequest
 from serve.gateway.errors import send_json
+from serve.gateway.exchange import exchange_of
 from serve.gateway.routes import ROUTES
+from serve.keys.key import Key
 from serve.keys.opening import Keys
 from serve.requests.bounds import Bounds
 from serve.requests.chat import ChatRequest
@@ -112,23 +114,42 @@ class OpenApiRoute:
         self._bounds = bounds
         self._settings = settings
         self._keys = keys or Keys()
+        self._made: dict[tuple[tuple[str, ...], bool], dict[str, Any]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on."""
         if scope["path"] == "/openapi.json":
-            await send_json(
-                send, 200, document(self._bounds, self._settings, locked=self._keys.required)
-            )
+            await send_json(send, 200, self._document(exchange_of(scope).key))
         else:
             await self._app(scope, receive, send)
 
+    def _document(self, key: Key | None) -> dict[str, Any]:
+        """The document for a key, which must not name models that the key may not use."""
+        served = self._bounds.models()
+        names = tuple(name for name in served if key is None or key.allows_model(name))
+        wanted = names, self._keys.required
+        if wanted not in self._made:
+            if len(self._made) >= _DOCUMENTS_KEPT:
+                self._made.clear()
+            self._made[wanted] = document(
+                self._bounds, self._settings, models=names, locked=self._keys.required
+            )
+        return self._made[wanted]
 
-def document(bounds: Bounds, settings: ServeSettings, *, locked: bool) -> dict[str, Any]:
+
+_DOCUMENTS_KEPT = 16
+"""One for each set of models that keys may use; each takes some 30 ms to make."""
+
+
+def document(
+    bounds: Bounds, settings: ServeSettings, *, models: Sequence[str], locked: bool
+) -> dict[str, Any]:
     """The OpenAPI 3.1 document for an engine.
 
     Args:
         bounds: what the engine can take; routes that it cannot serve are left out.
         settings: what its owner allows.
+        models: the names that requests may give.
         locked: whether requests need a key.
     """
     offered = [route for route in ROUTES if _is_offered(route, bounds, settings)]
@@ -140,7 +161,7 @@ def document(bounds: Bounds, settings: ServeSettings, *, locked: bool) -> dict[s
     schemas = made["$defs"]
     for shape in asked:
         if "model" in shape.model_fields:
-            _fill_in(schemas[shape.__name__]["properties"], bounds, settings)
+            _fill_in(schemas[shape.__name__]["properties"], bounds, settings, models)
     for node in _nodes(schemas):
         if node.get("format") == TOKEN_ID:
             node["maximum"] = bounds.vocabulary - 1
@@ -219,9 +240,11 @@ def _operation(
     return operation
 
 
-def _fill_in(fields: dict[str, Any], bounds: Bounds, settings: ServeSettings) -> None:
+def _fill_in(
+    fields: dict[str, Any], bounds: Bounds, settings: ServeSettings, models: Sequence[str]
+) -> None:
     """The engine's facts in place of what only it knows."""
-    fields["model"] = {"enum": list(bounds.models()), "description": "See /v1/models."}
+    fields["model"] = {"enum": list(models), "description": "See /v1/models."}
     most = dict.fromkeys((*_IN_TOKENS, "truncate_prompt_tokens"), bounds.max_model_len)
     most |= dict.fromkeys(_IN_LOGPROBS, bounds.max_logprobs)
     most |= {"n": settings.max_choices}

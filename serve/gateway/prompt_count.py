@@ -22,12 +22,13 @@ _OF_CHAT = (
 )
 
 
-async def prompt_tokens(app: ASGIApp, scope: Scope) -> int | None:
+async def prompt_tokens(app: ASGIApp, scope: Scope, longest: int) -> int | None:
     """The prompt's tokens; None where that cannot be told before the engine has seen it.
 
     Args:
         app: answers ``/tokenize``.
         scope: of the request, whose exchange has the body.
+        longest: what the engine cuts each of its prompts to.
     """
     exchange = exchange_of(scope)
     counts = []
@@ -35,7 +36,7 @@ async def prompt_tokens(app: ASGIApp, scope: Scope) -> int | None:
         count = part if isinstance(part, int) else await _tokenized(app, scope, part)
         if count is None:
             return None
-        counts.append(count)
+        counts.append(min(count, longest))
     return sum(counts) if counts else None
 
 

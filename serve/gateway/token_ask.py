@@ -57,8 +57,9 @@ def estimate(route: str, body: Mapping[str, Any], longest: int) -> Estimate:
     for name in prompts:
         size.add(body.get(name))
     sequences = _prompts(body.get("prompt", body.get("input")), route)
-    least = size.characters // _CHARACTERS + size.ids
-    most = min(size.bytes + _AROUND, sequences * longest)
+    cut = prompt_cut(body, longest)
+    least = min(size.characters // _CHARACTERS + size.ids, sequences * cut)
+    most = min(size.bytes + _AROUND, sequences * cut)
     if not maxima:
         return Estimate(Ask(min(least, most), most), 0)
     answers = sequences * max(_whole(body.get("n")), 1)
@@ -68,6 +69,12 @@ def estimate(route: str, body: Mapping[str, Any], longest: int) -> Estimate:
     written = answers * min(named or longest, longest)
     ask = Ask(min(least, most) + (written if named else answers), most + written)
     return Estimate(ask, written if named else None)
+
+
+def prompt_cut(body: Mapping[str, Any], longest: int) -> int:
+    """The most tokens that each of a request's prompts has once the engine cut it as asked."""
+    asked = _whole(body.get("truncate_prompt_tokens"))
+    return min(asked, longest) if asked > 0 else longest
 
 
 class _Size:

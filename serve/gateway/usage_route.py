@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,13 +20,17 @@ from serve.keys.usage import UsageRow
 
 PATH = "/v1/usage"
 _PARAMETERS = ("since", "until", "key")
+DAYS = 31
+"""Days that are told where the query names no first one."""
+MOST_ROWS = 10_000
+"""Rows of one answer: some 2 MB."""
 
 
 class UsageRoute:
     """Answers ``/v1/usage``; passes every other request on.
 
     Query: ``since`` and ``until``, the first and the last day (``2030-01-31``, UTC), and for
-    admins ``key``, one key's id.
+    admins ``key``, one key's id. Without ``since`` it is `DAYS` days up to the last.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
@@ -67,7 +72,9 @@ class UsageRoute:
             query = {**query, "key_id": asking.id}
         usage = self._keys.usage
         try:
-            rows = await asyncio.to_thread(usage.read, **query) if usage is not None else []
+            rows: list[UsageRow] = []
+            if usage is not None:
+                rows = await asyncio.to_thread(partial(usage.read, **query, most=MOST_ROWS + 1))
         except SQLAlchemyError:
             exchange.rejected = "usage_unavailable"
             await send_error(
@@ -77,6 +84,18 @@ class UsageRoute:
                 kind="server_error",
                 code="usage_unavailable",
                 headers={"retry-after": "5"},
+            )
+            return
+        if len(rows) > MOST_ROWS:
+            exchange.rejected = "invalid_query"
+            await send_error(
+                send,
+                400,
+                f"more than {MOST_ROWS} rows, from {query['since']} on: ask for fewer days, with "
+                "since and until, or for one key.",
+                kind="invalid_request_error",
+                code="invalid_query",
+                param="since",
             )
             return
         await send_json(send, 200, {"object": "list", "data": [_body(row) for row in rows]})
@@ -104,6 +123,8 @@ def _query(scope: Scope) -> Mapping[str, Any]:
             found[name] = date.fromisoformat(value)
         except ValueError:
             raise _WrongQuery(name, f"{name} must be a day such as 2030-01-31.") from None
+    # What is asked for by default stays small however long the server has been there.
+    found.setdefault("since", found.get("until", datetime.now(UTC).date()) - timedelta(DAYS - 1))
     return found
 
 

@@ -37,7 +37,8 @@ LEASE = 3.0
 BETWEEN_WRITES = 0.1
 """Seconds between an owner's transactions."""
 _TRUST = 0.5
-"""Seconds after a transaction in which its owner counts without another."""
+"""Seconds after a transaction in which its owner counts without another, less where it took so
+long that the lease is nearly over."""
 _BETWEEN_LOOKS = 0.02
 """Seconds between looks at a row that another server has yet to give up."""
 _SHARED = 60.0
@@ -324,9 +325,12 @@ class Limiter:
         turn.answered += [(of, self._judge(window, of.key, of.ask, now)) for of in waiting]
         turn.settled.add(key_id)
         row.state, row.owner, row.wanted = window.as_json(), None, False
-        if waiting and row.shared_until <= now and not self._stopping:
+        # A row in which another server holds something stays shared: that server's word that it
+        # still does is for the row, and an owner's memory would not hear it.
+        alone = window.held.keys() <= {self._process}
+        if waiting and alone and row.shared_until <= now and not self._stopping:
             row.owner, row.owned_until = self._process, now + LEASE
-            turn.taken[key_id] = _Owned(window, moment + _TRUST, moment, moment)
+            turn.taken[key_id] = _Owned(window, moment, moment, moment)
 
     def _write(
         self, key_id: str, owned: _Owned, row: WindowRow, now: float, moment: float, turn: _Turn
@@ -351,10 +355,13 @@ class Limiter:
         for key_id in turn.settled:
             self._ended.pop(key_id, None)
             self._waiting.pop(key_id, None)
+        # From now, as a slow database would leave no time otherwise; and well within the lease,
+        # which began after `moment`.
+        until = min(time.monotonic() + _TRUST, moment + LEASE - _TRUST)
         with self._lock:
             self._owned |= turn.taken
-            for owned in turn.renewed:
-                owned.until = moment + _TRUST
+            for owned in (*turn.renewed, *turn.taken.values()):
+                owned.until = until
         for waiting, verdict in turn.answered:
             _answer(waiting.future, verdict)
 
@@ -368,8 +375,13 @@ class Limiter:
 
     def _fail_impatient(self) -> None:
         late = time.monotonic() - _PATIENCE
-        keys = [key_id for key_id, of in self._waiting.items() if of and of[0].since < late]
-        self._fail(keys)
+        for key_id, of in list(self._waiting.items()):
+            for waiting in of:
+                if waiting.since < late:
+                    _answer(waiting.future, None)
+            self._waiting[key_id] = [waiting for waiting in of if waiting.since >= late]
+            if not self._waiting[key_id]:
+                del self._waiting[key_id]
 
     def _fail(self, key_ids: Iterable[str]) -> None:
         """Tell those who wait for these keys that no verdict comes."""

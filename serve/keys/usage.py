@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 
 from serve.keys.database import Database
 from serve.keys.tables import keys, usage
@@ -81,14 +80,19 @@ class Usage:
                 # In one order: no two replicas wait for each other.
                 rows = [_as_row(place, counts[place]) for place in sorted(counts)]
                 connection.execute(self._added(), rows)
-        except SQLAlchemyError:
+        except Exception:
             with self._lock:
                 for place, of in counts.items():
                     self._counts.setdefault(place, _Counts()).add(of)
             raise
 
     def read(
-        self, *, key_id: str | None = None, since: date | None = None, until: date | None = None
+        self,
+        *,
+        key_id: str | None = None,
+        since: date | None = None,
+        until: date | None = None,
+        most: int | None = None,
     ) -> list[UsageRow]:
         """What was used, by day, key and model; of all keys unless one is named. Blocks.
 
@@ -96,6 +100,7 @@ class Usage:
             key_id: the key.
             since: the first day.
             until: the last day.
+            most: rows to read, the first ones.
         """
         self.write()
         wanted = select(
@@ -110,7 +115,8 @@ class Usage:
         if until is not None:
             wanted = wanted.where(usage.c.day <= until)
         with self.database.reading() as connection:
-            rows = connection.execute(wanted.order_by(usage.c.day, usage.c.key_id, usage.c.model))
+            ordered = wanted.order_by(usage.c.day, usage.c.key_id, usage.c.model).limit(most)
+            rows = connection.execute(ordered)
             return [UsageRow(*row) for row in rows]
 
     def start(self) -> None:
@@ -129,7 +135,8 @@ class Usage:
             stopping = self._stop.wait(SECONDS_BETWEEN_WRITES)
             try:
                 self.write()
-            except SQLAlchemyError as error:  # what was not written is kept, and tried again
+            except Exception as error:
+                # What was not written is kept, and tried again; without this thread none would be.
                 self._trouble.told(error)
             else:
                 self._trouble.over()

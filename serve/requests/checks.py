@@ -149,14 +149,23 @@ def _responses(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
     called = request.tool_choice != "none"
     check_functions(functions, fields, allowance, called=called)
     choice = request.tool_choice
+    amended = _without_nulls(body, ResponsesRequest)
     if not functions and choice in (None, "auto", "none"):
-        return None
+        return amended
     named = choice.name if isinstance(choice, NamedFunctionTool) else None
-    demanded = _demanded(choice, named, {function.name for function in functions}, engine)
-    return with_object_arguments(body) if demanded else None
+    if not _demanded(choice, named, {function.name for function in functions}, engine):
+        return amended
+    return with_object_arguments(amended or body) or amended
 
 
-def _completion(body: dict[str, Any], engine: Engine) -> None:
+def _without_nulls(body: dict[str, Any], shape: type[Shape]) -> dict[str, Any] | None:
+    """The body without nulls that vLLM does not take; None if it has none."""
+    absent = shape.null_is_absent
+    said = {name: value for name, value in body.items() if value is not None or name not in absent}
+    return said if len(said) < len(body) else None
+
+
+def _completion(body: dict[str, Any], engine: Engine) -> dict[str, Any] | None:
     _few("prompt", body, engine.settings.max_choices)
     request = _read(CompletionRequest, body, engine)
     bounds = engine.bounds
@@ -164,7 +173,7 @@ def _completion(body: dict[str, Any], engine: Engine) -> None:
     prompt = request.prompt
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     prompts = len(prompt) if several else 1
-    at_most("prompt" if several else "n", prompts * request.n, engine.settings.max_choices)
+    at_most("prompt" if several else "n", prompts * (request.n or 1), engine.settings.max_choices)
     _token_prompts("prompt", prompt, bounds.max_model_len, engine)
     fits_model("max_tokens", request.max_tokens, bounds)
     if request.max_tokens == 0:
@@ -176,6 +185,7 @@ def _completion(body: dict[str, Any], engine: Engine) -> None:
     if request.logprob_token_ids:
         _needs("logprob_token_ids", "logprobs", holds=request.logprobs is not None)
     _sampling(request, engine, Allowance(engine.settings.max_schema_chars))
+    return _without_nulls(body, CompletionRequest)
 
 
 def _sampling(request: Sampling, engine: Engine, allowance: Allowance) -> None:

@@ -13,6 +13,8 @@ from serve.requests.shape import Text, Tokens
 class CompletionRequest(Sampling):
     """Text that goes on from a prompt, without a chat template."""
 
+    null_is_absent = ("n",)
+
     prompt: (
         Text
         | Tokens
@@ -24,8 +26,8 @@ class CompletionRequest(Sampling):
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     """Most tokens of an answer; 16 if not given. 0 only with echo."""
 
-    n: Annotated[int, Field(ge=1)] = 1
-    """Answers to make for each prompt."""
+    n: Annotated[int, Field(ge=1)] | None = None
+    """Answers to make for each prompt; 1 if not given."""
 
     add_special_tokens: bool = True
     """Whether the tokenizer adds its special tokens to the prompt."""

@@ -45,6 +45,10 @@ def check_structured_outputs(given: StructuredOutputs, allowance: Allowance) -> 
             ) from None
 
 
+_NOT_AT_THE_TOP = ("anyOf", "oneOf", "allOf", "not", "enum", "const", "$ref")
+"""With these a schema may let something else than an object through; OpenAI refuses them too."""
+
+
 def check_functions(
     functions: Sequence[Function | FunctionTool],
     fields: Sequence[str],
@@ -64,7 +68,16 @@ def check_functions(
             continue
         if not called:
             _take(parameters, field, allowance, code)
-        elif parameters.get("type", "object") == "object":
+            continue
+        for key in _NOT_AT_THE_TOP:
+            if key in parameters:
+                raise RequestRefused(
+                    f"'{field}' must have the type 'object', and {key!r} not at its top: a "
+                    "function's arguments have names.",
+                    code=code,
+                    param=field,
+                )
+        if parameters.get("type", "object") == "object":
             check_schema_in(parameters, field, allowance, code)
         else:
             raise RequestRefused(

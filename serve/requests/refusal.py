@@ -108,7 +108,8 @@ def _path(problem: ErrorDetails, body: Any) -> tuple[int | str, ...]:
             continue
         path.append(part)
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        path.append(str(problem["ctx"]["discriminator"]).strip("'"))
+        # A field in quotes; or, where it may be left out, a function called after it.
+        path.append(str(problem["ctx"]["discriminator"]).strip("'_()"))
     return tuple(path)
 
 

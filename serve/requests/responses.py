@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from serve.requests.sampling import Bias, BiasKey, Penalty, SomeIds, Stop
-from serve.requests.shape import CacheSalt, Metadata, Name, Shape
+from serve.requests.shape import CacheSalt, HandedBack, Metadata, Name, Shape
 from serve.requests.structured import JsonFormat, StructuredOutputs, TextFormat
 from serve.requests.tools import FunctionName
 
@@ -21,7 +21,7 @@ class InputText(Shape):
     text: str
 
 
-class OutputText(Shape):
+class OutputText(HandedBack):
     """A piece of an earlier answer."""
 
     type: Literal["output_text"]
@@ -34,7 +34,7 @@ Part = Annotated[InputText | OutputText, Field(discriminator="type")]
 Content = str | Annotated[list[Part], Field(min_length=1, max_length=1024, fail_fast=True)]
 
 
-class InputMessage(Shape):
+class InputMessage(HandedBack):
     """A turn of the conversation."""
 
     type: Literal["message"] | None = None
@@ -44,7 +44,7 @@ class InputMessage(Shape):
     status: str | None = None
 
 
-class Call(Shape):
+class Call(HandedBack):
     """A function that an earlier answer called."""
 
     type: Literal["function_call"]
@@ -55,7 +55,7 @@ class Call(Shape):
     status: str | None = None
 
 
-class CallOutput(Shape):
+class CallOutput(HandedBack):
     """What the function answered."""
 
     type: Literal["function_call_output"]
@@ -65,7 +65,18 @@ class CallOutput(Shape):
     status: str | None = None
 
 
-Item = InputMessage | Call | CallOutput
+def _type(given: Any) -> str | None:
+    """The type of an item; messages may leave it out."""
+    kind = given.get("type") if isinstance(given, dict) else getattr(given, "type", None)
+    return "message" if kind is None else str(kind)
+
+
+Item = Annotated[
+    Annotated[InputMessage, Tag("message")]
+    | Annotated[Call, Tag("function_call")]
+    | Annotated[CallOutput, Tag("function_call_output")],
+    Discriminator(_type),
+]
 
 
 class FunctionTool(Shape):
@@ -114,6 +125,8 @@ class Reasoning(Shape):
 class ResponsesRequest(Shape):
     """The next turn of a conversation, as OpenAI's newer API puts it."""
 
+    null_is_absent = ("service_tier", "truncation")
+
     model: str
     input: str | Annotated[list[Item], Field(min_length=1, fail_fast=True)]
     """What is asked, alone or after earlier turns."""
@@ -155,7 +168,7 @@ class ResponsesRequest(Shape):
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     include_reasoning: bool = True
-    truncation: Literal["auto", "disabled"] = "disabled"
+    truncation: Literal["auto", "disabled"] | None = "disabled"
     cache_salt: CacheSalt | None = None
     stream: bool | None = None
     stream_options: Any = None
@@ -166,6 +179,6 @@ class ResponsesRequest(Shape):
 
     metadata: Metadata | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority"] = "auto"
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = "auto"
     prompt_cache_key: Annotated[str, Field(max_length=512)] | None = None
     safety_identifier: Annotated[str, Field(max_length=512)] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,9 @@ class Shape(BaseModel):
     Strict, because what is tolerated here is interpreted once more by vLLM, and the two must
     not come to different ends.
     """
+
+    null_is_absent: ClassVar[tuple[str, ...]] = ()
+    """Fields whose null OpenAI's types allow and vLLM does not take: it is left out."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -41,6 +44,27 @@ class Shape(BaseModel):
             name: value
             for name, value in given.items()
             if value is not None or name not in NOT_OFFERED
+        }
+
+
+class HandedBack(Shape):
+    """An object of an answer that is sent back as a part of the conversation.
+
+    The server's answers spell out every field that OpenAI's have, and the newer of those are not
+    read here: as nulls they say nothing.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": {"type": "null"}})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or None not in given.values():
+            return given
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None or name in cls.model_fields
         }
 
 

@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
+import pytest
+from pydantic_core import from_json
 from starlette.types import Receive, Scope, Send
 
+from serve.gateway.body_memory import parsed_size
 from serve.gateway.check_body import CheckBody
 from serve.gateway.errors import send_json
 from serve.requests.bounds import Bounds
@@ -15,6 +20,31 @@ from serve.settings import ServeSettings
 SIZE = 2048
 BODY = json.dumps({"model": "base", "prompt": "a" * (SIZE - 32)}).encode().ljust(SIZE)
 BOUNDS = Bounds(lambda: ["base"], max_model_len=5000, vocabulary=1000)
+
+
+def size_of(value: Any) -> int:
+    inner = [*value, *value.values()] if isinstance(value, dict) else value
+    inside = sum(map(size_of, inner)) if isinstance(inner, list) else 0
+    return sys.getsizeof(value) + inside
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{}] * 1000,
+        [{"a": 1}] * 1000,
+        [[]] * 1000,
+        [[1000]] * 1000,
+        [1000 + n for n in range(1000)],
+        ["ab"] * 1000,
+        {str(n): n for n in range(1000)},
+        [{"role": "user", "content": "Tell me. " * 20}] * 50,
+        "a" * 100_000,
+    ],
+)
+def test_a_parsed_body_takes_no_more_than_is_reckoned(value: Any) -> None:
+    raw = json.dumps(value, separators=(",", ":")).encode()
+    assert size_of(from_json(raw)) <= parsed_size(raw)
 
 
 class Engine:
@@ -45,7 +75,8 @@ async def in_pieces() -> AsyncIterator[bytes]:
 def test_bodies_together_are_bounded_and_given_back() -> None:
     async def scenario() -> None:
         engine = Engine()
-        settings = ServeSettings(max_body_bytes=SIZE, max_bodies_bytes=3 * SIZE)
+        room = 3 * (SIZE + parsed_size(BODY))
+        settings = ServeSettings(max_body_bytes=SIZE, max_bodies_bytes=room)
         app = CheckBody(engine, BOUNDS, settings)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://test"

@@ -27,7 +27,9 @@ def app(status: int, headers: Any, *bodies: bytes, then: Exception | None = None
     return answer
 
 
-def answer_of(inner: ASGIApp, path: str = "/v1/chat/completions") -> list[Message]:
+def answer_of(
+    inner: ASGIApp, path: str = "/v1/chat/completions", *, dead: bool = False
+) -> list[Message]:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -36,7 +38,7 @@ def answer_of(inner: ASGIApp, path: str = "/v1/chat/completions") -> list[Messag
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}
 
-    asyncio.run(OpenAIErrors(inner)({"type": "http", "path": path}, receive, send))
+    asyncio.run(OpenAIErrors(inner, lambda: dead)({"type": "http", "path": path}, receive, send))
     return sent
 
 
@@ -187,3 +189,29 @@ def test_the_log_names_an_error_and_quotes_nothing(caplog: pytest.LogCaptureFixt
     assert len(caplog.messages) == 2
     assert all("prompt" not in line for line in caplog.messages)
     assert all("InternalServerError" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        app(500, JSON, json.dumps(vllm(500, "EngineCore encountered an issue.")).encode()),
+        app(0, JSON, then=RuntimeError("no engine")),
+        app(200, EVENTS, b'data: {"error": {"message": "dead", "code": 500}}\n\n'),
+    ],
+)
+def test_what_a_dead_engine_fails_is_told_as_its_death(inner: ASGIApp) -> None:
+    status, error = error_of(answer_of(inner, dead=True))
+    assert (status, error["code"]) == (503, "engine_died")
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses"])
+def test_a_stream_that_a_dead_engine_breaks_off_says_so(path: str) -> None:
+    inner = app(200, EVENTS, b"data: 1\n\n", then=RuntimeError("no engine"))
+    last = answer_of(inner, path, dead=True)[-1]["body"].decode()
+    assert '"engine_died"' in last
+    assert last.startswith("event: error\n") is (path == "/v1/responses")
+
+
+def test_a_request_at_fault_is_told_so_by_a_dead_engine_too() -> None:
+    inner = app(400, JSON, json.dumps(vllm(400, "temperature must be at least 0")).encode())
+    assert error_of(answer_of(inner, dead=True))[0] == 400

@@ -32,10 +32,12 @@ class Tokenizer:
         await send_json(send, 200, {"count": len(text)})
 
 
-def count(route: str, body: dict[str, Any]) -> tuple[int | None, Exchange, list[Any]]:
+def count(
+    route: str, body: dict[str, Any], cut: int = 512
+) -> tuple[int | None, Exchange, list[Any]]:
     tokenizer, exchange = Tokenizer(), Exchange(route=route, body={"model": "m", **body})
     scope: Scope = {"type": "http", "method": "POST", "path": route, "headers": []}
-    counted = asyncio.run(prompt_tokens(tokenizer, with_exchange(scope, exchange)))
+    counted = asyncio.run(prompt_tokens(tokenizer, with_exchange(scope, exchange), cut))
     return counted, exchange, tokenizer.asked
 
 
@@ -54,6 +56,14 @@ def test_every_kind_of_prompt_is_counted(route: str, body: dict[str, Any], token
     counted, exchange, _ = count(route, body)
     assert counted == tokens
     assert exchange.prompt_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [(COMPLETIONS, {"prompt": ["abcd", "c"]}), (EMBEDDINGS, {"input": [[5, 6, 7], [8]]})],
+)
+def test_each_prompt_counts_as_far_as_it_is_not_cut(route: str, body: dict[str, Any]) -> None:
+    assert count(route, body, 2)[0] == 3
 
 
 @pytest.mark.parametrize(

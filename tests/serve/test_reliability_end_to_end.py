@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ LONG: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 1500, "ignor
 def gauge(server: ServerProcess, name: str) -> float:
     """A figure of the engine's, over all its labels."""
     lines = httpx.get(f"{server.root_url}/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + "{"))
+    named = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in named)
 
 
 def comes_true(what: Callable[[], bool], seconds: float = 15) -> bool:
@@ -62,22 +64,34 @@ def test_a_killed_engine_is_told_to_clients_and_ends_the_server(
     server = ServerProcess(
         open_model(smollm2, name="dying"),
         tmp_path / "log",
-        ServeSettings(max_model_len=2048, database="none"),
+        ServeSettings(max_model_len=2048, database="none", max_running=2),
     )
-    with server:
+    whole = {"model": "dying", **LONG}
+
+    def post() -> httpx.Response:
+        return httpx.post(f"{server.url}/completions", json=whole, timeout=60)
+
+    with server, ThreadPoolExecutor(4) as others:
         # The other child only keeps track of what is shared between them.
         engine = max(psutil.Process(server.pid).children(), key=lambda p: p.memory_info().rss)
         asked = {"model": "dying", "stream": True, **LONG}
         with httpx.stream("POST", f"{server.url}/completions", json=asked, timeout=60) as answer:
             lines = (line for line in answer.iter_lines() if line)
             next(lines)
+            # One is answered beside it, and three wait.
+            waiting = [others.submit(post) for _ in range(4)]
+            assert comes_true(lambda: gauge(server, "llmkit_requests_waiting") == 3)
             os.kill(engine.pid, signal.SIGKILL)
             killed = time.monotonic()
             rest = [line for line in lines if line != "data: [DONE]"]
             assert time.monotonic() - killed < 5, "clients are told"
         error = json.loads(rest[-1].removeprefix("data: "))["error"]
         assert set(error) == {"message", "type", "param", "code"}
-        assert error["type"] == "server_error"
+        assert error["code"] == "engine_died"
+        answers = [each.result() for each in waiting]
+        assert time.monotonic() - killed < 5
+        told = [(answer.status_code, answer.json()["error"]["code"]) for answer in answers]
+        assert told == [(503, "engine_died")] * 4
 
         def not_ready() -> bool:
             try:

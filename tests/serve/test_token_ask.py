@@ -51,6 +51,17 @@ def test_the_named_maximum_is_certain_for_each_answer() -> None:
     assert ask_of(CHAT, say("x" * 76, max_completion_tokens=100, n=3), 2048).least == 10 + 300
 
 
+@pytest.mark.parametrize(("route", "answer"), [(CHAT, 10), (COMPLETIONS, 10), (EMBEDDINGS, 0)])
+def test_a_prompt_is_no_longer_than_it_is_cut_to(route: str, answer: int) -> None:
+    text = {"prompt": "x" * 20_000, "input": "x" * 20_000}
+    body = say("x" * 20_000, truncate_prompt_tokens=50, max_tokens=10, **text)
+    assert ask_of(route, body, 2048) == Ask(50 + answer, 50 + answer)
+    several = body | {"prompt": ["x" * 20_000] * 3, "input": ["x" * 20_000] * 3}
+    times = 1 if route == CHAT else 3
+    assert ask_of(route, several, 2048) == Ask(times * (50 + answer), times * (50 + answer))
+    assert ask_of(route, body | {"truncate_prompt_tokens": -1}, 2048).most == 2048 + answer
+
+
 def test_without_a_maximum_an_answer_may_be_as_long_as_the_model_allows() -> None:
     ask = ask_of(CHAT, say("Hi"), 2048)
     assert ask.least == 1

@@ -4,10 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import insert
 from sqlalchemy.exc import OperationalError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,7 +22,9 @@ from serve.gateway.usage_route import UsageRoute
 from serve.keys.database import Database
 from serve.keys.key import Limits
 from serve.keys.opening import Keys, open_keys
+from serve.keys.secret import parsed
 from serve.keys.store import KeyStore
+from serve.keys.tables import usage as usage_table
 from serve.requests.bounds import Bounds
 from serve.settings import ServeSettings
 
@@ -382,6 +386,41 @@ def test_a_wrong_question_about_usage_is_refused(
             answer = await client.get(f"/v1/usage{query}", headers=headers)
         assert answer.status_code == status
         assert answer.json()["error"]["param"]
+
+    asyncio.run(scenario())
+
+
+def test_usage_is_of_the_last_month_unless_asked_otherwise_and_of_no_more_rows_than_fit(
+    database: Database,
+    database_name: str,
+    make_key: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = make_key()
+    today = datetime.now(UTC).date()
+    rows = [(today, "base"), (today - timedelta(30), "base"), (today - timedelta(31), "old")]
+    with database.writing() as connection:
+        connection.execute(
+            insert(usage_table),
+            [
+                {"key_id": parsed(key)[0], "model": model, "day": day, "requests": 1}
+                | {"prompt_tokens": 1, "completion_tokens": 1}
+                for day, model in rows
+            ],
+        )
+
+    async def scenario() -> None:
+        async with replicas(database_name, 1, Engine()) as (client,):
+            told = (await usage(client, key))["data"]
+            assert [row["day"] for row in told] == [str(rows[1][0]), str(today)]
+            assert len((await usage(client, key, "?since=2000-01-01"))["data"]) == 3
+            until = (await usage(client, key, f"?until={rows[2][0]}"))["data"]
+            assert [row["model"] for row in until] == ["old"]
+            monkeypatch.setattr("serve.gateway.usage_route.MOST_ROWS", 2)
+            headers = {"authorization": f"Bearer {key}"}
+            refused = await client.get("/v1/usage?since=2000-01-01", headers=headers)
+            assert refused.status_code == 400
+            assert "ask for fewer days" in refused.json()["error"]["message"]
 
     asyncio.run(scenario())
 

@@ -4,8 +4,8 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 from sqlalchemy import event, text
@@ -16,6 +16,7 @@ from serve.keys.key import Key, Limits
 from serve.keys.limiter import LEASE, Limiter, LimitsUnavailable, Verdict
 from serve.keys.store import KeyStore
 from serve.keys.window import Admitted, Ask, Refused, Window
+from serve.keys.window_rows import WindowRows
 
 SIXTY = Limits(requests_per_minute=60)
 
@@ -294,6 +295,62 @@ def test_a_lone_request_holds_its_place_in_a_shared_row_for_as_long_as_it_runs(
                 return held[-1] > held[0]
 
             await soon(renewed, 5)
+
+    asyncio.run(scenario())
+
+
+def owner_of_the_row(database: Database) -> str | None:
+    with database.reading() as connection:
+        owner: str | None = connection.execute(text("SELECT owner FROM llmkit_windows")).scalar()
+        return owner
+
+
+def test_a_row_in_which_another_server_holds_something_stays_shared(
+    database: Database, database_name: str, make_key: Callable[[Limits], Key]
+) -> None:
+    key = make_key(Limits(concurrent_requests=1))
+
+    async def scenario() -> None:
+        async with servers(database_name, 2) as (one, other):
+            share_rows(database, until=time.time() + 3600)
+            admitted = (await one.admit(key, Ask())).result
+            assert isinstance(admitted, Admitted)
+            share_rows(database, until=0)
+            # Taken now, the row would forget after a while what the other still holds.
+            assert count_admitted([await other.admit(key, Ask())]) == 0
+            assert owner_of_the_row(database) is None
+            one.settle(key, admitted, 1)
+
+            async def let_in() -> bool:
+                return count_admitted([await other.admit(key, Ask())]) == 1
+
+            await soon(let_in, 5)
+            assert owner_of_the_row(database) is not None
+
+    asyncio.run(scenario())
+
+
+def test_a_database_slower_than_memory_is_trusted_only_slows_requests_down(
+    database_name: str, make_key: Callable[[Limits], Key], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key(Limits(requests_per_minute=1000))
+    locked = WindowRows.locked
+
+    @contextmanager
+    def slowly(rows: WindowRows, key_ids: Sequence[str]) -> Iterator[object]:
+        with locked(rows, key_ids) as found:
+            time.sleep(0.06)
+            yield found
+
+    monkeypatch.setattr("serve.keys.limiter._TRUST", 0.05)
+    monkeypatch.setattr("serve.keys.limiter._PATIENCE", 1.0)
+    monkeypatch.setattr(WindowRows, "locked", slowly)
+
+    async def scenario() -> None:
+        async with servers(database_name, 1) as (limiter,):
+            for _ in range(8):
+                assert count_admitted([await limiter.admit(key, Ask())]) == 1
+                await asyncio.sleep(0.06)
 
     asyncio.run(scenario())
 

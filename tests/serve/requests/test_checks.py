@@ -256,6 +256,23 @@ def test_arguments_that_are_no_object_are_refused() -> None:
     assert refused.param == "tools[0].function.parameters"
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"anyOf": [{"type": "string"}]},
+        {"type": "object", "oneOf": [{"type": "string"}]},
+        {"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a"},
+        {"enum": ["a"]},
+        {"const": "a"},
+    ],
+)
+def test_arguments_that_may_be_something_else_than_an_object_are_refused(parameters: Any) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    refused = refusal("/v1/chat/completions", chat(tools=[tool], tool_choice="required"))
+    assert refused.code == "invalid_function_parameters"
+    assert "not at its top" in refused.message
+
+
 def test_all_tools_together_are_bounded() -> None:
     def tool(name: str) -> dict[str, Any]:
         parameters = {"type": "object", "description": "x" * 1500}
