@@ -79,12 +79,12 @@ def _generate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    from llmkit.generation.recipe import read_generation
+    from llmkit.generation.recipe import read_for
     from llmkit.generation.running import generate
     from llmkit.generation.telling import tell
 
     view = opening.view_of(quiet, as_json)
-    read = read_generation(recipe, overrides or [], method)
+    read = read_for(method, recipe, overrides or [])
     try:
         done = generate(method, read, out / read.name, view)
     finally:

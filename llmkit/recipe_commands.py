@@ -13,6 +13,10 @@ Overrides = Annotated[
     typer.Argument(metavar="key=value", help="Replace values, e.g. training.epochs=2."),
 ]
 
+Generation = Annotated[
+    bool, typer.Option("--generation", help="Of recipes for `llmkit generate`, not for training.")
+]
+
 
 @app.command("check")
 def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
@@ -21,18 +25,24 @@ def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     Looks at its keys and values, and whether the files, models and templates that it names are
     there; no rows are read and no model is loaded.
     """
-    from llmkit.recipe_check import check_recipe
+    from llmkit.generation.recipe import is_generation
 
-    for line in check_recipe(recipe, overrides or []):
+    if is_generation(recipe):
+        from llmkit.generation.checking import check_generation as check
+    else:
+        from llmkit.recipe_check import check_recipe as check
+    for line in check(recipe, overrides or []):
         typer.echo(f"{recipe}: {line}")
     typer.echo(f"{recipe}: ok")
 
 
 @app.command("schema")
-def recipe_schema() -> None:
+def recipe_schema(generation: Generation = False) -> None:
     """Print the JSON schema of recipes, for editors."""
     import json
 
-    from llmkit.recipe import recipe_schema as schema
-
-    typer.echo(json.dumps(schema(), indent=2))
+    if generation:
+        from llmkit.generation.recipe import GenerationRecipe as Kind
+    else:
+        from llmkit.recipe import Recipe as Kind
+    typer.echo(json.dumps(Kind.model_json_schema(), indent=2))

@@ -1,6 +1,7 @@
 """The recipe of a generation: which tasks, which teacher, what is made of them."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -63,31 +64,24 @@ class GenerationRecipe(BaseModel):
     """Decides operations, samples and the calls' own seeds."""
 
 
-def read_generation(path: Path, overrides: Sequence[str], method: Method) -> GenerationRecipe:
-    """Read a recipe for a method.
+def is_generation(path: Path) -> bool:
+    """Whether a file is a recipe of this kind, told from its keys."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(re.search(rf"^{key}:", text, re.MULTILINE) for key in ("seeds", "teacher"))
+
+
+def read_generation(path: Path, overrides: Sequence[str] = ()) -> GenerationRecipe:
+    """Read a recipe, and find the files that it names.
 
     Raises:
-        UsageError: it does not fit the schema, or is for another method.
+        UsageError: it does not fit the schema, or has settings that do not fit together.
     """
     recipe, _ = read_document(path, overrides, GenerationRecipe)
-    for other, section in SECTIONS.items():
-        both = method == "evol-instruct" and other == "answers"
-        if other != method and not both and getattr(recipe, section) is not None:
-            raise UsageError(
-                f"{path}: the recipe has a section {section!r}, which `llmkit generate {method}` "
-                f"does not read. Run `llmkit generate {other} {path}`, or take it out."
-            )
-    if recipe.serve is not None and recipe.teacher.base_url:
-        raise UsageError(
-            f"{path}: 'serve' says how a teacher is loaded in this process, and teacher.base_url "
-            "names an endpoint: leave one of them out."
-        )
-    answers = recipe.answers
-    if answers and answers.best_of > 1 and answers.judge is None:
-        raise UsageError(
-            f"{path}: answers.best_of ({answers.best_of}) needs a judge to say which is best: set "
-            "answers.judge, or best_of to 1."
-        )
+    for problem in _conflicts(recipe):
+        raise UsageError(f"{path}: {problem}")
     find = Finder(path.parent)
     sets = [
         each.model_copy(update={"path": find.source(SourceConfig(path=each.path)).path})
@@ -99,3 +93,34 @@ def read_generation(path: Path, overrides: Sequence[str], method: Method) -> Gen
             "checks": recipe.checks.model_copy(update={"contamination": sets}),
         }
     )
+
+
+def read_for(method: Method, path: Path, overrides: Sequence[str]) -> GenerationRecipe:
+    """Read a recipe that a method is to run.
+
+    Raises:
+        UsageError: as `read_generation`, or the recipe is for another method.
+    """
+    recipe = read_generation(path, overrides)
+    for other, section in SECTIONS.items():
+        both = method == "evol-instruct" and other == "answers"
+        if other != method and not both and getattr(recipe, section) is not None:
+            raise UsageError(
+                f"{path}: the recipe has a section {section!r}, which `llmkit generate {method}` "
+                f"does not read. Run `llmkit generate {other} {path}`, or take it out."
+            )
+    return recipe
+
+
+def _conflicts(recipe: GenerationRecipe) -> Iterator[str]:
+    if recipe.serve is not None and recipe.teacher.base_url:
+        yield (
+            "'serve' says how a teacher is loaded in this process, and teacher.base_url names an "
+            "endpoint: leave one of them out."
+        )
+    answers = recipe.answers
+    if answers and answers.best_of > 1 and answers.judge is None:
+        yield (
+            f"answers.best_of ({answers.best_of}) needs a judge to say which is best: set "
+            "answers.judge, or best_of to 1."
+        )

@@ -29,7 +29,6 @@ from llmkit.generation.figures import headline, questions_by_stage, scores_by_st
 from llmkit.generation.methods import Outcome, run_method
 from llmkit.generation.recipe import GenerationRecipe, Method
 from llmkit.generation.teachers import open_teacher
-from llmkit.interruption import Terminated
 from llmkit.recipe import dump_recipe
 from llmkit.report.generation_report import render_generation_report
 
@@ -48,7 +47,7 @@ def generate(method: Method, recipe: GenerationRecipe, folder: Path, view: View)
 
     Args:
         method: which algorithm.
-        recipe: from `llmkit.generation.recipe.read_generation`.
+        recipe: from `llmkit.generation.recipe.read_for`.
         folder: what to write; it may hold an earlier run, which then goes on.
         view: where to tell what happens.
 
@@ -138,8 +137,7 @@ def _until_signalled(running: Any) -> Outcome:
     """Run to the end; SIGTERM ends it as Ctrl-C does, with the calls under way finished.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C.
-        Terminated: SIGTERM.
+        KeyboardInterrupt: Ctrl-C, or SIGTERM where `llmkit.interruption` heeds it.
     """
     terminated = False
 
@@ -165,8 +163,8 @@ def _until_signalled(running: Any) -> Outcome:
     try:
         return asyncio.run(main())
     except asyncio.CancelledError:
-        if terminated:
-            raise Terminated from None
+        if terminated:  # whoever heeds it otherwise says what comes of it
+            signal.raise_signal(signal.SIGTERM)
         raise
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import openai
 import pytest
+from scripted_teacher import ScriptedTeacher, serving
 
 from data_prep.generate.endpoint import Endpoint
 from data_prep.generate.journal import Journal
 from data_prep.generate.settings import TeacherConfig
 from data_prep.generate.teacher import JournalTeacher
-from scripted_teacher import ScriptedTeacher, serving
 
 Open = Callable[..., AbstractAsyncContextManager[JournalTeacher]]
 

@@ -10,11 +10,11 @@ import openai
 import pytest
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
+from scripted_teacher import ScriptedTeacher, serving
 
 from data_prep.generate.asking import GenerationStopped, Reply, SamplingConfig, ask_of
 from data_prep.generate.endpoint import Endpoint, without_thoughts
 from data_prep.generate.settings import TeacherConfig
-from scripted_teacher import ScriptedTeacher, serving
 
 SAMPLING = SamplingConfig()
 

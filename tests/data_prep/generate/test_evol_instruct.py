@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from scripted_teacher import ScriptedTeacher
 
 from data_prep.generate.answers import AnswersConfig
 from data_prep.generate.asking import SamplingConfig
@@ -22,7 +23,6 @@ from data_prep.generate.evol_prompts import OPERATIONS
 from data_prep.generate.judging import JudgeConfig
 from data_prep.generate.results import of_evolution
 from data_prep.generate.teacher import JournalTeacher
-from scripted_teacher import ScriptedTeacher
 
 Open = Callable[..., AbstractAsyncContextManager[JournalTeacher]]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from scripted_teacher import ScriptedTeacher
 
 from data_prep.generate.asking import GenerationStopped, SamplingConfig
 from data_prep.generate.instances import InstancesConfig, Made
@@ -19,7 +20,6 @@ from data_prep.generate.results import of_self_instruct
 from data_prep.generate.self_instruct import NothingNew, Proposal, SelfInstruct, SelfInstructConfig
 from data_prep.generate.tasks import Instance, Task
 from data_prep.generate.teacher import JournalTeacher
-from scripted_teacher import ScriptedTeacher
 
 Open = Callable[..., AbstractAsyncContextManager[JournalTeacher]]
 Outcome = tuple[list[Proposal], list[Made], GenerationStopped | None]

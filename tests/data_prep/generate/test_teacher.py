@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from scripted_teacher import ScriptedTeacher
 
 from data_prep.generate.asking import Ask, BudgetSpent, GenerationStopped, SamplingConfig, ask_of
 from data_prep.generate.settings import TeacherConfig
 from data_prep.generate.teacher import JournalTeacher
-from scripted_teacher import ScriptedTeacher
 
 Open = Callable[..., AbstractAsyncContextManager[JournalTeacher]]
 
