@@ -1,5 +1,8 @@
 """The real engine on the real model: facts about one shared server."""
 
+import json
+from typing import Any
+
 import httpx
 import openai
 import pytest
@@ -76,3 +79,49 @@ def test_tokens_make_the_round_trip(server: ServerProcess) -> None:
     asked = {"model": server.model.name, "tokens": tokens}
     answer = httpx.post(f"{server.root_url}/detokenize", json=asked).json()
     assert answer["prompt"] == "Hello world"
+
+
+def test_a_conversation_goes_on_with_the_servers_own_answers(
+    client: openai.OpenAI, server: ServerProcess
+) -> None:
+    said: list[Any] = [{"role": "user", "content": QUESTION}]
+    for _ in range(2):
+        answer = client.responses.create(
+            model=server.model.name, input=said, temperature=0, max_output_tokens=30
+        )
+        assert answer.output_text
+        said += [*answer.output, {"role": "user", "content": "Are you sure?"}]
+
+
+def test_a_function_is_called_and_answered(client: openai.OpenAI, server: ServerProcess) -> None:
+    tool: Any = {
+        "type": "function",
+        "name": "population",
+        "description": "How many people live in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 20}},
+            "required": ["city"],
+        },
+    }
+    said: list[Any] = [{"role": "user", "content": "How many people live in Paris?"}]
+    answer = client.responses.create(
+        model=server.model.name,
+        input=said,
+        tools=[tool],
+        tool_choice="required",
+        temperature=0,
+        max_output_tokens=100,
+    )
+    [call] = [item for item in answer.output if item.type == "function_call"]
+    assert call.name == "population"
+    assert set(json.loads(call.arguments)) == {"city"}
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "2,100,000"}
+    answer = client.responses.create(
+        model=server.model.name,
+        input=[*said, *answer.output, result],
+        tools=[tool],
+        tool_choice="none",
+        max_output_tokens=30,
+    )
+    assert answer.output_text
