@@ -42,7 +42,7 @@ def recipe_schema(generation: Generation = False) -> None:
     import json
 
     if generation:
-        from llmkit.generation.recipe import GenerationRecipe as Kind
+        from llmkit.generation.recipe import generation_schema as schema
     else:
-        from llmkit.recipe import Recipe as Kind
-    typer.echo(json.dumps(Kind.model_json_schema(), indent=2))
+        from llmkit.recipe import recipe_schema as schema
+    typer.echo(json.dumps(schema(), indent=2))

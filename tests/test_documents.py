@@ -8,6 +8,7 @@ import pytest
 
 from data_prep.filters.settings import FilterConfig
 from data_prep.formats.registry import FormatName
+from llmkit.generation.recipe import is_generation, read_generation
 from llmkit.models.settings import NewModel
 from llmkit.recipe import load_recipe
 from llmkit.training.settings import (
@@ -39,12 +40,19 @@ def test_every_recipe_in_a_document_loads(document: Path, tmp_path: Path):
     for number, text in enumerate(recipes):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text, encoding="utf-8")
-        load_recipe(path)
+        load(path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_recipe_that_ships_loads(path: Path):
-    load_recipe(path)
+    load(path)
+
+
+def load(path: Path) -> None:
+    if is_generation(path):
+        read_generation(path)
+    else:
+        load_recipe(path)
 
 
 def named_in_tables(document: Path, *sections: str) -> set[str]:

@@ -50,7 +50,11 @@ class Ask:
     """A JSON schema that the answer must fit, which a server may enforce."""
 
     def key(self, teacher: str) -> str:
-        """A hash of everything that decides the answer, of which the purpose is no part."""
+        """A hash of everything that decides the answer, of which the purpose is no part.
+
+        Args:
+            teacher: the model, and whatever else is said to it with each call.
+        """
         said = [
             teacher,
             [turn.as_dict() for turn in self.messages],

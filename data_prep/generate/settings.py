@@ -1,5 +1,6 @@
 """Which teacher, how fast, for how much."""
 
+import json
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -67,8 +68,6 @@ class TeacherConfig(BaseModel):
     api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The environment variable that holds the key. Keys do not stand in recipes."""
     sampling: SamplingConfig = SamplingConfig()
-    system: str = ""
-    """A system message before each question."""
     send_seed: bool = True
     """Give the endpoint a seed with each call; leave it out for one that refuses seeds."""
     json_schema: bool = True
@@ -78,6 +77,15 @@ class TeacherConfig(BaseModel):
     limits: LimitsConfig = LimitsConfig()
     budget: BudgetConfig = BudgetConfig()
     prices: PricesConfig | None = None
+
+    @property
+    def says(self) -> str:
+        """What decides an answer beside the call: the model and the fields of each request.
+
+        The address is no part of it: an endpoint may move.
+        """
+        more = json.dumps(self.extra_body, sort_keys=True) if self.extra_body else ""
+        return self.model + more
 
     @model_validator(mode="after")
     def _cost_needs_prices(self) -> Self:

@@ -69,7 +69,7 @@ class JournalTeacher:
 
     async def ask(self, ask: Ask) -> Reply:
         """See `data_prep.generate.asking.Teacher`. Two that ask the same share one call."""
-        key = ask.key(self._config.model)
+        key = ask.key(self._config.says)
         task = self._under_way.get(key)
         if task is None:
             known = self._journal.find(key)

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.generate.tasks import read_tasks
-from data_prep.sources.config import SourceConfig
 from data_prep.sources.files import find_files
-from data_prep.sources.kinds import kind_of
 from llmkit.generation.recipe import GenerationRecipe, read_generation
 
 
@@ -22,11 +20,11 @@ def check_generation(path: Path, overrides: Sequence[str] = ()) -> list[str]:
         DataError: seeds that cannot be read, an evaluation set that is not there.
     """
     recipe = read_generation(path, overrides)
-    local = [each for each in recipe.seeds if kind_of(Path(each.path)) or Path(each.path).exists()]
+    local = [each for each in recipe.seeds if find_files(each.path, each.split) is not None]
     if local:
         read_tasks(local)
     for each in recipe.checks.contamination:
-        find_files(SourceConfig(path=each.path))
+        find_files(each.path)
     unseen = [
         f"{each.path}: on the hub; not looked at" for each in recipe.seeds if each not in local
     ]

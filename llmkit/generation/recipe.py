@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,6 +62,11 @@ class GenerationRecipe(BaseModel):
     """How the teacher is loaded where it answers in this process; left out, as it is served."""
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Decides operations, samples and the calls' own seeds."""
+
+
+def generation_schema() -> dict[str, Any]:
+    """The JSON schema that editors use to complete and check recipes of generations."""
+    return GenerationRecipe.model_json_schema()
 
 
 def is_generation(path: Path) -> bool:

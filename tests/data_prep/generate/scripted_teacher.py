@@ -189,7 +189,8 @@ def _new_tasks(prompt: str, seed: int) -> str:
         f"{first + 2}. {repeated}",
         f"{first + 3}. Too short",
         f"{first + 4}. Write a program that counts {WORDS[seed % 26]}s",
-        f"{first + 5}. classify the {WORDS[seed % 26]} number {seed} by its {WORDS[seed // 26 % 26]}",
+        f"{first + 5}. classify the {WORDS[seed % 26]} number {seed}"
+        f" by its {WORDS[seed // 26 % 26]}",
     ]
     return "\n".join(lines)
 
@@ -211,7 +212,8 @@ def _alpaca(prompt: str, seed: int) -> tuple[str, str]:
     text = (
         f" {_task(seed % 100_000)}\n4. Input:\n<noinput>\n4. Output:\nAll about it.\n"
         f"###\n5. Instruction: {repeated}\n5. Input:\n<noinput>\n5. Output:\nAgain.\n"
-        f"###\n6. Instruction: {_task(seed % 99_991 + 1)}\n6. Input:\nsome text\n6. Output:\nDone.\n"
+        f"###\n6. Instruction: {_task(seed % 99_991 + 1)}\n"
+        "6. Input:\nsome text\n6. Output:\nDone.\n"
         "###\n7. Instruction: This one was cut in the"
     )
     return text, "length"

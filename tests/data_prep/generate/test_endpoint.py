@@ -124,7 +124,7 @@ def test_after_the_last_retry_the_run_stops_and_says_how_to_go_on(
 def test_a_slow_answer_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("random.uniform", lambda low, high: 0.01)
     scripted = ScriptedTeacher(latency=5)
-    with pytest.raises(GenerationStopped, match="no answer within limits.timeout"):
+    with pytest.raises(GenerationStopped, match=r"no answer within limits\.timeout"):
         asyncio.run(complete(scripted, limits={"retries": 1, "timeout": 0.2}))
 
 

@@ -82,7 +82,10 @@ def test_what_a_request_shows_can_be_read_back():
 
 
 def test_tasks_at_once_are_read_whether_or_not_the_first_heading_is_repeated():
-    rest = "\n4. Input:\n<noinput>\n4. Output:\nDone.\n###\n5. Instruction: Two\n5. Input:\nx\n5. Output:\ny"
+    rest = (
+        "\n4. Input:\n<noinput>\n4. Output:\nDone.\n"
+        "###\n5. Instruction: Two\n5. Input:\nx\n5. Output:\ny"
+    )
     expected = [("One", Instance("", "Done.")), ("Two", Instance("x", "y"))]
     for first in (
         " One",

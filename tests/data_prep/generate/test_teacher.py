@@ -157,5 +157,5 @@ def test_a_full_disk_stops_the_run_and_says_where(
 
 
 def test_a_budget_of_cost_needs_prices():
-    with pytest.raises(ValidationError, match="budget.cost needs prices"):
+    with pytest.raises(ValidationError, match=r"budget\.cost needs prices"):
         TeacherConfig.model_validate({"model": "m", "budget": {"cost": 1}})
