@@ -61,8 +61,8 @@ class TeacherConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(min_length=1)
-    """Its name at the endpoint; without ``base_url`` what `llmkit serve` takes (a run, a folder, a
-    name of the catalogue), and it answers in this process, without a server."""
+    """Its name at the endpoint; without ``base_url`` a model's folder, a name of the catalogue or a
+    hub id, which is loaded and answers in this process, without a server."""
     base_url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
     """An OpenAI-compatible endpoint, ending in /v1: a provider's, or `llmkit serve`'s."""
     api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

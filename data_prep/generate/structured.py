@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from json import JSONDecoder
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ ATTEMPTS = 3
 """How often a question is asked before it counts as unanswered."""
 
 
+@cache
 def schema_of(model: type[BaseModel]) -> Mapping[str, Any]:
     """The JSON schema of an answer, as servers enforce it: every field there, and no others."""
     schema = model.model_json_schema()

@@ -74,12 +74,12 @@ def contaminated(rows: Sequence[Record], sets: Sequence[EvaluationSet]) -> list[
     )
     told = []
     for one in sets:
-        hits = [
-            (row, overlap)
-            for row, overlaps in zip(rows, found, strict=True)
-            for overlap in overlaps[:1]
-            if overlap.evaluation_set == one.title and overlap.kind == "leak"
-        ]
+        hits = []
+        for row, overlaps in zip(rows, found, strict=True):
+            of_set = (each for each in overlaps if each.evaluation_set == one.title)
+            strongest = next(of_set, None)
+            if strongest and strongest.kind == "leak":
+                hits.append((row, strongest))
         told.append(
             {
                 "set": one.title,

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from scripted_teacher import ScriptedTeacher, serving
 
 from data_prep.generate.asking import GenerationStopped, Reply, SamplingConfig, ask_of
@@ -119,6 +119,28 @@ def test_after_the_last_retry_the_run_stops_and_says_how_to_go_on(
     scripted = Failing(*[failing(503, {"message": "overloaded"})] * 3)
     with pytest.raises(GenerationStopped, match=r"3 attempts.*503 overloaded\. Run the same"):
         asyncio.run(complete(scripted, limits={"retries": 2}))
+
+
+def test_an_answer_that_is_no_completion_is_asked_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.01)
+    wrong = [Response("<html> down </html>"), JSONResponse({"choices": [{"message": "x"}]})]
+    assert asyncio.run(complete(Failing(*wrong))).is_whole
+    with pytest.raises(GenerationStopped, match="not a chat completion: '<html> down </html>'"):
+        asyncio.run(complete(Failing(*wrong[:1]), limits={"retries": 0}))
+
+
+def test_an_answer_that_trickles_is_given_up_when_its_time_is_over():
+    async def trickle() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b" "
+            await asyncio.sleep(0.1)
+
+    began = time.monotonic()
+    with pytest.raises(GenerationStopped, match=r"no answer within limits\.timeout"):
+        asyncio.run(
+            complete(Failing(StreamingResponse(trickle())), limits={"retries": 0, "timeout": 0.5})
+        )
+    assert time.monotonic() - began < 3
 
 
 def test_a_slow_answer_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch):
