@@ -140,7 +140,9 @@ class TerminalView:
                 counted.task = self._counters.add_task(what, total=None)
             self._counters.update(counted.task, completed=counted.rows)
         elif counted.is_due():
-            self.say(f"{what}: {counted.rows:,} ({counted.rows_per_second:.0f}/s)")
+            rate = counted.rows_per_second
+            digits = 0 if rate >= 1 else 1
+            self.say(f"{what}: {counted.rows:,} ({rate:.{digits}f}/s)")
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:

@@ -41,6 +41,7 @@ class JournalTeacher:
         self._journal = journal
         self._config = config
         self._window = asyncio.Semaphore(config.limits.concurrency)
+        self._sending = 0
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
         self._stopped: GenerationStopped | None = None
         self._progress = progress
@@ -64,8 +65,8 @@ class JournalTeacher:
 
     @property
     def under_way(self) -> int:
-        """Calls that were begun and have no answer yet."""
-        return len(self._under_way)
+        """Calls that were sent and have no answer yet."""
+        return self._sending
 
     async def ask(self, ask: Ask) -> Reply:
         """See `data_prep.generate.asking.Teacher`. Two that ask the same share one call."""
@@ -113,11 +114,14 @@ class JournalTeacher:
 
     async def _sent(self, key: str, ask: Ask) -> Reply:
         self._journal.send(key, ask.purpose)
+        self._sending += 1
         try:
             return await self._answering.complete(ask)
         except GenerationStopped:
             self._journal.fail(key)
             raise
+        finally:
+            self._sending -= 1
 
 
 def cost_of(spent: Spent, prices: PricesConfig) -> float:

@@ -112,7 +112,7 @@ def test_calls_under_way_are_kept_when_whoever_asked_leaves(open_teacher: Open, 
             for each in asking:
                 each.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-            assert teacher.under_way == 10
+            assert teacher.under_way == 3
 
     asyncio.run(leave())
     assert sum(scripted.answered.values()) == 3
