@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap
 from data_prep.filters.settings import perplexity_filter
 from data_prep.settings import DataConfig
 from data_prep.units import settings_that_do_not_fit
+from llmkit.errors import UsageError
 from llmkit.evaluation.settings import EvaluationConfig
 from llmkit.models.settings import MergeConfig, ModelConfig
 from llmkit.recipe_conflicts import (
@@ -30,7 +31,7 @@ from llmkit.recipe_problems import (
     Conflicts,
     Problem,
 )
-from llmkit.recipe_reading import read_document
+from llmkit.recipe_reading import GENERATES, looks_like, read_document
 from llmkit.training.settings import TrainingConfig
 from llmkit.training.units import UNITS_OF
 from serve.settings import ServeSettings
@@ -177,9 +178,14 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Comm
         The recipe, and the document it was made of, which knows the line of every key.
 
     Raises:
-        UsageError: as `read_document`; or a relative path names one file in the working directory
-            and another beside the recipe.
+        UsageError: as `read_document`; it is a recipe of a generation; or a relative path names
+            one file in the working directory and another beside the recipe.
     """
+    if looks_like(path, *GENERATES):
+        raise UsageError(
+            f"{path}: this is a recipe of a generation (llmkit generate evol-instruct {path}). One "
+            "of a training has a 'model' and 'data'; see recipes/quickstart.yaml."
+        )
     recipe, document = read_document(path, overrides, Recipe)
     return located(recipe, path.parent), document
 

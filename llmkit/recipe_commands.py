@@ -25,9 +25,9 @@ def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     Looks at its keys and values, and whether the files, models and templates that it names are
     there; no rows are read and no model is loaded.
     """
-    from llmkit.generation.recipe import is_generation
+    from llmkit.recipe_reading import GENERATES, looks_like
 
-    if is_generation(recipe):
+    if looks_like(recipe, *GENERATES):
         from llmkit.generation.checking import check_generation as check
     else:
         from llmkit.recipe_check import check_recipe as check

@@ -26,6 +26,20 @@ from llmkit.recipe_problems import (
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+TRAINS = ("model", "data")
+"""Keys by which a recipe of a training is known."""
+GENERATES = ("seeds", "teacher")
+"""And one of a generation."""
+
+
+def looks_like(path: Path, *keys: str) -> bool:
+    """Whether all of some keys stand in a recipe, without reading it as YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(re.search(rf"^{key}\s*:", text, re.MULTILINE) for key in keys)
+
 
 def read_document(
     path: Path, overrides: Sequence[str], model: type[Settings]

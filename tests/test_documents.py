@@ -8,9 +8,10 @@ import pytest
 
 from data_prep.filters.settings import FilterConfig
 from data_prep.formats.registry import FormatName
-from llmkit.generation.recipe import is_generation, read_generation
+from llmkit.generation.recipe import read_generation
 from llmkit.models.settings import NewModel
 from llmkit.recipe import load_recipe
+from llmkit.recipe_reading import GENERATES, looks_like
 from llmkit.training.settings import (
     DistillationConfig,
     EarlyStopping,
@@ -49,7 +50,7 @@ def test_every_recipe_that_ships_loads(path: Path):
 
 
 def load(path: Path) -> None:
-    if is_generation(path):
+    if looks_like(path, *GENERATES):
         read_generation(path)
     else:
         load_recipe(path)

@@ -251,10 +251,15 @@ def _retry_after(error: openai.APIError) -> float | None:
 
 def _words(error: openai.APIError) -> str:
     """What the endpoint said, on one line."""
-    if isinstance(error, openai.APITimeoutError):
+    cause = error.__cause__
+    # aiohttp's transport calls any lost connection a time-out while connecting.
+    late = isinstance(error, openai.APITimeoutError) and not isinstance(
+        cause, httpx2.ConnectTimeout
+    )
+    if late:
         return "no answer within limits.timeout"
     if isinstance(error, openai.APIConnectionError):
-        return f"no connection ({error.__cause__ or error})"
+        return f"no connection ({cause or error})"
     body = error.body if isinstance(error.body, dict) else {}
     said = str(body.get("message") or error.message)
     status = getattr(error, "status_code", "")

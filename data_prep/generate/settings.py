@@ -1,9 +1,10 @@
 """Which teacher, how fast, for how much."""
 
 import json
+import re
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data_prep.generate.asking import SamplingConfig
 
@@ -63,7 +64,7 @@ class TeacherConfig(BaseModel):
     model: str = Field(min_length=1)
     """Its name at the endpoint; without ``base_url`` a model's folder, a name of the catalogue or a
     hub id, which is loaded and answers in this process, without a server."""
-    base_url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
+    base_url: str | None = None
     """An OpenAI-compatible endpoint, ending in /v1: a provider's, or `llmkit serve`'s."""
     api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The environment variable that holds the key. Keys do not stand in recipes."""
@@ -77,6 +78,13 @@ class TeacherConfig(BaseModel):
     limits: LimitsConfig = LimitsConfig()
     budget: BudgetConfig = BudgetConfig()
     prices: PricesConfig | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value):
+            raise ValueError(f"an address such as https://host/v1 is wanted, not {value!r}")
+        return value
 
     @property
     def says(self) -> str:

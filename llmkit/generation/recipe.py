@@ -1,6 +1,5 @@
 """The recipe of a generation: which tasks, which teacher, what is made of them."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from data_prep.generate.settings import TeacherConfig
 from data_prep.sources.config import SourceConfig
 from llmkit.errors import UsageError
 from llmkit.recipe_paths import Finder
-from llmkit.recipe_reading import read_document
+from llmkit.recipe_reading import TRAINS, looks_like, read_document
 from serve.settings import ServeSettings
 
 Method = Literal["evol-instruct", "self-instruct", "answers"]
@@ -69,21 +68,18 @@ def generation_schema() -> dict[str, Any]:
     return GenerationRecipe.model_json_schema()
 
 
-def is_generation(path: Path) -> bool:
-    """Whether a file is a recipe of this kind, told from its keys."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-    return all(re.search(rf"^{key}:", text, re.MULTILINE) for key in ("seeds", "teacher"))
-
-
 def read_generation(path: Path, overrides: Sequence[str] = ()) -> GenerationRecipe:
     """Read a recipe, and find the files that it names.
 
     Raises:
-        UsageError: it does not fit the schema, or has settings that do not fit together.
+        UsageError: it does not fit the schema, or has settings that do not fit together; or it is
+            a recipe of a training.
     """
+    if looks_like(path, *TRAINS):
+        raise UsageError(
+            f"{path}: this is a recipe of a training (llmkit run {path}). One of a generation has "
+            "'seeds' and a 'teacher'; see recipes/evol-instruct.yaml."
+        )
     recipe, _ = read_document(path, overrides, GenerationRecipe)
     for problem in _conflicts(recipe):
         raise UsageError(f"{path}: {problem}")

@@ -15,14 +15,14 @@ from llmkit.generation.checking import check_generation
 from llmkit.generation.recipe import (
     Method,
     generation_schema,
-    is_generation,
     read_for,
     read_generation,
 )
-from llmkit.recipe import dump_recipe
+from llmkit.recipe import dump_recipe, load_recipe
+from llmkit.recipe_reading import GENERATES, looks_like
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-RECIPES = [path for path in SHIPPED if is_generation(path)]
+RECIPES = [path for path in SHIPPED if looks_like(path, *GENERATES)]
 GOOD = """\
 name: demo
 seeds: [{path: seeds.jsonl}]
@@ -62,7 +62,7 @@ def test_every_shipped_recipe_loads_and_survives_a_round_trip(path: Path, tmp_pa
     ("word", "said"),
     [
         ("teacher.modl=x", "'teacher.modl' (did you mean 'model'?)"),
-        ("teacher.base_url=127.0.0.1:8000/v1", "teacher.base_url"),
+        ("teacher.base_url=127.0.0.1:8000/v1", "an address such as https://host/v1"),
         ("teacher.sampling.temperature=3", "teacher.sampling.temperature"),
         ("teacher.limits.concurrency=0", "teacher.limits.concurrency"),
         ("teacher.budget.cost=1", "budget.cost needs prices"),
@@ -120,6 +120,12 @@ def test_the_schema_of_each_kind_is_printed() -> None:
     assert json.loads(printed.output) == generation_schema()
 
 
+def test_a_recipe_of_the_other_kind_is_refused_with_its_command() -> None:
+    assert "llmkit run" in refusal(SHIPPED[0].with_name("quickstart.yaml"))
+    with pytest.raises(UsageError, match="llmkit generate evol-instruct"):
+        load_recipe(RECIPES[0])
+
+
 def test_a_training_recipe_is_no_generation(tmp_path: Path) -> None:
-    assert not is_generation(tmp_path / "missing.yaml")
-    assert not any(is_generation(path) for path in SHIPPED if path not in RECIPES)
+    assert not looks_like(tmp_path / "missing.yaml", *GENERATES)
+    assert not any(looks_like(path, *GENERATES) for path in SHIPPED if path not in RECIPES)

@@ -10,11 +10,11 @@ from ruamel.yaml import YAML
 
 from data_prep.sources.files import find_files
 from llmkit.errors import UsageError
-from llmkit.generation.recipe import is_generation
 from llmkit.recipe import dump_recipe, load_recipe, recipe_schema
+from llmkit.recipe_reading import GENERATES, looks_like
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-RECIPES = [path for path in SHIPPED if not is_generation(path)]
+RECIPES = [path for path in SHIPPED if not looks_like(path, *GENERATES)]
 GOOD = """\
 name: demo
 model:

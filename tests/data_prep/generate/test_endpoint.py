@@ -26,7 +26,11 @@ async def asking(
     with serving(scripted) as url:
         config = TeacherConfig.model_validate({"model": "m", "base_url": url} | settings)
         async with openai.AsyncOpenAI(
-            base_url=url, api_key="k", max_retries=0, timeout=config.limits.timeout
+            base_url=url,
+            api_key="k",
+            max_retries=0,
+            timeout=config.limits.timeout,
+            http_client=openai.DefaultAioHttpClient(),
         ) as client:
             yield Endpoint(client, config, say)
 
@@ -119,6 +123,21 @@ def test_after_the_last_retry_the_run_stops_and_says_how_to_go_on(
     scripted = Failing(*[failing(503, {"message": "overloaded"})] * 3)
     with pytest.raises(GenerationStopped, match=r"3 attempts.*503 overloaded\. Run the same"):
         asyncio.run(complete(scripted, limits={"retries": 2}))
+
+
+def test_nobody_at_the_address_is_said_as_that():
+    async def ask_nobody() -> None:
+        config = TeacherConfig.model_validate({"model": "m", "limits": {"retries": 0}})
+        async with openai.AsyncOpenAI(
+            base_url="http://127.0.0.1:9/v1",
+            api_key="k",
+            max_retries=0,
+            http_client=openai.DefaultAioHttpClient(),
+        ) as client:
+            await Endpoint(client, config).complete(ask_of("answer", "Tell me", SAMPLING, 7))
+
+    with pytest.raises(GenerationStopped, match=r"no connection \(Cannot connect to host"):
+        asyncio.run(ask_nobody())
 
 
 def test_an_answer_that_is_no_completion_is_asked_again(monkeypatch: pytest.MonkeyPatch):
