@@ -19,7 +19,7 @@ from llmkit.run import Inputs, Run, differences, flatten, package_inputs
 from serve.device import choose_device
 from serve.model import ServedModel, open_model
 from serve.settings import ServeSettings
-from serve.vllm_settings import compiles
+from serve.vllm_settings import compiles, dtype_of
 
 NOT_SERVED = (
     "a reward model scores answers and writes none, so no chat endpoint can serve it: there is "
@@ -99,7 +99,12 @@ def serve_inputs(settings: ServeSettings) -> Inputs:
     """
     inputs = flatten(settings.model_dump(mode="json", exclude=NOT_DECISIVE), "serve.")
     device = choose_device(settings.device)
-    inputs |= flatten({"device": device, "compile": compiles(settings, device)}, "serve.")
+    meant = {
+        "device": device,
+        "compile": compiles(settings, device),
+        "dtype": dtype_of(settings, device),
+    }
+    inputs |= flatten(meant, "serve.")
     if settings.chat_template and settings.chat_template.is_file():
         inputs["serve.chat_template.text"] = content_hash(settings.chat_template)
     return inputs

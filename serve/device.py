@@ -59,6 +59,22 @@ def installed_build() -> Device:
     return "cpu" if "cpu" in found else "cuda"
 
 
+def computes_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this CPU multiplies bfloat16 itself; where it cannot be told, it is taken to.
+
+    One that does not takes five times as long for it as for float32: 22 tokens a second instead of
+    106 (SmolLM2-135M, 16 requests at once, two cores of an Ice Lake Xeon).
+    """
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return True
+    flags = next((each for each in lines if each.startswith(("flags", "Features"))), None)
+    if flags is None:
+        return True
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.split())
+
+
 def _version(distribution: str) -> str | None:
     try:
         return version(distribution)

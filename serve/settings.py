@@ -29,7 +29,8 @@ class ServeSettings(BaseModel):
     """Longest prompt plus answer, in tokens; the model's own limit if not given."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Number format of weights and activations; auto is the one in the model's config."""
+    """Number format of weights and activations; auto is the one in the model's config, and float32
+    on a CPU that has no arithmetic for bfloat16."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto is CUDA where the installed vLLM and the machine have it."""

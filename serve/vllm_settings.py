@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from serve.device import Device
+from serve.device import Device, computes_bfloat16
 from serve.model import ServedModel, rank_with_kernels
 from serve.settings import ServeSettings
 from serve.tracing import SERVICE_NAME
@@ -69,12 +69,19 @@ def compiles(settings: ServeSettings, device: Device) -> bool:
     return settings.compile if settings.compile is not None else device == "cuda"
 
 
+def dtype_of(settings: ServeSettings, device: Device) -> str:
+    """The number format in vLLM's terms: ``auto`` is the one in the model's config."""
+    if settings.dtype == "auto" and device == "cpu" and not computes_bfloat16():
+        return "float32"
+    return settings.dtype
+
+
 def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device) -> dict[str, Any]:
     """What differs from vLLM's defaults, by the names in its parsed arguments."""
     arguments: dict[str, Any] = {
         "model": str(model.path),
         "served_model_name": [model.name],
-        "dtype": settings.dtype,
+        "dtype": dtype_of(settings, device),
         "max_model_len": settings.max_model_len,
         "enforce_eager": not compiles(settings, device),
         # None is vLLM's choice: on, but for models that have none. With True those do not start.

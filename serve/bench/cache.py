@@ -19,10 +19,12 @@ from serve.bench.load import Load, Round, run_load, run_static
 from serve.bench.plots import Line, Plot, write_report
 from serve.bench.summary import Summary, summarize
 from serve.bench.workload import Ask, made_up
+from serve.device import choose_device
 from serve.errors import EngineFailed
 from serve.model import ServedModel
 from serve.process import ServerProcess
 from serve.settings import ServeSettings
+from serve.vllm_settings import dtype_of
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ def measure_cache(
     Raises:
         EngineFailed, ServerDidNotStart: a server failed, or refused the requests.
     """
+    dtype = dtype_of(settings, choose_device(settings.device))
     say(f"per-token time with and without KV cache: {new_tokens} tokens with transformers")
-    kv = token_times(model.path, prompt_tokens, new_tokens, settings.dtype)
+    kv = token_times(model.path, prompt_tokens, new_tokens, dtype)
     _free_gpu()
     shared = made_up(requests, 16, [1], prefix_tokens=prefix_tokens)
     say("time to first token with a shared prefix, without prefix caching")

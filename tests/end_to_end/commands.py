@@ -15,6 +15,6 @@ def llmkit(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Comp
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=1100,
         env={**os.environ, **environment},
     )

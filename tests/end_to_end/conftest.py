@@ -33,6 +33,6 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """What `make quickstart` left, and what it printed."""
     runs = tmp_path_factory.mktemp("runs")
     command = ["make", "quickstart", f"RUNS={runs}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1100)
     assert done.returncode == 0, done.stdout + done.stderr
     return runs / "quickstart", done.stdout

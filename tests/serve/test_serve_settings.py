@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from serve.device import Device, choose_device
+from serve.device import Device, choose_device, computes_bfloat16
 from serve.errors import DeviceNotAvailable
 from serve.model import ServedModel
 from serve.settings import ServeSettings
-from serve.vllm_settings import engine_arguments, environment
+from serve.vllm_settings import dtype_of, engine_arguments, environment
 
 MODEL = ServedModel(Path("/models/demo"), "demo")
 TWO_ADAPTERS = ServedModel(Path("/m"), "m", {"a": Path("/a"), "b": Path("/b")}, 32)
@@ -109,3 +109,32 @@ def test_calls_that_are_demanded_need_no_parser_of_ones_own() -> None:
     assert (plain["tool_call_parser"], plain["enable_auto_tool_choice"]) == ("hermes", True)
     chosen = engine_arguments(MODEL, ServeSettings(tool_parser="llama3_json"), "cpu")
     assert (chosen["tool_call_parser"], chosen["enable_auto_tool_choice"]) == ("llama3_json", True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "can"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 sse2", True),
+        ("flags\t\t: fpu amx_bf16", True),
+        ("Features\t: fp asimd bf16 i8mm", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni", False),
+        ("Features\t: fp asimd", False),
+        ("power management:", True),
+    ],
+)
+def test_whether_a_cpu_computes_in_bfloat16_stands_in_its_flags(
+    flags: str, can: bool, tmp_path: Path
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\n{flags}\n")
+    assert computes_bfloat16(cpuinfo) is can
+    assert computes_bfloat16(tmp_path / "missing")
+
+
+def test_auto_is_float32_on_a_cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for can, meant in ((True, "auto"), (False, "float32")):
+        monkeypatch.setattr("serve.vllm_settings.computes_bfloat16", lambda can=can: can)
+        assert dtype_of(ServeSettings(), "cpu") == meant
+        assert engine_arguments(MODEL, ServeSettings(), "cpu")["dtype"] == meant
+        assert dtype_of(ServeSettings(), "cuda") == "auto"
+        assert dtype_of(ServeSettings(dtype="bfloat16"), "cpu") == "bfloat16"
