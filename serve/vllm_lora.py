@@ -15,7 +15,7 @@ import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms.cpu import CpuPlatform
 
-from serve.engine_guard import EngineGuard
+from serve.vllm_seeds import CpuGuard
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class LoraByAdapter(PunicaWrapperCPU):
                 output[rows.which] += (inner @ b[rows.slot, 0].T) * scale
 
 
-class CpuLoraGuard(EngineGuard):
-    """Empty: the import does the work, as for `EngineGuard`."""
+class CpuLoraGuard(CpuGuard):
+    """Empty: the import does the work, as for `CpuGuard`."""
 
 
 def _by_adapter(_: type[CpuPlatform]) -> str:

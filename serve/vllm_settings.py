@@ -106,6 +106,7 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
     }
     if device == "cpu":
         arguments["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * _GIB)
+        arguments["worker_extension_cls"] = _CPU_GUARD
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
     if settings.batches_folder:
@@ -121,8 +122,10 @@ def engine_arguments(model: ServedModel, settings: ServeSettings, device: Device
 
 
 _ENGINE_GUARD = "serve.engine_guard.EngineGuard"
+_CPU_GUARD = "serve.vllm_seeds.CpuGuard"
+"""The same on CPU, where requests' seeds need help; see there."""
 _CPU_LORA_GUARD = "serve.vllm_lora.CpuLoraGuard"
-"""The engine's guard with adapters' products of our own; see there."""
+"""That one with adapters' products of our own; see there."""
 
 BASE = "base"
 """What the base is called beside adapters, next to its own name."""

@@ -51,7 +51,7 @@ def test_one_module_of_the_server_and_one_of_the_engine_import_vllm():
         for path in modules(package)
         if "vllm" in imported(path)
     ]
-    assert importers == ["serve.vllm_app", "serve.vllm_lora"]
+    assert importers == ["serve.vllm_app", "serve.vllm_lora", "serve.vllm_seeds"]
 
 
 def test_preparing_data_imports_no_torch():

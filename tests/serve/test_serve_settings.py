@@ -78,9 +78,9 @@ def test_adapters_have_our_products_on_cpu_unless_the_model_is_compiled() -> Non
         return str(arguments["worker_extension_cls"]).rpartition(".")[2]
 
     assert extension(TWO_ADAPTERS, "cpu", False) == "CpuLoraGuard"
-    assert extension(TWO_ADAPTERS, "cpu", True) == "EngineGuard"
+    assert extension(TWO_ADAPTERS, "cpu", True) == "CpuGuard"
     assert extension(TWO_ADAPTERS, "cuda", False) == "EngineGuard"
-    assert extension(MODEL, "cpu", False) == "EngineGuard"
+    assert extension(MODEL, "cpu", False) == "CpuGuard"
 
 
 def test_the_number_of_threads_that_the_user_chose_is_kept(
