@@ -1,6 +1,6 @@
 """Evol-Instruct: instructions made harder, or others like them made up, round by round.
 
-Each instruction of the pool goes its own way, so no round waits for another::
+Each instruction of the pool goes its own way through all rounds, so no round waits for another::
 
     pool ──► evolve ──► leaked? too long? ──► any gain? ──► answer ──► refusal? empty? ──► row
       ▲         by an operation                asks the teacher                             │
@@ -10,10 +10,10 @@ Each instruction of the pool goes its own way, so no round waits for another::
 Source: WizardLM (Xu et al., 2023), arXiv 2304.12244.
 """
 
-import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -35,6 +35,7 @@ from data_prep.generate.evol_prompts import (
     evolving,
     judging_gain,
 )
+from data_prep.generate.in_order import for_each
 from data_prep.generate.judging import Scores
 from data_prep.generate.structured import ask_for
 
@@ -130,6 +131,8 @@ class Evolution:
     answers: AnswersConfig
     sampling: SamplingConfig
     seed: int
+    at_once: int
+    """Instructions that are on their way at a time, each with one call."""
 
     async def run(
         self,
@@ -152,19 +155,12 @@ class Evolution:
             attempts.append(attempt)
             on_attempt(attempt)
 
-        chains = [self._chain(number, seed, keep) for number, seed in enumerate(seeds)]
-        ended = await asyncio.gather(*chains, return_exceptions=True)
+        stopped = await for_each(seeds, partial(self._chain, keep), self.at_once)
         attempts.sort(key=lambda each: (each.round, each.number))
-        stopped = None
-        for error in ended:
-            if isinstance(error, GenerationStopped):
-                stopped = stopped or error
-            elif error is not None:
-                raise error
         return attempts, stopped
 
     async def _chain(
-        self, number: int, instruction: Instruction, keep: Callable[[Attempt], None]
+        self, keep: Callable[[Attempt], None], number: int, instruction: Instruction
     ) -> None:
         for turn in range(1, self.config.rounds + 1):
             attempt = await self._evolve(number, turn, instruction)

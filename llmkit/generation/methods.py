@@ -1,12 +1,12 @@
 """One method of generation, run with teachers that are open: tasks in, rows out."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data_prep.generate.answers import Answered, AnswersConfig, answer
 from data_prep.generate.asking import GenerationStopped, Teacher, seed_of
 from data_prep.generate.evol_instruct import Attempt, EvolConfig, Evolution, Instruction
+from data_prep.generate.in_order import for_each
 from data_prep.generate.instances import Made
 from data_prep.generate.results import Generated, of_answers, of_evolution, of_self_instruct
 from data_prep.generate.self_instruct import Proposal, SelfInstruct, SelfInstructConfig
@@ -59,6 +59,7 @@ async def _evolve(
         recipe.answers or AnswersConfig(),
         recipe.teacher.sampling,
         recipe.seed,
+        at_once(recipe),
     )
     pool = [Instruction(task.id, task.question, task.id) for task in tasks]
     attempts, stopped = await evolution.run(pool, tell)
@@ -94,21 +95,21 @@ async def _answer(
 ) -> Outcome:
     config = recipe.answers or AnswersConfig()
 
-    async def one(number: int, task: Task) -> Answered:
+    answered: list[Answered | None] = [None] * len(tasks)
+
+    async def one(number: int, task: Task) -> None:
         seed = seed_of(recipe.seed, number, task.id)
         found = await answer(teacher, judging, task.question, config, recipe.teacher.sampling, seed)
         count("rows", found.fault is None)
-        return found
+        answered[number] = found
 
-    jobs = [one(number, task) for number, task in enumerate(tasks)]
-    answered: list[Answered | None] = []
-    stopped = None
-    for outcome in await asyncio.gather(*jobs, return_exceptions=True):
-        if isinstance(outcome, GenerationStopped):
-            stopped = stopped or outcome
-            answered.append(None)
-        elif isinstance(outcome, BaseException):
-            raise outcome
-        else:
-            answered.append(outcome)
+    stopped = await for_each(tasks, one, at_once(recipe))
     return Outcome(of_answers(tasks, answered), stopped)
+
+
+def at_once(recipe: GenerationRecipe) -> int:
+    """Tasks on their way at a time, each of which waits for one call.
+
+    More than the teacher's window takes: between a task's calls stands the journal's disk.
+    """
+    return 2 * recipe.teacher.limits.concurrency

@@ -104,6 +104,14 @@ def test_a_generation_writes_rows_and_all_that_is_known_of_them(recipe: Path, fo
     assert rows[0]["instruction"] in page
 
 
+def test_a_spent_budget_leaves_few_instructions_half_done(recipe: Path, folder: Path):
+    words = ["teacher.limits.concurrency=1", "teacher.budget.calls=13", "evolve={rounds: 1}"]
+    code, said = generate("evol-instruct", recipe, *words)
+    assert code == 0
+    assert "the budget is spent: calls 13 of 13" in said
+    assert len(lines(folder / "rows.jsonl")) >= 13 // 3 - 1
+
+
 def test_rows_are_a_source_of_a_training_recipe(recipe: Path, folder: Path):
     generate("evol-instruct", recipe, "evolve={rounds: 1}")
     read = list(read_rows(SourceConfig(path=str(folder / "rows.jsonl")), "refuse"))

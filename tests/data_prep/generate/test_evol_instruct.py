@@ -53,7 +53,7 @@ def pool() -> list[Instruction]:
 async def evolve(
     teacher: JournalTeacher, config: EvolConfig, answers: AnswersConfig = ANSWERS, seed: int = 0
 ) -> list[Attempt]:
-    evolution = Evolution(teacher, teacher, config, answers, SamplingConfig(), seed)
+    evolution = Evolution(teacher, teacher, config, answers, SamplingConfig(), seed, 8)
     attempts, stopped = await evolution.run(pool())
     assert stopped is None
     return attempts
@@ -138,7 +138,7 @@ def test_growth_in_depth_is_bounded_but_not_of_data(
     async def endless() -> Attempt:
         async with open_teacher(ScriptedTeacher()) as teacher:
             config = EvolConfig(rounds=1, operations=only)
-            evolution = Evolution(teacher, teacher, config, AnswersConfig(), SamplingConfig(), 0)
+            evolution = Evolution(teacher, teacher, config, AnswersConfig(), SamplingConfig(), 0, 8)
             (attempt,), _ = await evolution.run([Instruction("a", "an endless tale", "a")])
             return attempt
 
@@ -162,7 +162,7 @@ def test_the_best_of_several_answers_is_kept(open_teacher: Open):
 def test_a_spent_budget_keeps_the_attempts_that_ended(open_teacher: Open):
     async def stopped() -> tuple[list[Attempt], str]:
         async with open_teacher(ScriptedTeacher(), budget={"calls": 40}) as teacher:
-            evolution = Evolution(teacher, teacher, EvolConfig(), ANSWERS, SamplingConfig(), 0)
+            evolution = Evolution(teacher, teacher, EvolConfig(), ANSWERS, SamplingConfig(), 0, 8)
             attempts, error = await evolution.run(pool())
             return attempts, str(error)
 
