@@ -293,6 +293,27 @@ def test_a_stopped_run_finishes_its_calls_and_says_how_to_go_on(
     assert max(scripted.answered.values()) == 1
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_leaves_the_calls_under_way(
+    recipe: Path, folder: Path, scripted: ScriptedTeacher, sent: signal.Signals
+):
+    scripted.latency = 8
+    running = start(recipe)
+    while not scripted.received:
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(sent)
+    time.sleep(1)
+    assert running.poll() is None
+    running.send_signal(sent)
+    said, _ = running.communicate(timeout=20)
+    assert running.returncode in (130, 143)
+    assert "Traceback" not in said
+    scripted.latency = 0
+    assert generate("evol-instruct", recipe)[0] == 0
+    assert json.loads((folder / "figures.json").read_text("utf-8"))["calls_lost_when_killed"] == 4
+
+
 def test_two_runs_into_one_folder_are_refused(
     recipe: Path, folder: Path, scripted: ScriptedTeacher
 ):
