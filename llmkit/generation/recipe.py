@@ -31,7 +31,7 @@ class ChecksConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    coverage: str | None = "all-MiniLM-L6-v2"
+    coverage: str | None = "all-minilm-l6-v2"
     """The embedding model that coverage is measured with; null leaves it out."""
     near_duplicates: float = Field(default=0.8, gt=0, le=1)
     """The Jaccard similarity from which on rows count as near-duplicates."""

@@ -76,7 +76,8 @@ def generate(method: Method, recipe: GenerationRecipe, folder: Path, view: View)
     with view.working("checking what was made"):
         figures |= _checked(recipe, tasks, outcome.generated, view)
     write_json(folder / "figures.json", figures)
-    page = render_generation_report(recipe.name, figures, outcome.generated)
+    seeds = {task.id: task.question for task in tasks}
+    page = render_generation_report(recipe.name, figures, seeds, outcome.generated)
     write_text(folder / "report.html", page)
     return Done(folder, figures, outcome.stopped)
 

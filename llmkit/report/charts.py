@@ -82,28 +82,51 @@ def histogram(counts: Sequence[int], label: str) -> Markup | None:
         return None
     first = next(i for i, count in enumerate(counts) if count)
     shown = list(counts[first:])
-    width = (BARS_WIDTH - BARS_LEFT - RIGHT) / len(shown)
+    edges = [2 ** (first + place) for place in range(len(shown) + 1)]
+    apart = math.ceil(EDGE_WIDTH / _bar_width(len(shown)))
+    marks = [
+        (place, _short(edges[place])) for place in range(len(shown) % apart, len(edges), apart)
+    ]
+    names = [f"{low:,} to {2 * low - 1:,}" for low in edges]
+    return _bars(shown, names, marks, label)
+
+
+def score_bars(counts: Sequence[int], label: str) -> Markup | None:
+    """Bars of how many got the score 1, 2, 3, ...; None without any."""
+    if not any(counts):
+        return None
+    names = [str(score) for score in range(1, len(counts) + 1)]
+    return _bars(counts, names, [(place + 0.5, name) for place, name in enumerate(names)], label)
+
+
+def _bar_width(count: int) -> float:
+    return (BARS_WIDTH - BARS_LEFT - RIGHT) / count
+
+
+def _bars(
+    counts: Sequence[int], names: Sequence[str], marks: Sequence[tuple[float, str]], label: str
+) -> Markup:
+    """Bars with names to hover over; marks stand below, at a place counted in bars."""
+    width = _bar_width(len(counts))
     floor = BARS_HEIGHT - BOTTOM
     bars = ""
-    for place, count in enumerate(shown):
-        height = (floor - TOP) * count / max(shown)
-        low = 2 ** (first + place)
+    for place, (count, name) in enumerate(zip(counts, names, strict=False)):
+        height = (floor - TOP) * count / max(counts)
         bars += (
             f'<rect x="{BARS_LEFT + place * width + 1:.1f}" y="{floor - height:.1f}" '
             f'width="{width - 2:.1f}" height="{height:.1f}" class="bar">'
-            f"<title>{low:,} to {2 * low - 1:,}: {count:,}</title></rect>"
+            f"<title>{name}: {count:,}</title></rect>"
         )
-    apart = math.ceil(EDGE_WIDTH / width)
-    marks = "".join(
+    below = "".join(
         f'<text x="{BARS_LEFT + place * width:.1f}" y="{BARS_HEIGHT - 8}" text-anchor="middle">'
-        f"{_short(2 ** (first + place))}</text>"
-        for place in range(len(shown) % apart, len(shown) + 1, apart)
+        f"{text}</text>"
+        for place, text in marks
     )
-    top = f'<text x="{BARS_LEFT - 8}" y="{TOP + 6}" text-anchor="end">{_short(max(shown))}</text>'
+    top = f'<text x="{BARS_LEFT - 8}" y="{TOP + 6}" text-anchor="end">{_short(max(counts))}</text>'
     return Markup(
         f'<svg viewBox="0 0 {BARS_WIDTH} {BARS_HEIGHT}" role="img" aria-label="{label}">'
         f'<path d="M{BARS_LEFT} {floor}H{BARS_WIDTH - RIGHT}" class="grid"/>'
-        f"{top}{bars}{marks}</svg>"
+        f"{top}{bars}{below}</svg>"
     )
 
 

@@ -102,6 +102,7 @@ def test_a_generation_writes_rows_and_all_that_is_known_of_them(recipe: Path, fo
     page = (folder / "report.html").read_text("utf-8")
     assert "leaked" in page
     assert rows[0]["instruction"] in page
+    assert SEEDS[0] in page, "a parent stands beside its child"
 
 
 def test_a_spent_budget_leaves_few_instructions_half_done(recipe: Path, folder: Path):

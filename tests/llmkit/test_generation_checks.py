@@ -97,7 +97,7 @@ def test_coverage_is_told_before_and_after_each_stage():
 
 def test_the_page_escapes_texts_and_tells_every_figure():
     made = row(1, "<script>alert(1)</script>", "</div>& fine", operation="deepen", parent="s")
-    made["lineage"] |= {"round": 1, "parent_instruction": "Once & for all"}
+    made["lineage"] |= {"round": 1}
     left = row(2, "bad <b>", verdict="leaked", operation="deepen", parent="s")
     left["lineage"] |= {"round": 1}
     figures = {
@@ -119,7 +119,9 @@ def test_the_page_escapes_texts_and_tells_every_figure():
         "repetitions": {"rows": 0, "by": {}, "examples": []},
         "contamination": [{"set": "gsm8k", "rows": 1, "examples": [{"row": "r1", "found": "it"}]}],
     }
-    page = render_generation_report("demo", figures, Generated([made], [left]))
+    page = render_generation_report(
+        "demo", figures, {"s": "Once & for all"}, Generated([made], [left])
+    )
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "bad <b>" not in page
@@ -131,6 +133,7 @@ def test_the_page_escapes_texts_and_tells_every_figure():
         "gsm8k: 1 rows hold",
         "Once &amp; for all",
         "50%",
-        "<svg",
+        ">10</text>",
+        "<title>2: 1</title>",
     ):
         assert said in page, said

@@ -12,11 +12,7 @@ if TYPE_CHECKING:
     from serve.process import ServerProcess
 
 SEEDS = ["Name three colours.", "Write a line about the sea.", "What is two and two?"]
-RECIPE: dict[str, Any] = {
-    "name": "made",
-    "seeds": [{"path": "seeds.jsonl"}],
-    "checks": {"coverage": None},
-}
+RECIPE: dict[str, Any] = {"name": "made", "seeds": [{"path": "seeds.jsonl"}]}
 
 
 @pytest.fixture
@@ -68,5 +64,6 @@ def test_an_engine_in_this_process_is_a_teacher(folder: Path, smollm2: Path) -> 
     }
     figures = generate("answers", folder, recipe)
     (spent,) = figures["spent"]
+    assert figures["coverage"][0]["all"] == len(SEEDS)
     assert spent["calls"] == len(SEEDS)
     assert spent["completion_tokens"] > len(SEEDS)
