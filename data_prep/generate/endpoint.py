@@ -25,6 +25,8 @@ _FATAL = {401, 402, 403, 404}
 """Status codes that every call will meet."""
 _QUOTA = "insufficient_quota"
 """The code of a 429 that waiting does not cure."""
+_REFUSALS = 10
+"""Calls refused one by one after which, with none taken, all are."""
 _SCHEMA_REFUSED = {400, 422, 501}
 
 
@@ -50,6 +52,8 @@ class Endpoint:
         self._say = say
         self._takes_schemas = config.json_schema
         self._stopping = asyncio.Event()
+        self._answered = False
+        self._refusals = 0
         self.retried = 0
         """Attempts that were made again."""
 
@@ -72,7 +76,7 @@ class Endpoint:
             try:
                 reply = await self._attempt(ask)
             except openai.APIError as error:
-                refused = self._refused(error, ask)
+                refused = self._refused(error)
                 if refused:
                     return refused
                 failed += 1
@@ -80,6 +84,7 @@ class Endpoint:
                 self.retried += 1
                 await self._sleep(self._wait_after(error, failed))
             else:
+                self._answered = True
                 self._pace.correct(ask.most_tokens, reply.prompt_tokens + reply.completion_tokens)
                 return reply
 
@@ -141,13 +146,24 @@ class Endpoint:
             request = httpx2.Request("POST", str(self._client.base_url))
             raise openai.APITimeoutError(request) from None
 
-    def _refused(self, error: openai.APIError, ask: Ask) -> Reply | None:
-        """The reply to a call that this endpoint will not take; None where others fail as well."""
+    def _refused(self, error: openai.APIError) -> Reply | None:
+        """The reply to a call that this endpoint will not take; None where others fail as well.
+
+        Raises:
+            GenerationStopped: it has taken none of the first calls.
+        """
         if not isinstance(error, openai.APIStatusError) or error.status_code in _FATAL | _PASSING:
             return None
         if error.status_code >= 500:
             return None
-        return Reply(_words(error), "refused", ask.prompt_tokens, 0)
+        self._refusals += 1
+        if not self._answered and self._refusals >= _REFUSALS:
+            raise GenerationStopped(
+                f"{self._client.base_url} ({self._config.model}) refuses every call: "
+                f"{_words(error)}. Look at teacher.sampling, teacher.send_seed and "
+                "teacher.extra_body: it may not know a field."
+            )
+        return Reply(_words(error), "refused", 0, 0)
 
     def _give_up_or_wait(self, error: openai.APIError, failed: int) -> None:
         status = getattr(error, "status_code", None)

@@ -17,25 +17,24 @@ async def for_each(
     """Do something with every item, given with its number, so many at a time.
 
     One is begun when another has ended, so that what stops the work in the middle leaves few
-    half done.
+    half done. All are begun: what was answered in an earlier run is there even when nothing more
+    will be answered in this one.
 
     Returns:
-        What stopped it before the last item's end; None when nothing did.
+        What stopped some of them first; None when nothing did.
     """
     left = enumerate(items)
+    stopped: list[GenerationStopped] = []
 
     async def work() -> None:
         for number, item in left:
-            await do(number, item)
+            try:
+                await do(number, item)
+            except GenerationStopped as error:
+                stopped.append(error)
 
-    ended = await asyncio.gather(*(work() for _ in range(at_once)), return_exceptions=True)
-    stopped = None
-    for error in ended:
-        if isinstance(error, GenerationStopped):
-            stopped = stopped or error
-        elif error is not None:
-            raise error
-    return stopped
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    return stopped[0] if stopped else None
 
 
 async def in_order(start: Callable[[int], Awaitable[Result]], ahead: int) -> AsyncGenerator[Result]:

@@ -91,7 +91,10 @@ class Journal:
         return len(self._open)
 
     def find(self, key: str) -> Reply | None:
-        """The answer to a call that was made before."""
+        """The answer to a call that was made before.
+
+        A call that the endpoint refused to take has none: it may take it another time.
+        """
         if key not in self._answers:
             return None
         start, length = self._answers[key]
@@ -182,7 +185,8 @@ class Journal:
                 else:
                     self.spent.add(said["purpose"], said)
                     self._open.discard(said["answered"])
-                    self._answers[said["answered"]] = self._end, len(line)
+                    if said["finish_reason"] != "refused":
+                        self._answers[said["answered"]] = self._end, len(line)
             except (ValueError, KeyError, TypeError):
                 raise DataError(
                     f"{self.path}:{number}: not a line of a journal. It was changed by hand, or "

@@ -182,6 +182,32 @@ def test_a_budget_ends_the_run_well_and_says_how_to_go_on(recipe: Path, folder: 
     assert len(lines(folder / "rows.jsonl")) == 8 * 4
 
 
+def test_rows_stay_when_more_are_wanted_and_nobody_answers(
+    recipe: Path, folder: Path, scripted: ScriptedTeacher
+):
+    words = ["teacher.limits.concurrency=1"]
+    generate("evol-instruct", recipe, *words, "evolve={rounds: 1}")
+    before = lines(folder / "rows.jsonl")
+    scripted.refuse_with = 401, {"message": "wrong key"}
+    code, _ = generate("evol-instruct", recipe, *words, "evolve={rounds: 2}")
+    assert code == 1
+    assert lines(folder / "rows.jsonl") == before
+
+
+def test_what_an_endpoint_refused_is_asked_again_when_it_is_mended(
+    recipe: Path, folder: Path, scripted: ScriptedTeacher
+):
+    scripted.refuse_with = 400, {"message": "unknown field: seed"}
+    code, said = generate("evol-instruct", recipe)
+    assert code == 1
+    assert "refuses every call: 400 unknown field: seed" in said
+    assert "teacher.send_seed" in said
+    scripted.refuse_with = None
+    code, _ = generate("evol-instruct", recipe, "evolve={rounds: 1}")
+    assert code == 0
+    assert len(lines(folder / "rows.jsonl")) == 8
+
+
 def test_costs_are_told(recipe: Path, folder: Path):
     prices = "teacher.prices={input: 1000000, output: 2000000, currency: EUR}"
     _, said = generate("answers", recipe, prices)
