@@ -91,7 +91,7 @@ class Reply:
     @property
     def is_whole(self) -> bool:
         """Whether the teacher ended it by itself."""
-        return self.finish_reason == "stop"
+        return self.finish_reason not in ("length", "max_tokens", "content_filter", "refused")
 
 
 class Teacher(Protocol):

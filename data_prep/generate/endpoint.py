@@ -25,8 +25,6 @@ _FATAL = {401, 402, 403, 404}
 """Status codes that every call will meet."""
 _QUOTA = "insufficient_quota"
 """The code of a 429 that waiting does not cure."""
-_REFUSALS = 10
-"""Calls refused one by one after which, with none taken, all are."""
 _SCHEMA_REFUSED = {400, 422, 501}
 
 
@@ -52,8 +50,7 @@ class Endpoint:
         self._say = say
         self._takes_schemas = config.json_schema
         self._stopping = asyncio.Event()
-        self._answered = False
-        self._refusals = 0
+        self._refused_before = False
         self.retried = 0
         """Attempts that were made again."""
 
@@ -84,7 +81,6 @@ class Endpoint:
                 self.retried += 1
                 await self._sleep(self._wait_after(error, failed))
             else:
-                self._answered = True
                 self._pace.correct(ask.most_tokens, reply.prompt_tokens + reply.completion_tokens)
                 return reply
 
@@ -147,22 +143,14 @@ class Endpoint:
             raise openai.APITimeoutError(request) from None
 
     def _refused(self, error: openai.APIError) -> Reply | None:
-        """The reply to a call that this endpoint will not take; None where others fail as well.
-
-        Raises:
-            GenerationStopped: it has taken none of the first calls.
-        """
+        """The reply to a call that this endpoint will not take; None where others fail as well."""
         if not isinstance(error, openai.APIStatusError) or error.status_code in _FATAL | _PASSING:
             return None
         if error.status_code >= 500:
             return None
-        self._refusals += 1
-        if not self._answered and self._refusals >= _REFUSALS:
-            raise GenerationStopped(
-                f"{self._client.base_url} ({self._config.model}) refuses every call: "
-                f"{_words(error)}. Look at teacher.sampling, teacher.send_seed and "
-                "teacher.extra_body: it may not know a field."
-            )
+        if not self._refused_before:
+            self._refused_before = True
+            self._say(f"the endpoint refuses a call, which counts as unanswered: {_words(error)}")
         return Reply(_words(error), "refused", 0, 0)
 
     def _give_up_or_wait(self, error: openai.APIError, failed: int) -> None:
@@ -186,7 +174,7 @@ class Endpoint:
 
     def _wait_after(self, error: openai.APIError, failed: int) -> float:
         asked = _retry_after(error)
-        if asked is None:
+        if asked is None or asked <= 0:  # a date may look past where clocks differ
             longest = min(60.0, 0.5 * 2 ** (failed - 1))
             return float(longest * random.uniform(0.75, 1))
         self._pace.pause(asked)
@@ -204,7 +192,7 @@ class Message(BaseModel):
 class Choice(BaseModel):
     """One answer."""
 
-    message: Message
+    message: Message | None = None
     finish_reason: str | None = None
     """Some servers leave it out."""
 
@@ -212,8 +200,8 @@ class Choice(BaseModel):
 class Usage(BaseModel):
     """What was counted."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Completion(BaseModel):
@@ -227,17 +215,18 @@ def _reply_of(done: Completion, ask: Ask) -> Reply:
     if not done.choices:
         return Reply("the endpoint answered without a choice", "refused", ask.prompt_tokens, 0)
     choice = done.choices[0]
-    text = choice.message.content or ""
-    usage = done.usage
+    text = (choice.message.content if choice.message else None) or ""
+    usage = done.usage or Usage()
     return Reply(
         without_thoughts(text),
         choice.finish_reason or "stop",
-        usage.prompt_tokens if usage else ask.prompt_tokens,
-        usage.completion_tokens if usage else len(text) // 4 + 1,
+        ask.prompt_tokens if usage.prompt_tokens is None else usage.prompt_tokens,
+        len(text) // 4 + 1 if usage.completion_tokens is None else usage.completion_tokens,
     )
 
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+_THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)|\A(?:(?!<think>).)*?</think>", re.DOTALL)
+"""Some templates write the opening tag into the question, so that an answer has only the other."""
 
 
 def without_thoughts(text: str) -> str:

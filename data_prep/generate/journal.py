@@ -91,10 +91,7 @@ class Journal:
         return len(self._open)
 
     def find(self, key: str) -> Reply | None:
-        """The answer to a call that was made before.
-
-        A call that the endpoint refused to take has none: it may take it another time.
-        """
+        """The answer to a call that was made before."""
         if key not in self._answers:
             return None
         start, length = self._answers[key]
@@ -185,8 +182,7 @@ class Journal:
                 else:
                     self.spent.add(said["purpose"], said)
                     self._open.discard(said["answered"])
-                    if said["finish_reason"] != "refused":
-                        self._answers[said["answered"]] = self._end, len(line)
+                    self._answers[said["answered"]] = self._end, len(line)
             except (ValueError, KeyError, TypeError):
                 raise DataError(
                     f"{self.path}:{number}: not a line of a journal. It was changed by hand, or "

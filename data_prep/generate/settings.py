@@ -93,7 +93,7 @@ class TeacherConfig(BaseModel):
         The address is no part of it: an endpoint may move.
         """
         more = json.dumps(self.extra_body, sort_keys=True) if self.extra_body else ""
-        return self.model + more
+        return self.model + more + ("" if self.send_seed else " without seed")
 
     @model_validator(mode="after")
     def _cost_needs_prices(self) -> Self:

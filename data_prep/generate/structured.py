@@ -57,12 +57,12 @@ def parse(text: str, model: type[Answer]) -> Answer | None:
     for read in (_first_object, repair_json):
         try:
             return model.model_validate_json(read(text[start : start + _MOST]))
-        except ValueError:  # pydantic's are of this kind too
+        except (ValueError, RecursionError):  # pydantic's are of the first kind too
             continue
     return None
 
 
-_MOST = 20_000
+_MOST = 2_000
 """Characters of an answer that are read: no answer to a schema here is longer."""
 
 

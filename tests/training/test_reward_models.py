@@ -14,7 +14,7 @@ from llmkit.errors import CheckFailed, UsageError
 from llmkit.models import merging, trained
 from llmkit.models.attention import ROWS_ATTENTION, AttentionInterface, rows_attention
 from llmkit.models.catalog import refuse_other_kind
-from llmkit.models.loading import load_scorer
+from llmkit.models.loading import compute_dtype, load_scorer
 from llmkit.models.scoring import row_scores
 from llmkit.models.settings import MergeConfig, ModelConfig
 from llmkit.pipeline import what_next
@@ -68,7 +68,8 @@ def test_the_merged_model_scores_as_the_trained_one(run, tiny, units, tmp_path, 
     found = _merge(tiny, tmp_path / "result", units, tmp_path / "merged", dtype="float32")
     assert found["closeness"]["base"]["kl"] < 1e-3
     assert found["kl_without_adapter"] > 0.05
-    base = load_scorer(tiny, quantization="none", device=CPU, dtype=torch.bfloat16).float()
+    held = compute_dtype(CPU)  # as training held it
+    base = load_scorer(tiny, quantization="none", device=CPU, dtype=held).float()
     tuned = trained.load(base, tmp_path / "result")
     merged = load_scorer(tmp_path / "merged", quantization="none", device=CPU, dtype=torch.float32)
     expected = _scores(merging.adapters.base_of(tuned), units)
