@@ -257,3 +257,16 @@ def test_stopping_ends_a_wait():
 )
 def test_thoughts_are_no_part_of_an_answer(written: str, left: str):
     assert without_thoughts(written) == left
+
+
+def test_thoughts_that_the_template_began_are_no_part_of_the_answer():
+    assert without_thoughts("first this, {then} that</think>\n\nThe answer.") == "The answer."
+    assert without_thoughts("The answer.") == "The answer."
+
+
+@pytest.mark.parametrize(
+    ("reason", "whole"),
+    [("stop", True), ("eos", True), ("end_turn", True), ("length", False), ("refused", False)],
+)
+def test_an_answer_is_whole_unless_something_cut_it(reason: str, whole: bool):
+    assert Reply("text", reason, 1, 1).is_whole is whole

@@ -86,3 +86,8 @@ def test_the_schema_wants_every_field_and_no_other():
     teacher = Saying('{"one": 1, "two": ""}')
     asyncio.run(ask_for(teacher, ask_of("j", "?", SamplingConfig(), 1), Two))
     assert teacher.asks[0].schema == schema
+
+
+@pytest.mark.parametrize("text", ['{"a":' + "[" * 3000, '{"a":' * 2000, "{" * 12_000])
+def test_an_endless_answer_is_no_answer(text: str):
+    assert parse(text, Scores) is None
