@@ -35,6 +35,13 @@ def find_source(root: Path, path: str) -> Source:
     Raises:
         AdapterRefused: the path leads elsewhere, or to no adapter.
     """
+    try:
+        return _find(root, path)
+    except OSError as error:
+        raise unfit(f"{path[:100]!r} cannot be looked at: {error.strerror}.") from error
+
+
+def _find(root: Path, path: str) -> Source:
     folder = _confined(root, root / _relative(path), path)
     adapter = folder
     if not (folder / CONFIG).exists() and (folder / "adapter").is_dir():

@@ -124,7 +124,8 @@ def _query(scope: Scope) -> Mapping[str, Any]:
         except ValueError:
             raise _WrongQuery(name, f"{name} must be a day such as 2030-01-31.") from None
     # What is asked for by default stays small however long the server has been there.
-    found.setdefault("since", found.get("until", datetime.now(UTC).date()) - timedelta(DAYS - 1))
+    until = found.get("until", datetime.now(UTC).date())
+    found.setdefault("since", max(until, date.min + timedelta(DAYS)) - timedelta(DAYS - 1))
     return found
 
 

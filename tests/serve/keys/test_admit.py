@@ -371,9 +371,26 @@ def test_usage_is_recorded_by_key_and_model_and_adds_up_over_replicas(
     asyncio.run(scenario())
 
 
+def test_usage_is_told_up_to_the_first_day_there_is(
+    database_name: str, make_key: Callable[..., str]
+) -> None:
+    key = make_key()
+
+    async def scenario() -> None:
+        async with replicas(database_name, 1, Engine()) as (client,):
+            assert (await usage(client, key, "?until=0001-01-01"))["data"] == []
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("query", "status"),
-    [("?since=today", 400), ("?key=%00", 400), ("?model=base", 400), ("?key=someone", 403)],
+    [
+        ("?since=today", 400),
+        ("?key=%00", 400),
+        ("?model=base", 400),
+        ("?key=someone", 403),
+    ],
 )
 def test_a_wrong_question_about_usage_is_refused(
     database_name: str, make_key: Callable[..., str], query: str, status: int
