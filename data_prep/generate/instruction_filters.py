@@ -76,7 +76,7 @@ def usable(instances: Sequence[Instance]) -> list[Instance]:
 
     Left out are empty outputs, outputs that only repeat the input, texts that break off at a colon,
     and repetitions. None is left when two cases have one input and different outputs: no telling
-    which is right.
+    which is right. Without an input, several outputs may be.
     """
     good = [
         each
@@ -86,5 +86,5 @@ def usable(instances: Sequence[Instance]) -> list[Instance]:
         and not each.output.endswith(":")
         and not each.input.endswith(":")
     ]
-    inputs = [each.input for each in good]
+    inputs = [each.input for each in good if each.input]
     return good if len(set(inputs)) == len(inputs) else []

@@ -44,6 +44,7 @@ class JournalTeacher:
         self._sending = 0
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
         self._stopped: GenerationStopped | None = None
+        self._together = [self]
         self._progress = progress
         self._calls = journal.spent.calls
         """Answered or under way; those of earlier runs too."""
@@ -67,6 +68,15 @@ class JournalTeacher:
     def under_way(self) -> int:
         """Calls that were sent and have no answer yet."""
         return self._sending
+
+    def stop(self, error: GenerationStopped) -> None:
+        """Begin no more calls, here and at those that stop together with this one."""
+        for each in self._together:
+            each._stopped = each._stopped or error
+
+    def stop_together(self, other: Self) -> None:
+        """When one of both stops, so does the other: its answers would be paid for and not used."""
+        self._together = other._together = [self, other]
 
     async def ask(self, ask: Ask) -> Reply:
         """See `data_prep.generate.asking.Teacher`. Two that ask the same share one call."""
@@ -96,7 +106,7 @@ class JournalTeacher:
                 began = time.monotonic()
                 reply = await self._sent(key, ask)
             except GenerationStopped as error:
-                self._stopped = self._stopped or error
+                self.stop(error)
                 raise
         await self._keep(key, ask, reply, time.monotonic() - began)
         self._progress(ask.purpose, 1)
@@ -106,11 +116,12 @@ class JournalTeacher:
         try:
             await self._journal.answer(key, ask, reply, seconds)
         except OSError as error:
-            self._stopped = self._stopped or GenerationStopped(
+            stopped = GenerationStopped(
                 f"{self._journal.path}: {error.strerror}. An answer that cannot be kept is not "
                 "used. Mend that and run the same command again: it goes on where it stopped."
             )
-            raise self._stopped from error
+            self.stop(stopped)
+            raise stopped from error
 
     async def _sent(self, key: str, ask: Ask) -> Reply:
         self._journal.send(key, ask.purpose)

@@ -125,9 +125,11 @@ async def _run(
         judging = teacher
         if journals.judge_config and journals.judge:
             judging = await opened(journals.judge_config, journals.judge)
+            teacher.stop_together(judging)
         try:
             return await run_method(method, recipe, tasks, teacher, judging, view.count)
         except asyncio.CancelledError:
+            teacher.stop(GenerationStopped("the run was stopped"))
             calls = teacher.under_way + (judging.under_way if judging is not teacher else 0)
             view.close()
             view.say(f"finishing {calls} calls under way; Ctrl-C again leaves them")

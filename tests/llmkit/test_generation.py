@@ -208,6 +208,17 @@ def test_what_an_endpoint_refused_is_told_and_asked_otherwise_when_the_recipe_is
     assert len(lines(folder / "rows.jsonl")) == 8
 
 
+def test_a_judge_that_stops_stops_the_teacher(
+    recipe: Path, folder: Path, scripted: ScriptedTeacher
+):
+    judge = "{teacher: {model: j, base_url: 'http://127.0.0.1:9/v1', limits: {retries: 0}}}"
+    words = [f"answers={{judge: {judge}}}", "teacher.limits.concurrency=1", "evolve={rounds: 1}"]
+    code, said = generate("evol-instruct", recipe, *words)
+    assert code == 1
+    assert "no connection" in said
+    assert sum(scripted.received.values()) <= 6, "a row takes three calls; two are on their way"
+
+
 def test_costs_are_told(recipe: Path, folder: Path):
     prices = "teacher.prices={input: 1000000, output: 2000000, currency: EUR}"
     _, said = generate("answers", recipe, prices)
